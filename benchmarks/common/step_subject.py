@@ -23,9 +23,9 @@ from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
 from weft.ops.packed import PackedWeight
 from weft.ops.step_ops import StepOps
+from weft.program.argmax_pruning import ArgmaxPruner
+from weft.program.ir import Instruction
 from weft.program.program import StepProgram
-from weft.program.screen import Screen
-from weft.program.values import Instruction
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.kept import kept_weights
@@ -103,8 +103,8 @@ class OneRank:
             if instruction.op is Op.LINEAR and isinstance(weight, PackedWeight):
                 found[label] += weight.nbytes
         program = self.runner.program.program
-        if isinstance(program.screen, Screen):
-            found[labels_of(self.runner)[program.screen.record.instruction]] = program.screen.bytes_read(1)
+        if isinstance(program.pruner, ArgmaxPruner):
+            found[labels_of(self.runner)[program.pruner.record.instruction]] = program.pruner.bytes_read(1)
         return found
 
     def watch(self, timers: CallTimers) -> Timers:

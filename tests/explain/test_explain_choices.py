@@ -22,7 +22,7 @@ from weft.native import libraries
 from weft.settings import EngineConfig
 
 CONFIG = parse_config(json.loads((Path(__file__).parent / "data" / "config.json").read_text()))
-ABLE, UNABLE = Machine("able", compresses=True, screens=True), Machine("unable", compresses=False, screens=False)
+ABLE, UNABLE = Machine("able", compresses=True, prunes=True), Machine("unable", compresses=False, prunes=False)
 Capture = pytest.CaptureFixture[str]
 
 
@@ -33,7 +33,7 @@ def chosen(machine: Machine, layout: dict[str, object] | None = None, **given: A
 @pytest.mark.parametrize(("machine", "able"), [(ABLE, True), (UNABLE, False)])
 def test_what_is_not_asked_is_as_the_machine_has_it_and_said(machine: Machine, able: bool) -> None:
     found = chosen(machine)
-    assert (found.compressed, found.bounded_rows) == (able, 7 * able)
+    assert (found.compressed, found.pruned_rows) == (able, 7 * able)
     assert [note.code for note in found.notes] == (
         ["compressed", "bounds"] if able else ["not_compressed", "no_bounds"]
     )
@@ -44,7 +44,7 @@ def test_what_is_not_asked_is_as_the_machine_has_it_and_said(machine: Machine, a
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_is_asked_is_the_same_for_every_machine(machine: Machine, asked: bool) -> None:
     found = chosen(machine, compress_weights=asked, prune_argmax=asked)
-    assert (found.compressed, found.bounded_rows) == (asked, 7 * asked)
+    assert (found.compressed, found.pruned_rows) == (asked, 7 * asked)
     assert not any(machine.name in note.message for note in found.notes)
 
 
@@ -60,35 +60,34 @@ def test_what_is_asked_is_the_same_for_every_machine(machine: Machine, asked: bo
 )
 def test_only_bf16_on_a_cpu_is_compressed_and_bounded(given: dict[str, Any], compressed: bool, bounded: bool) -> None:
     found = chosen(ABLE, **given)
-    assert (found.compressed, found.bounded_rows > 0) == (compressed, bounded)
+    assert (found.compressed, found.pruned_rows > 0) == (compressed, bounded)
 
 
 def test_a_layout_whose_logits_come_together_has_no_bounds() -> None:
     apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
     found = chosen(ABLE, apart)
-    assert found.bounded_rows == 0 and found.notes[-1].code == "no_bounds"
+    assert found.pruned_rows == 0 and found.notes[-1].code == "no_bounds"
     warning = chosen(ABLE, apart, prune_argmax=True).notes[-1]
     assert (warning.level, warning.code) == ("warning", "not_served")
     assert warning.message.endswith("bring their logits together; leave --prune-argmax out")
 
 
 def test_bounds_stand_beside_the_weights_and_count_where_memory_is_given() -> None:
-    layout, choices = resolve({}, tp=2), KernelChoices(bounded_rows=128)
+    layout, choices = resolve({}, tp=2), KernelChoices(pruned_rows=128)
     report = explain("m", CONFIG, layout, dtype="bfloat16", choices=choices)
     plain = explain("m", CONFIG, layout, dtype="bfloat16")
     nbytes = argmax_sketch_bytes(CONFIG.vocab_size // 2, CONFIG.hidden_size, 128, few_only=False)
     assert [rank.bounds for rank in report.ranks] == [nbytes] * 2 and not any(rank.bounds for rank in plain.ranks)
     assert [rank.total for rank in report.ranks] == [rank.total for rank in plain.ranks]
     with_bounds, without = (
-        fit(CONFIG, layout, StepLoad(2048, 64, 2, bounded_rows=rows), Budget(1 << 30)).tightest.left
-        for rows in (128, 0)
+        fit(CONFIG, layout, StepLoad(2048, 64, 2, pruned_rows=rows), Budget(1 << 30)).tightest.left for rows in (128, 0)
     )
     assert without - with_bounds == nbytes
 
 
 def test_only_the_last_stage_has_bounds() -> None:
     report = explain(
-        "m", CONFIG, resolve({"pipeline.stages": 2}), dtype="bfloat16", choices=KernelChoices(bounded_rows=8)
+        "m", CONFIG, resolve({"pipeline.stages": 2}), dtype="bfloat16", choices=KernelChoices(pruned_rows=8)
     )
     assert [rank.bounds > 0 for rank in report.ranks] == [False, True]
 
@@ -128,7 +127,7 @@ def test_without_an_option_this_machine_decides(capsys: Capture, monkeypatch: py
         monkeypatch.setattr(quantization_args, "_machine", lambda machine=machine: machine)
         found = explained(capsys)
         assert found["compressed"] == machine.compresses
-        assert (found["ranks"][0]["argmax_sketch_bytes"] > 0) == machine.screens
+        assert (found["ranks"][0]["argmax_sketch_bytes"] > 0) == machine.prunes
 
 
 def test_without_the_c_parts_nothing_is_decided_for_them(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

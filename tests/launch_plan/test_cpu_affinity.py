@@ -13,7 +13,7 @@ from tests.support.tiny_chat import write_tiny_chat
 from weft.errors import ConfigError
 from weft.launch_plan import plan as plans
 from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus, read_list
-from weft.machine.cores import Core, CoreShare, as_runs, assign_cores, make_way, server_cpus
+from weft.machine.cores import Core, CoreShare, as_runs, assign_cores, yield_core, server_cpus
 from weft.settings import EngineConfig
 
 TWO: tuple[Core, ...] = ((0,), (1,))
@@ -73,7 +73,7 @@ def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
 def test_without_lists_the_rule_decides() -> None:
     for ranks, threads in ((1, None), (2, None), (3, None), (5, None), (2, 1), (2, 3)):
         shares = assign_cores(PAIRS, ranks, None, threads)
-        wanted = make_way(shares, PAIRS) if ranks == 1 else shares
+        wanted = yield_core(shares, PAIRS) if ranks == 1 else shares
         assert assigned(PAIRS, ranks, threads=threads) == CpuAssignment(wanted, server_cpus(wanted))
 
 

@@ -24,7 +24,7 @@ def setup(own_cores: bool, asked: bool | None) -> Setup:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
     engine = SimpleNamespace(steal_work=asked, device="cpu")
-    return SimpleNamespace(cpus=cpus, engine=engine, makes_way=False)  # type: ignore[return-value]
+    return SimpleNamespace(cpus=cpus, engine=engine, yields_core=False)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
         queue_bytes=128,
         help=7,
         offer=lambda *given: offered.append(given),
-        make_way=ways.append,
+        yield_core=ways.append,
     )
     comm.world = world
     monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, help: lent.append(help))
@@ -68,7 +68,7 @@ def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
 
 def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
-    ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, make_way=lambda _: None), 2  # type: ignore[assignment]
+    ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, yield_core=lambda _: None), 2  # type: ignore[assignment]
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner, none = SimpleNamespace(program=object(), ops=ops), NoArenaError("too few addresses (ulimit -v)")

@@ -32,7 +32,7 @@ def probe(folder: Path) -> ctypes.CDLL:
         "weft_pool_new": (pointer, [number, pointer, ctypes.c_int64, pointer]),
         "weft_pool_free": (None, [pointer]),
         "weft_pool_stealing": (None, [pointer, number]),
-        "weft_pool_make_way": (None, [pointer, number]),
+        "weft_pool_yield_core": (None, [pointer, number]),
         "weft_pool_spin": (None, [pointer, ctypes.c_int64]),
         "probe_turns": (ctypes.c_int64, [pointer, pointer, number]),
         "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer, ctypes.c_int]),

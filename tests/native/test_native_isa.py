@@ -150,4 +150,4 @@ def test_what_a_variant_does_by_itself_is_what_its_library_says(monkeypatch: pyt
     library = libraries.load("step")
     assert library is not None
     assert isa.suits_bf12(variant) == bool(library.weft_suits_bf12())
-    assert isa.suits_screen(variant) == bool(library.weft_suits_screen())
+    assert isa.suits_argmax_pruning(variant) == bool(library.weft_suits_argmax_pruning())

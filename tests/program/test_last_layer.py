@@ -23,7 +23,7 @@ from weft.layout.placement import full
 from weft.layout.resolve import resolve
 from weft.native.records import TABLE, Op
 from weft.ops.base import Numerics
-from weft.program.values import TABLES, Rows
+from weft.program.ir import TABLES, Rows
 from weft.step.plan import Admit, GroupPlan, Run, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import Parts

@@ -23,8 +23,8 @@ from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
 from weft.program import program as programs
-from weft.program.passes import optimize
-from weft.program.values import Instruction, Recording
+from weft.program.fusion import optimize
+from weft.program.ir import Instruction, Recording
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import Runner
 

@@ -23,7 +23,7 @@ from weft.layout.resolve import resolve
 from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, WeightRecord
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
-from weft.program.assemble import DEALT
+from weft.program.lower import STEALABLE
 from weft.worker.runner import RankCapacity
 
 LIMITS = RankCapacity(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
@@ -55,8 +55,8 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
 
 def test_what_others_may_take_is_said_alike() -> None:
     kernels = (Path(weft.native.__file__).parent / "runtime" / "kernel_table.h").read_text()
-    (line,) = re.findall("inline bool deals_units.*", kernels)
-    assert set(re.findall(r"op == (\w+)", line)) == {op.name for op in DEALT}
+    (line,) = re.findall("inline bool has_units.*", kernels)
+    assert set(re.findall(r"op == (\w+)", line)) == {op.name for op in STEALABLE}
 
 
 @pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
@@ -70,7 +70,7 @@ def test_every_address_is_common(
     shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
     with closing(ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)) as made:
         for code, shelf in zip(assembled, made.shelves, strict=True):
-            dealt = [each for each in code if each.op in DEALT]
+            dealt = [each for each in code if each.op in STEALABLE]
             assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
             for each in dealt:
                 assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name

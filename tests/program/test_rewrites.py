@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from weft.native.records import Op
-from weft.program.passes import optimize
-from weft.program.values import Buffer, Instruction, Recording, Rows, View
+from weft.program.fusion import optimize
+from weft.program.ir import Buffer, Instruction, Recording, Rows, View
 
 ROWS = Rows("rows", 0, 1)
 

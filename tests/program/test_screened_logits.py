@@ -16,12 +16,12 @@ from tests.worker.test_decode_steps import both_ways
 from weft.arch import Shards, param_specs, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
-from weft.launch_plan.memory import bounded_rows
+from weft.launch_plan.memory import pruned_rows
 from weft.layout.resolve import resolve
 from weft.native import kernels
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
-from weft.program.screen import Screen
+from weft.program.argmax_pruning import ArgmaxPruner
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
 from weft.worker.lockstep_executor import LockstepExecutor
@@ -45,15 +45,15 @@ def runner(model: Path, numerics: Numerics, eager: bool = False) -> Runner:
     return ProgramExecutor(checkpoint, shards, numerics, LIMITS).runners[0]
 
 
-def screen_of(runner: Runner) -> Screen | str:
+def pruner_of(runner: Runner) -> ArgmaxPruner | str:
     assert runner.program is not None
-    return runner.program.program.screen
+    return runner.program.program.pruner
 
 
 @pytest.fixture(scope="module")
 def able(model: Path) -> None:
     library = open_library()
-    if library is None or not library.weft_suits_screen():
+    if library is None or not library.weft_suits_argmax_pruning():
         pytest.skip("weft multiplies no bytes in this CPU's vectors")
 
 
@@ -62,13 +62,13 @@ def able(model: Path) -> None:
 @pytest.mark.parametrize("whole", [True, False], ids=["16 bits", "12 bits"])
 def test_it_is_done_where_it_can_be(asked: bool | None, whole: bool, model: Path) -> None:
     found = runner(model, Numerics(torch.bfloat16, compress_weights=not whole, prune_argmax=asked))
-    screen = screen_of(found)
-    assert isinstance(screen, Screen) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
+    pruner = pruner_of(found)
+    assert isinstance(pruner, ArgmaxPruner) and found.describe().endswith(" MiB at most, bounds of logits 0 MiB")
     vocabulary, hidden = found.shards.config.vocab_size, found.shards.config.hidden_size
-    assert found.held()[2] == screen.nbytes
-    many = screen.bytes_read(rows=screen.few + 1)
+    assert found.held()[2] == pruner.nbytes
+    many = pruner.bytes_read(rows=pruner.few + 1)
     assert vocabulary * hidden < many < (vocabulary + 32) * (hidden + 64) * 1.1
-    assert screen.bytes_read(rows=screen.few) <= many < screen.nbytes
+    assert pruner.bytes_read(rows=pruner.few) <= many < pruner.nbytes
 
 
 @pytest.mark.usefixtures("able")
@@ -96,11 +96,11 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
     shards = Shards(config, resolve({"attention.tp": tp}), kept=kept)
     limits = RankCapacity(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
     executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
-    rows = bounded_rows(engine, shards.layout)
+    rows = pruned_rows(engine, shards.layout)
     for rank, found in enumerate(executor.runners):
-        screen = screen_of(found)
-        assert isinstance(screen, Screen) and screen.nbytes == shards.argmax_sketch_bytes(rank, rows)
-        assert rows >= 2 and len(screen.memory[-1]) == rows, "each rank bounds the rows of both"
+        pruner = pruner_of(found)
+        assert isinstance(pruner, ArgmaxPruner) and pruner.nbytes == shards.argmax_sketch_bytes(rank, rows)
+        assert rows >= 2 and len(pruner.memory[-1]) == rows, "each rank bounds the rows of both"
     executor.close()
 
 
@@ -110,15 +110,15 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
 def test_of_codes_many_rows_have_bounds_if_they_are_not_rounded(
     quantization: str, rounds_rows: bool, model: Path
 ) -> None:
-    screen = screen_of(runner(model, Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)))
-    assert isinstance(screen, Screen) and screen.bytes_read(rows=1) > 0
-    assert (screen.bytes_read(rows=screen.few + 1) > 0) == (not rounds_rows)
+    pruner = pruner_of(runner(model, Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)))
+    assert isinstance(pruner, ArgmaxPruner) and pruner.bytes_read(rows=1) > 0
+    assert (pruner.bytes_read(rows=pruner.few + 1) > 0) == (not rounds_rows)
 
 
 def test_it_can_be_left_out(model: Path) -> None:
     found = runner(model, Numerics(torch.bfloat16, prune_argmax=False))
-    assert screen_of(found) == "as asked" and "bounds" not in found.describe()
-    assert found.decode is not None and found.decode.record.screen is None
+    assert pruner_of(found) == "as asked" and "bounds" not in found.describe()
+    assert found.decode is not None and found.decode.record.pruner is None
 
 
 @pytest.mark.usefixtures("able")
@@ -150,12 +150,12 @@ def test_ranks_tell_each_other_what_they_find_first(resting: int, model: Path) -
     """Also one whose own bounds rest; where nobody's are looked at, nobody is told anything."""
     with both_ways(model, 2, {"attention.tp": 2}, torch.bfloat16) as executor:
         runners = executor.executors[0].runners
-        screens = [screen_of(each) for each in runners]
-        for screen in screens[: 2 if resting == 100 else 1]:
-            assert isinstance(screen, Screen)
-            screen.record.left = resting
+        pruners = [pruner_of(each) for each in runners]
+        for pruner in pruners[: 2 if resting == 100 else 1]:
+            assert isinstance(pruner, ArgmaxPruner)
+            pruner.record.left = resting
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
         assert executor.largest_steps == executor.short_steps
         assert [each.decode.record.meets for each in runners if each.decode] == [int(resting < 100)] * 2
-        looked = [screen.record.looked for screen in screens if isinstance(screen, Screen)]
+        looked = [pruner.record.looked for pruner in pruners if isinstance(pruner, ArgmaxPruner)]
         assert all(looked) if resting < 100 else not any(looked)

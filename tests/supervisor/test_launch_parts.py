@@ -46,7 +46,7 @@ from weft.ipc.status import RankHeld, StatusPage
 from weft.launch_plan.hints import hints
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
-from weft.machine.cores import CoreShare, assign_cores, available_cores, make_way, server_cpus
+from weft.machine.cores import CoreShare, assign_cores, available_cores, yield_core, server_cpus
 from weft.machine.memory_trim import keep_all, not_collected
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
@@ -90,12 +90,12 @@ def test_threads_as_asked() -> None:
 def test_one_thread_makes_way_where_no_core_is_spare() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
     for ranks in (1, 2):
-        shares = make_way(assign_cores(cores, ranks), cores)
+        shares = yield_core(assign_cores(cores, ranks), cores)
         assert [share.way for share in shares] == [()] * (ranks - 1) + [(3, 7)]
         assert server_cpus(shares) == (3, 7)
-    assert server_cpus(make_way(assign_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
+    assert server_cpus(yield_core(assign_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
     for shares in (assign_cores(cores, 4), assign_cores(cores, 5), assign_cores(cores, 2, None, 3)):
-        assert make_way(shares, cores) == shares, "a rank's only thread, or none that keeps to a core"
+        assert yield_core(shares, cores) == shares, "a rank's only thread, or none that keeps to a core"
 
 
 def test_this_machine_has_cores() -> None:
@@ -291,7 +291,7 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
 
 def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 0))
+    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0))
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     with pytest.raises(ConfigError, match="^prune_argmax True: weft multiplies no bytes in this CPU's vectors;"):
         plan_launch(checkpoint, resolve({}), config)
@@ -299,7 +299,7 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_screen=lambda: 1))
+    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1))
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
     with pytest.raises(ConfigError, match="^prune_argmax True: ranks of several attention blocks bring their logits"):
@@ -414,15 +414,15 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     assert given == [None if own_cores else 0]
 
     pinned: list[list[int]] = []
-    makes_way: list[bool] = []
+    yields_core: list[bool] = []
     ops = object.__new__(StepOps)
-    ops.pool = SimpleNamespace(pin=pinned.append, threads=2, make_way=makes_way.append)  # type: ignore[assignment]
+    ops.pool = SimpleNamespace(pin=pinned.append, threads=2, yield_core=yields_core.append)  # type: ignore[assignment]
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
-    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(steal_work=None), makes_way=True)
+    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(steal_work=None), yields_core=True)
     said = threads.pin_threads(runner, alone, setup, None)  # type: ignore[arg-type]
-    assert (pinned, makes_way, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
+    assert (pinned, yields_core, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

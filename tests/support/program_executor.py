@@ -39,7 +39,7 @@ class ShownProgram(RankProgram):
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         if decode is not None:
-            decode.own_logits = None  # whole rows of logits are wanted, also where the largest is taken
+            decode.local_logits = None  # whole rows of logits are wanted, also where the largest is taken
         logits = super().run(batch, decode)
         self._decoder._show("lm_head", logits, self._decoder.boundaries["lm_head.out"].dst)
         return logits

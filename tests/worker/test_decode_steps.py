@@ -26,8 +26,8 @@ from weft.models.decoder import Batch
 from weft.native.records import Chose, DecodeRecord
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
+from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
-from weft.program.screen import Screen
 from weft.step.plan import GroupPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
 
@@ -35,7 +35,7 @@ from weft.worker.runner import Runner
 def suits_bounds() -> bool:
     """Whether this CPU's best variant looks at bounds."""
     library = open_library()
-    return library is not None and bool(library.weft_suits_screen())
+    return library is not None and bool(library.weft_suits_argmax_pruning())
 
 
 class Watched(RankProgram):
@@ -197,26 +197,26 @@ def test_bounds_leave_few_logits_to_compute_and_change_no_token(
 ) -> None:
     with both_ways(model, world, layout, torch.bfloat16) as executor:
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
-        screens = [runner.program.program.screen for runner in executor.executors[0].runners]  # type: ignore[union-attr]
+        pruners = [runner.program.program.pruner for runner in executor.executors[0].runners]  # type: ignore[union-attr]
         if not suits_bounds():
-            assert screens == ["weft multiplies no bytes in this CPU's vectors"] * world
+            assert pruners == ["weft multiplies no bytes in this CPU's vectors"] * world
         elif executor.layout.attention.tp != executor.layout.lm_head.tp:
-            assert screens == ["ranks of several attention blocks bring their logits together"] * world
+            assert pruners == ["ranks of several attention blocks bring their logits together"] * world
         else:
             assert executor.largest_steps == executor.short_steps
-            assert all(isinstance(screen, Screen) and screen.record.looked for screen in screens)
+            assert all(isinstance(pruner, ArgmaxPruner) and pruner.record.looked for pruner in pruners)
 
 
 def test_bounds_that_bring_nothing_leave_the_choice_to_all_logits(model: Path) -> None:
     with both_ways(model, 1, {}, torch.bfloat16) as executor:
         program = executor.executors[0].runners[0].program
         assert program is not None
-        screen = program.program.screen
-        if not isinstance(screen, Screen):
-            pytest.skip(screen)
-        screen.record.left = 3
+        pruner = program.program.pruner
+        if not isinstance(pruner, ArgmaxPruner):
+            pytest.skip(pruner)
+        pruner.record.left = 3
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
-        assert screen.record.left == 0 and screen.record.looked and executor.largest_steps == executor.short_steps
+        assert pruner.record.left == 0 and pruner.record.looked and executor.largest_steps == executor.short_steps
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[1:3], ids=str)

@@ -53,7 +53,7 @@ class Kept:
     rounds_rows: bool = False
     """Whether activations are rounded to 8 bits before they meet quantized matrices; bounds of logits are then of no
     use for more than a few rows."""
-    screens: bool = False
+    prunes: bool = False
     """Whether kernels bound logits, where settings and layout allow it."""
 
     def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:

@@ -19,16 +19,16 @@ class Machine:
 
     name: str
     compresses: bool
-    screens: bool
+    prunes: bool
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChoices:
-    """`compressed`: bf16 matrices take 12 bits a number. `bounded_rows`: the most rows whose logits are bounded; 0:
+    """`compressed`: bf16 matrices take 12 bits a number. `pruned_rows`: the most rows whose logits are bounded; 0:
     none. `programs`: steps run in C++, so that ranks may exchange only their largest logits."""
 
     compressed: bool = False
-    bounded_rows: int = 0
+    pruned_rows: int = 0
     programs: bool = True
     notes: tuple[LayoutNote, ...] = ()
 
@@ -41,12 +41,12 @@ def choices_of(
     bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
     compresses = bf16 and engine.quantization in ("none", "gguf")
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
-    screens = bf16 and not engine.enforce_eager
-    wanted = screens and _chosen(engine.prune_argmax, machine.screens)
+    prunes = bf16 and not engine.enforce_eager
+    wanted = prunes and _chosen(engine.prune_argmax, machine.prunes)
     bounded = wanted and finds_largest(layout)
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
-        *(_bounds(engine.prune_argmax, wanted, bounded, machine) if screens else ()),
+        *(_bounds(engine.prune_argmax, wanted, bounded, machine) if prunes else ()),
         *_rows(engine, rounds_rows, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager

@@ -130,7 +130,7 @@ def _ranks(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) 
     shards = Shards(config, layout, kept=load.kept)
     exchange = _exchange(shards, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
-    for rank in memory_of_ranks(shards, load.itemsize, load.bounded_rows):
+    for rank in memory_of_ranks(shards, load.itemsize, load.pruned_rows):
         yield RankFit(
             where=describe(layout, rank.rank),
             weights=rank.total,

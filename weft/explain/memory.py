@@ -65,8 +65,8 @@ class RankMemoryUse:
         return sum(self.bytes.values())
 
 
-def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tuple[RankMemoryUse, ...]:
-    """Every rank of the world, in order; `itemsize` bytes an element. `bounded_rows`: of so many rows logits have
+def memory_of_ranks(shards: Shards, itemsize: int, pruned_rows: int = 0) -> tuple[RankMemoryUse, ...]:
+    """Every rank of the world, in order; `itemsize` bytes an element. `pruned_rows`: of so many rows logits have
     bounds."""
     first: dict[tuple[int, ...], RankMemoryUse] = {}
     weights: dict[int, Alike] = {}
@@ -77,12 +77,12 @@ def memory_of_ranks(shards: Shards, itemsize: int, bounded_rows: int = 0) -> tup
         if like not in first:
             if at.stage not in weights:
                 weights[at.stage] = alike_weights(shards, rank)
-            first[like] = distinct(shards, rank, itemsize, weights[at.stage], bounded_rows)
+            first[like] = distinct(shards, rank, itemsize, weights[at.stage], pruned_rows)
         found.append(_as_rank(first[like], rank, at, node_of(shards.layout, rank)))
     return tuple(found)
 
 
-def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_rows: int = 0) -> RankMemoryUse:
+def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows: int = 0) -> RankMemoryUse:
     """What a rank holds, derived from the weights of its stage: once for all ranks that stand alike in every block."""
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
@@ -100,7 +100,7 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, bounded_row
         shares=_shares(shards, rank),
         bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
-        bounds=bounds_of(shards, rank, bounded_rows),
+        bounds=bounds_of(shards, rank, pruned_rows),
         alike=rank,
     )
 

@@ -30,7 +30,7 @@ class StepLoad:
     sampled: int
     itemsize: int
     kept: Kept = Kept()
-    bounded_rows: int = 0
+    pruned_rows: int = 0
 
 
 Judge = Callable[[Layout, StepLoad], int]

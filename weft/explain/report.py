@@ -110,9 +110,9 @@ def explain(
     choices = choices or KernelChoices()
     kept = replace(kept or Kept(), compressed=choices.compressed)
     shards, itemsize = Shards(config, layout, kept=kept), DTYPE_BYTES[dtype]
-    ranks = memory_of_ranks(shards, itemsize, choices.bounded_rows)
+    ranks = memory_of_ranks(shards, itemsize, choices.pruned_rows)
     batches = (1,) if batch == 1 else (1, batch)
-    largest = largest_bytes(layout, batches, choices.bounded_rows > 0) if choices.programs else ()
+    largest = largest_bytes(layout, batches, choices.pruned_rows > 0) if choices.programs else ()
     return LayoutReport(
         model=model,
         config=config,

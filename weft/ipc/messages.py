@@ -32,7 +32,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     comm_limit_s: float
     cpus: list[int]
     threads: int
-    makes_way: bool = False
+    yields_core: bool = False
     """Whether its last thread yields its core to the front end and the engine at the begin of a step."""
     comm_debug: bool = False
     where: str = ""

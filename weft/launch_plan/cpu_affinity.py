@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
-from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, assign_cores, make_way, server_cpus, usable_cores
+from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, assign_cores, yield_core, server_cpus, usable_cores
 from weft.plural import counted, up_to
 from weft.settings import EngineConfig
 
@@ -46,7 +46,7 @@ def assign_cpus(
     if engine.cpus is None:
         return _by_rule(cores, ranks, quota, engine, server, way=way)
     shares = _as_listed(_lists(engine.cpus, cores, ranks), quota, engine.threads)
-    giving = make_way(shares, _of(cores, shares[-1].cpus)) if way else shares
+    giving = yield_core(shares, _of(cores, shares[-1].cpus)) if way else shares
     if not server:
         free = _free(cores, shares)
         return CpuAssignment(shares, free) if free else CpuAssignment(giving, giving[-1].way)
@@ -76,7 +76,7 @@ def _by_rule(
     """As `assign_cores` does, of the CPUs that are not the server's. ConfigError: these are too few."""
     if not server:
         shares = assign_cores(cores, ranks, quota, engine.threads)
-        shares = make_way(shares, cores) if way else shares
+        shares = yield_core(shares, cores) if way else shares
         return CpuAssignment(shares, server_cpus(shares))
     rest, threads = _of(cores, {*all_cpus(cores)} - {*server}), ranks * (engine.threads or 1)
     if threads > len(rest):

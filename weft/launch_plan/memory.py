@@ -109,18 +109,18 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    screens = may_screen(engine) and shards.kept.screens
-    bounds = shards.argmax_sketch_bytes(0, bounded_rows(engine, shards.layout)) if screens else 0
+    prunes = may_prune_argmax(engine) and shards.kept.prunes
+    bounds = shards.argmax_sketch_bytes(0, pruned_rows(engine, shards.layout)) if prunes else 0
     return activations * itemsize + logits + bounds
 
 
-def may_screen(engine: EngineConfig) -> bool:
+def may_prune_argmax(engine: EngineConfig) -> bool:
     """Whether logits may be bounded, as far as settings say."""
     able = engine.dtype == "bfloat16" and engine.device == "cpu"
     return able and not engine.enforce_eager and engine.prune_argmax is not False
 
 
-def bounded_rows(engine: EngineConfig, layout: Layout) -> int:
+def pruned_rows(engine: EngineConfig, layout: Layout) -> int:
     """Most rows of an attention block whose logits a step may give: each of its ranks bounds those of all."""
     tp = layout.attention.tp
     return min(most_sampled(engine.max_num_seqs), tp * -(-engine.max_num_batched_tokens // tp))

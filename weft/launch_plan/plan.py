@@ -33,7 +33,7 @@ from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
 from weft.native import kernels, missing_reason
-from weft.native.isa import NO_SCREEN
+from weft.native.isa import NO_ARGMAX_PRUNING
 from weft.native.step_library import open_library
 from weft.options import shown
 from weft.plural import counted, size, up_to
@@ -269,8 +269,8 @@ def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
     library = open_library()
     if library is None:
         raise _left_out(engine, names[0], f"only the C++ parts do that ({missing_reason('step')})")
-    if asked["prune_argmax"] and not library.weft_suits_screen():
-        raise _left_out(engine, "prune_argmax", NO_SCREEN)
+    if asked["prune_argmax"] and not library.weft_suits_argmax_pruning():
+        raise _left_out(engine, "prune_argmax", NO_ARGMAX_PRUNING)
     if asked["prune_argmax"] and not finds_largest(layout):
         raise _left_out(engine, "prune_argmax", SEVERAL_BLOCKS)
 

@@ -61,7 +61,7 @@ def assign_cores(
     return tuple(shares)
 
 
-def make_way(shares: Sequence[CoreShare], cores: Sequence[Core]) -> tuple[CoreShare, ...]:
+def yield_core(shares: Sequence[CoreShare], cores: Sequence[Core]) -> tuple[CoreShare, ...]:
     """`shares` of `cores`, where the last rank's last thread makes way if no core is spare and it is not its only one:
     one thread that comes a little later to each step costs less than one that is interrupted in it."""
     last = shares[-1]

@@ -41,8 +41,8 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
     c->timeout_ns = timeout_ms * 1'000'000LL;
     c->debug = h.debug != 0;
     c->states = reinterpret_cast<std::atomic<uint32_t>*>(base + h.states_at);
-    c->lending = base + h.lending_at;
-    c->lending_bytes = h.lending_bytes;
+    c->ports = base + h.ports_at;
+    c->ports_bytes = h.ports_bytes;
     c->record = reinterpret_cast<Record*>(base + h.records_at) + rank;
     c->record->pid = static_cast<uint32_t>(getpid());
     const GroupEntry* entries = reinterpret_cast<GroupEntry*>(base + h.groups_at);
@@ -74,13 +74,13 @@ void weft_comm_close(Comm* c) {
 void weft_comm_describe(Comm* c, const char* text) { strncpy(c->text, text, TEXT - 1); }
 
 // From now on this rank helps others while it waits; it must find their rooms.
-void weft_comm_lend(Comm* c, weft::Help help) { c->help = help; }
+void weft_comm_steal(Comm* c, weft::Steal steal) { c->steal = steal; }
 
 // Waits until no rank is at work on what this one had open: 0, or why one will never be done.
 int weft_comm_left(Comm* c) {
     const int64_t deadline = monotonic_ns() + c->timeout_ns;
     for (uint32_t rank = 0; rank < c->world; rank++) {
-        std::atomic<uint32_t>& inside = visits_of(*c, c->rank)[rank].inside;
+        std::atomic<uint32_t>& inside = thieves_of(*c, c->rank)[rank].inside;
         while (inside.load(std::memory_order_acquire)) {
             for (int i = 0; i < 256 && inside.load(std::memory_order_acquire); i++) relax();
             const int32_t who = static_cast<int32_t>(rank);
@@ -94,9 +94,9 @@ int weft_comm_left(Comm* c) {
 }
 
 // What a rank's team goes by whose instructions are open to others.
-void weft_comm_offering(Comm* c, weft::Offering* offering) {
+void weft_comm_team_port(Comm* c, weft::TeamPort* port) {
     auto left = [](void* comm) { return weft_comm_left(static_cast<Comm*>(comm)); };
-    *offering = {&offer_of(*c, c->rank), visits_of(*c, c->rank), left, c, c->world};
+    *port = {&port_of(*c, c->rank), thieves_of(*c, c->rank), left, c, c->world};
 }
 
 // For how long this rank has lent its core.

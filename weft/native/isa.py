@@ -90,12 +90,12 @@ def suits_bf12_of_few(variant: str) -> bool:
     return variant in ("avx512vnni", "avx512")
 
 
-NO_SCREEN = "weft multiplies no bytes in this CPU's vectors"
+NO_ARGMAX_PRUNING = "weft multiplies no bytes in this CPU's vectors"
 """Why a variant bounds no logits, in words."""
 
 
-def suits_screen(variant: str) -> bool:
-    """The same of bounds of logits: `weft_suits_screen`. Otherwise `NO_SCREEN`."""
+def suits_argmax_pruning(variant: str) -> bool:
+    """The same of bounds of logits: `weft_suits_argmax_pruning`. Otherwise `NO_ARGMAX_PRUNING`."""
     return variant in ("amx", "avx512bf16", "avx512vnni", "avx2")
 
 

@@ -227,7 +227,7 @@ class CommRecord(ctypes.Structure):
     _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "steal_ns"))
 
 
-class OfferingRecord(ctypes.Structure):
+class TeamPortRecord(ctypes.Structure):
     """`weft::Offering` of steal_port.h."""
 
     _fields_ = (*((name, _POINTER) for name in ("offer", "visits", "left", "comm")), ("ranks", ctypes.c_uint64))
@@ -249,9 +249,9 @@ class DecodeRecord(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
         ("rows_of", _POINTER),
         ("all_values", _POINTER),
-        ("own_logits", _POINTER),
-        *((name, ctypes.c_int64) for name in ("own_columns", "first_column")),
-        ("screen", _POINTER),
+        ("local_logits", _POINTER),
+        *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
+        ("pruner", _POINTER),
         *((name, ctypes.c_int32) for name in ("meets", "unused")),
     )
 
@@ -262,7 +262,7 @@ class BoundStreamRecord(ctypes.Structure):
     _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
 
 
-class ScreenRecord(ctypes.Structure):
+class ArgmaxPrunerRecord(ctypes.Structure):
     """`weft::Screen` of argmax_pruner.h."""
 
     _fields_ = (

@@ -14,14 +14,14 @@ from weft.errors import ConfigError, WeftError
 from weft.native.libraries import load, missing_reason
 from weft.native.records import (
     AreaRecord,
+    ArgmaxPrunerRecord,
     CommRecord,
     DecodeRecord,
     ExchangeRecord,
     FollowingRecord,
     InstructionRecord,
-    OfferingRecord,
-    ScreenRecord,
     StepRecord,
+    TeamPortRecord,
     WeightRecord,
 )
 
@@ -43,11 +43,11 @@ _SIGNATURES = {
     "weft_pool_free": (None, (_POINTER,)),
     "weft_pool_offer": (None, (_POINTER, _POINTER, _POINTER)),
     "weft_pool_keep": (None, (_POINTER,)),
-    "weft_pool_make_way": (None, (_POINTER, ctypes.c_int)),
+    "weft_pool_yield_core": (None, (_POINTER, ctypes.c_int)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, ctypes.c_int64)),
-    "weft_shown_bytes": (ctypes.c_int64, (ctypes.c_int64,) * 4),
-    "weft_help": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_published_bytes": (ctypes.c_int64, (ctypes.c_int64,) * 4),
+    "weft_steal": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
@@ -64,10 +64,10 @@ _SIGNATURES = {
     "weft_lay_numbers": (None, (_POINTER, _POINTER)),
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64, _POINTER)),
     "weft_suits_bf12": (ctypes.c_int, ()),
-    "weft_suits_screen": (ctypes.c_int, ()),
-    "weft_screen_sizes": (None, (_POINTER, _POINTER)),
-    "weft_screen_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
-    "weft_screen_largest": (ctypes.c_int, (*[_POINTER] * 3, ctypes.c_int64, _POINTER)),
+    "weft_suits_argmax_pruning": (ctypes.c_int, ()),
+    "weft_argmax_pruner_sizes": (None, (_POINTER, _POINTER)),
+    "weft_argmax_pruner_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_argmax_pruner_largest": (ctypes.c_int, (*[_POINTER] * 3, ctypes.c_int64, _POINTER)),
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, ctypes.c_int, _POINTER)),
     "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
@@ -83,8 +83,8 @@ _RECORDS = (
     CommRecord,
     DecodeRecord,
     FollowingRecord,
-    ScreenRecord,
-    OfferingRecord,
+    ArgmaxPrunerRecord,
+    TeamPortRecord,
 )
 
 
@@ -162,12 +162,12 @@ class Pool:
         """Whether threads that have nothing left steal units of others, as they do at first: results are the same."""
         self.lib.weft_pool_stealing(self.handle, int(on))
 
-    def make_way(self, on: bool) -> None:
+    def yield_core(self, on: bool) -> None:
         """Whether the last thread, where it is not the only one, lets others have its core when a program begins, and
         comes between two instructions once nobody wants it, as it does not at first: results are the same."""
-        self.lib.weft_pool_make_way(self.handle, int(on))
+        self.lib.weft_pool_yield_core(self.handle, int(on))
 
-    def offer(self, to: OfferingRecord, queues: int) -> None:
+    def offer(self, to: TeamPortRecord, queues: int) -> None:
         """From now on, until `keep_to_itself`, instructions of programs are open to ranks that wait for this one. The
         region that `to` is of must be there until then. `queues`: address of `queue_bytes` zeros, the same for all
         ranks, which outlive the pool."""
@@ -186,7 +186,7 @@ class Pool:
     @property
     def help(self) -> int:
         """Address of what a rank calls that waits, `weft::Help`."""
-        return ctypes.cast(self.lib.weft_help, _POINTER).value or 0
+        return ctypes.cast(self.lib.weft_steal, _POINTER).value or 0
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""
@@ -202,7 +202,7 @@ class Pool:
     def shown_bytes(self, instructions: int, rows: int, runs: int, table_width: int) -> int:
         """Of what a program shows to other ranks of so many instructions, and of a step of so many rows of an attention
         block, runs, and blocks of a run."""
-        return int(self.lib.weft_shown_bytes(instructions, rows, runs, table_width))
+        return int(self.lib.weft_published_bytes(instructions, rows, runs, table_width))
 
     def close(self) -> None:
         """Ends the threads; safe to call twice."""

@@ -18,9 +18,9 @@ from weft.native.records import DecodeRecord, FollowingRecord
 from weft.ops.base import KVCache, Ops
 from weft.ops.slot_tables import SlotTables
 from weft.ops.step_ops import StepOps
-from weft.program.assemble import End
+from weft.program.ir import NotTraceableError
+from weft.program.lower import End
 from weft.program.program import ExchangeFailedError, Most, StepProgram, record
-from weft.program.values import NotRecordableError
 
 
 class RankProgram:
@@ -83,15 +83,15 @@ def build_program(
     max_positions: int,
     slot_tables: Mapping[int, SlotTables],
 ) -> RankProgram:
-    """NotRecordableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
+    """NotTraceableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
     `max_positions`: of the longest context; `slot_tables`: of the layers' experts."""
     if not isinstance(ops, StepOps):
-        raise NotRecordableError(f"operations of {ops.name} are not those of the C++ step library")
+        raise NotTraceableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
-    screens = ops.numerics.prune_argmax is not False
+    prunes = ops.numerics.prune_argmax is not False
     pages = ops.pages
-    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, screens=screens, pages=pages)
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, prunes=prunes, pages=pages)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))
 
 
@@ -111,7 +111,7 @@ def _end(comm: Comm) -> End | None:
     if comm.world == 1:
         return None
     if not isinstance(inner, SharedMemoryComm):
-        raise NotRecordableError("ranks do not meet in shared memory, which a program's collectives need")
+        raise NotTraceableError("ranks do not meet in shared memory, which a program's collectives need")
     if inner.watched:
-        raise NotRecordableError("every collective's shapes are compared")
+        raise NotTraceableError("every collective's shapes are compared")
     return End(*inner.end)

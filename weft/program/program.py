@@ -27,14 +27,15 @@ from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
 from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.slot_tables import SlotTables
-from weft.program.assemble import Assembler, End
-from weft.program.notes import Notes, RecordingTransitions
-from weft.program.own_logits import own_logits
-from weft.program.passes import optimize, place
-from weft.program.recorder import RecordingOps
-from weft.program.routed_exchange import RecordedAllToAll
-from weft.program.screen import screen_of
-from weft.program.values import Buffer, Recording, Rows, Table
+from weft.program.argmax_pruning import pruner_of
+from weft.program.fusion import optimize
+from weft.program.ir import Buffer, Recording, Rows, Table
+from weft.program.local_logits import local_logits
+from weft.program.lower import End, Lowering
+from weft.program.memory_planning import place
+from weft.program.routed_exchange import TracedAllToAll
+from weft.program.tape import Tape, TracingTransitions
+from weft.program.tracing import TracingOps
 
 
 def record(
@@ -46,24 +47,24 @@ def record(
     caches: Sequence[KVCache],
     slot_tables: Mapping[int, SlotTables],
 ) -> Recording:
-    """The decoder of rank `comm.rank` as instructions. NotRecordableError says what has none. `slot_tables`: of the
+    """The decoder of rank `comm.rank` as instructions. NotTraceableError says what has none. `slot_tables`: of the
     layers' experts, which the program reads in every step."""
-    notes = Notes()
+    tape = Tape()
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
-    transitions = RecordingTransitions(shards.forward_plan.boundaries, comm, notes, tables)
-    ops = RecordingOps(numerics, notes, {id(cache): layer for layer, cache in enumerate(caches)})
+    transitions = TracingTransitions(shards.forward_plan.boundaries, comm, tape, tables)
+    ops = TracingOps(numerics, tape, {id(cache): layer for layer, cache in enumerate(caches)})
     exchanges = shards.forward_plan.exchanges
-    routed = RecordedAllToAll(transitions, exchanges[0].block, notes, numerics) if exchanges else None
+    routed = TracedAllToAll(transitions, exchanges[0].block, tape, numerics) if exchanges else None
     decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables, dispatcher=routed)
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
     block = Rows("rows", first, first + shards.layout.attention.tp)
-    ids = notes.tensor(Buffer(block, 1, torch.int64, given=True))
+    ids = tape.tensor(Buffer(block, 1, torch.int64, given=True))
     nothing = torch.empty(0, dtype=torch.int32, device="meta")
     meta = AttentionMeta(nothing, nothing, nothing, nothing, ())
     batch = Batch(ids, meta, rows, sampled, nothing, meta)
     logits = decoder.forward(batch, caches)
-    return optimize(Recording(tuple(notes.instructions), notes.view(logits)))
+    return optimize(Recording(tuple(tape.instructions), tape.view(logits)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,16 @@ class StepProgram:
         max_positions: int,
         end: End | None = None,
         exact: bool = False,
-        screens: bool = True,
+        prunes: bool = True,
         pages: Pages = OWN_PAGES,
     ) -> None:
-        """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `screens`: whether logits
+        """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `prunes`: whether logits
         are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
         self._most, self._tp = most, shards.layout.attention.tp
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
-        assembler = Assembler(recording, caches, pool, max_positions, end, exact, pages)
+        assembler = Lowering(recording, caches, pool, max_positions, end, exact, pages)
         places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
         self._arena = pages.reserve(places.nbytes)
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
@@ -119,11 +120,11 @@ class StepProgram:
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
-        self.own_logits = own_logits(recording, shards.layout, places, self._arena.data_ptr())
+        self.local_logits = local_logits(recording, shards.layout, places, self._arena.data_ptr())
         first = self._logits.rows.lo // self._tp * self._tp
         block = Rows("sampled", first, first + self._tp)  # each rank bounds the rows of all of its attention block
         room = _room(shards.layout, most, block)
-        self.screen = screen_of(recording, self.own_logits, room, pool) if screens else "as asked"
+        self.pruner = pruner_of(recording, self.local_logits, room, pool) if prunes else "as asked"
         """Or why there is none."""
         self._step = StepRecord()
         self._decoded: Batch | None = None

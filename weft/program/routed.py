@@ -35,33 +35,33 @@ from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
 from weft.ops.single_experts import routing_numbers
 from weft.ops.slot_tables import SlotTables
-from weft.program.notes import Notes
-from weft.program.values import Buffer, Instruction, View
+from weft.program.ir import Buffer, Instruction, View
+from weft.program.tape import Tape
 
 Weights = tuple[PackedSlots, PackedSlots]
 """gate_up and down."""
 
 
-def note_choices(notes: Notes, logits: Tensor, correction: Tensor | None, moe: MoEConfig, dtype: torch.dtype) -> Tensor:
+def trace_choices(tape: Tape, logits: Tensor, correction: Tensor | None, moe: MoEConfig, dtype: torch.dtype) -> Tensor:
     """Choices [N, 2 k] of `dtype`: experts as numbers, then their weights."""
-    out = notes.new(notes.view(logits).buffer.rows, 2 * moe.top_k, dtype)
-    found = notes.add(Op.ROUTE, out, logits)
+    out = tape.new(tape.view(logits).buffer.rows, 2 * moe.top_k, dtype)
+    found = tape.add(Op.ROUTE, out, logits)
     found.numbers |= routing_numbers(moe)
     found.floats[SCALE] = moe.scale
     found.tensors[CORRECTION] = correction
     return out
 
 
-def note_routed(
-    notes: Notes, x: Tensor, experts: Tensor, tables: SlotTables, weights: Weights, numerics: Numerics
+def trace_routed(
+    tape: Tape, x: Tensor, experts: Tensor, tables: SlotTables, weights: Weights, numerics: Numerics
 ) -> Tensor:
     """[N, H]: sums of the answers of the slots here; `experts` is a part of choices."""
-    view = notes.view(experts)
+    view = tape.view(experts)
     k, choices = view.columns, View(view.buffer, 0, view.buffer.columns)
-    sorted_ = note_placed(notes, choices, tables, k)
-    answers = note_answers(notes, notes.view(x), sorted_, weights, numerics.dtype)
-    out = notes.new(choices.buffer.rows, answers.columns, numerics.dtype)
-    found = notes.add(Op.COMBINE, out, answers, View(sorted_.places, 0, k))
+    sorted_ = note_placed(tape, choices, tables, k)
+    answers = trace_answers(tape, tape.view(x), sorted_, weights, numerics.dtype)
+    out = tape.new(choices.buffer.rows, answers.columns, numerics.dtype)
+    found = tape.add(Op.COMBINE, out, answers, View(sorted_.places, 0, k))
     found.numbers[TOP_K] = k
     if not numerics.exact:
         found.views[SORTED_WEIGHTS] = sorted_.weights
@@ -80,11 +80,11 @@ class Sorted:
         self.count = self.ends[slots - 1 : slots]
 
 
-def note_placed(notes: Notes, choices: View, tables: SlotTables, k: int) -> Sorted:
+def note_placed(tape: Tape, choices: View, tables: SlotTables, k: int) -> Sorted:
     """Choices of all rows of the block, of which those of the slots here are sorted."""
     lo, hi = tables.here
     made = Sorted(choices.buffer, k, hi - lo)
-    placing(notes.add(Op.PLACE, notes.tensor(made.places), choices), tables, made)
+    placing(tape.add(Op.PLACE, tape.tensor(made.places), choices), tables, made)
     return made
 
 
@@ -96,7 +96,7 @@ def placing(found: Instruction, tables: SlotTables, made: Sorted) -> None:
     found.views |= {ORDER: made.order, SORTED_WEIGHTS: made.weights}
 
 
-def note_answers(notes: Notes, x: View, placed: Sorted, weights: Weights, dtype: torch.dtype) -> View:
+def trace_answers(tape: Tape, x: View, placed: Sorted, weights: Weights, dtype: torch.dtype) -> View:
     """Answers to the rows of x, sorted by slot: k rows in each row of a buffer."""
     gate_up, down = weights
     rows = placed.places.rows
@@ -105,12 +105,12 @@ def note_answers(notes: Notes, x: View, placed: Sorted, weights: Weights, dtype:
         return View(Buffer(rows, placed.k * columns, dtype), 0, columns, placed.k)
 
     gathered = folded(x.columns)
-    found = notes.note(Op.GATHER, gathered, x)
+    found = tape.note(Op.GATHER, gathered, x)
     found.tensors[COUNT], found.views[ORDER] = placed.count, placed.order
     hidden, answers = folded(down.shape[1]), folded(down.slots[0].shape[0])
     steps = ((gathered, gate_up, hidden, Epilogue.SILU_MUL_OF), (hidden, down, answers, Epilogue.STORE))
     for given, matrices, out, epilogue in steps:
-        found = notes.note(Op.GROUPED, out, given)
+        found = tape.note(Op.GROUPED, out, given)
         found.numbers |= {EPILOGUE: epilogue, SLOTS: len(matrices.slots)}
         found.tensors |= {WEIGHTS: matrices, ENDS: placed.ends}
         found.views[SORTED_WEIGHTS] = placed.weights

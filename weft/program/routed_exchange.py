@@ -37,21 +37,21 @@ from weft.native.records import (
 )
 from weft.ops.base import Numerics
 from weft.ops.packed import PackedSlots
-from weft.program.notes import Notes, RecordingTransitions
-from weft.program.routed import Sorted, note_answers, placing
-from weft.program.values import TABLES, Buffer, Instruction, Rows, View
+from weft.program.ir import TABLES, Buffer, Instruction, Rows, View
+from weft.program.routed import Sorted, placing, trace_answers
+from weft.program.tape import Tape, TracingTransitions
 
 ROWS_SENT, ANSWERS_SENT, KINDS = 0, 2, 4
 """Kinds of sizes, as `routed.h` numbers them, and how many there are; what is taken follows what is sent."""
 
 
-class RecordedAllToAll(TokenDispatcher):
+class TracedAllToAll(TokenDispatcher):
     """Takes the place of `AllToAll` in a recording."""
 
     name = "all_to_all"
 
-    def __init__(self, transitions: RecordingTransitions, block: RoutedBlock, notes: Notes, numerics: Numerics) -> None:
-        self._transitions, self._block, self._notes, self._numerics = transitions, block, notes, numerics
+    def __init__(self, transitions: TracingTransitions, block: RoutedBlock, tape: Tape, numerics: Numerics) -> None:
+        self._transitions, self._block, self._tape, self._numerics = transitions, block, tape, numerics
         self._place = transitions.comm.rank % block.size
         self._first = transitions.comm.rank - self._place
         self._group = tuple(range(self._first, self._first + block.size))
@@ -60,15 +60,15 @@ class RecordedAllToAll(TokenDispatcher):
         """As `TokenDispatcher.run`."""
         own = self._transitions.move("experts.in", x, rows)
         chosen, _ = experts.route(own)
-        told = self._transitions.move_columns("experts.choices", self._notes.whole(chosen), rows)
-        self._notes.module = "experts"
-        dealt = _Dealt(self._notes.view(own).buffer, self._notes.view(told).buffer, experts, self._block)
-        self._deal(dealt, self._notes.view(told), experts)
-        out = self._answered(dealt, self._notes.view(own), experts)
+        told = self._transitions.move_columns("experts.choices", self._tape.whole(chosen), rows)
+        self._tape.module = "experts"
+        dealt = _Dealt(self._tape.view(own).buffer, self._tape.view(told).buffer, experts, self._block)
+        self._deal(dealt, self._tape.view(told), experts)
+        out = self._answered(dealt, self._tape.view(own), experts)
         return self._transitions.move("experts.out", out, rows)
 
     def _deal(self, dealt: _Dealt, told: View, experts: Experts) -> None:
-        found = self._notes.add(Op.DEAL, self._notes.tensor(dealt.places), told)
+        found = self._tape.add(Op.DEAL, self._tape.tensor(dealt.places), told)
         placing(found, experts.tables, dealt.sorted)
         block = {TP: self._block.tp, EP: len(self._block.slots), PLACE_IN_BLOCK: self._place, FIRST_RANK: self._first}
         found.numbers |= block | {TABLE: TABLES.index(told.buffer.rows.table)}
@@ -89,28 +89,28 @@ class RecordedAllToAll(TokenDispatcher):
         self._gather(sent, own, dealt.count(ROWS_SENT), dealt.sent_rows)
         received = folded(block, 1)
         self._exchange("experts.dispatch", received, sent, dealt, ROWS_SENT)
-        answers = note_answers(self._notes, received, dealt.sorted, (gate_up, down), dtype)
+        answers = trace_answers(self._tape, received, dealt.sorted, (gate_up, down), dtype)
         given = folded(block, k)
         self._gather(given, answers, dealt.count(ANSWERS_SENT), dealt.sent_answers)
         arrived = folded(here, tp * k)
         self._exchange("experts.combine", arrived, given, dealt, ANSWERS_SENT)
-        out = self._notes.new(here, width, dtype)
-        found = self._notes.add(Op.COMBINE, out, arrived, View(dealt.places, 0, k))
+        out = self._tape.new(here, width, dtype)
+        found = self._tape.add(Op.COMBINE, out, arrived, View(dealt.places, 0, k))
         found.numbers |= {TOP_K: k, ADDENDS: tp}
         if not self._numerics.exact:
             found.views[SORTED_WEIGHTS] = dealt.weights
         return out
 
     def _gather(self, out: View, rows: View, count: Tensor, order: View) -> None:
-        found = self._notes.note(Op.GATHER, out, rows)
+        found = self._tape.note(Op.GATHER, out, rows)
         found.tensors[COUNT], found.views[ORDER] = count, order
 
     def _exchange(self, module: str, out: View, rows: View, dealt: _Dealt, kind: int) -> None:
-        before, self._notes.module = self._notes.module, module
-        found: Instruction = self._notes.note(Op.ROUTED, out, rows)
+        before, self._tape.module = self._tape.module, module
+        found: Instruction = self._tape.note(Op.ROUTED, out, rows)
         found.numbers |= {MEMBERS: self._block.size, POSITION: self._place, KIND: kind}
         found.tensors[COUNT], found.group = dealt.sizes, self._group
-        self._notes.module = before
+        self._tape.module = before
 
 
 class _Dealt:

@@ -99,7 +99,7 @@ class Starting:
             comm_limit_s=plan.limits.comm_s,
             cpus=list(share.cpus),
             threads=share.threads,
-            makes_way=bool(share.way),
+            yields_core=bool(share.way),
             comm_debug=plan.comm.debug,
             where=plan.where[rank],
             first_rank=plan.first_rank,

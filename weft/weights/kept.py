@@ -40,7 +40,7 @@ def kept_weights(
             legal=("auto", "full"),
         )
     packed = engine.device == "cpu" and engine.dtype != "float16"
-    kept = Kept(asked, packed=packed, screens=variant is not None and isa.suits_screen(variant))
+    kept = Kept(asked, packed=packed, prunes=variant is not None and isa.suits_argmax_pruning(variant))
     if asked == "none":
         return kept
     if engine.device != "cpu":
@@ -73,7 +73,7 @@ def rounds_rows(engine: EngineConfig, variant: str | None) -> bool:
 
 
 def _check_switches(engine: EngineConfig) -> None:
-    """Of bounds of logits only what is seen before there is a program; `weft.program.screen` sees the rest."""
+    """Of bounds of logits only what is seen before there is a program; `weft.program.argmax_pruning` sees the rest."""
     codes = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
     eager = "a step runs eagerly; leave --enforce-eager out"
     coded = engine.quantization in BITS

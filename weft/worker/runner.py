@@ -23,10 +23,10 @@ from weft.ops.rope import build_cos_sin
 from weft.ops.sampling import Sampler
 from weft.ops.step_ops import StepOps
 from weft.ops.weights import memory_of
+from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
+from weft.program.ir import NotTraceableError
 from weft.program.program import Most
-from weft.program.screen import Screen, check_asked
-from weft.program.values import NotRecordableError
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
@@ -128,10 +128,10 @@ class Runner:
             found = build_program(
                 self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions, tables
             )
-        except NotRecordableError as reason:
+        except NotTraceableError as reason:
             check_asked(self.ops.numerics, str(reason))
             return None, str(reason)
-        check_asked(self.ops.numerics, found.program.screen)
+        check_asked(self.ops.numerics, found.program.pruner)
         return found, ""
 
     def _graphs(self, world: int, width: int) -> tuple[StepGraphs | None, str]:
@@ -159,14 +159,16 @@ class Runner:
             return f"operations one by one ({self.why_eager})"
         program = self.program.program
         words = f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
-        screen = program.screen
-        return f"{words}, bounds of logits {screen.nbytes / 2**20:.0f} MiB" if isinstance(screen, Screen) else words
+        pruner = program.pruner
+        return (
+            f"{words}, bounds of logits {pruner.nbytes / 2**20:.0f} MiB" if isinstance(pruner, ArgmaxPruner) else words
+        )
 
     def held(self) -> tuple[int, int, int]:
         """Bytes of weights, of the KV cache, whose pages come when they are first written, and of bounds of logits."""
-        screen = None if self.program is None else self.program.program.screen
+        pruner = None if self.program is None else self.program.program.pruner
         cache = (self.limits.num_blocks + 1) * self.cache_memory.block_bytes
-        return memory_of(self.params.values()), cache, screen.nbytes if isinstance(screen, Screen) else 0
+        return memory_of(self.params.values()), cache, pruner.nbytes if isinstance(pruner, ArgmaxPruner) else 0
 
     @property
     def reports(self) -> bool:

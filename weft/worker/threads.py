@@ -27,7 +27,7 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
     asked for or possible; in words, for the log, which core steals, or why none does."""
     pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.steal_work
     if pinned is not None:
-        pinned[0].make_way(setup.makes_way)
+        pinned[0].yield_core(setup.yields_core)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
     no_arena = str(arena) if isinstance(arena, NoArenaError) else None
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_arena=no_arena)

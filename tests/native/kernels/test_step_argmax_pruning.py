@@ -17,10 +17,10 @@ from tests.support.native_libraries import tried
 from weft.native import build, isa
 from weft.native.records import WEIGHT, InstructionRecord, Op, StepRecord, WeightKind
 from weft.ops.packed import CODED, PackedWeight, Packing, operand
-from weft.program import screen as screens
-from weft.program.screen import Screen
+from weft.program import argmax_pruning
+from weft.program.argmax_pruning import ArgmaxPruner
 
-ABLE = [variant for variant in ISAS if isa.suits_screen(variant)]
+ABLE = [variant for variant in ISAS if isa.suits_argmax_pruning(variant)]
 pytestmark = [
     pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine"),
     pytest.mark.skipif(not ABLE, reason="weft multiplies no bytes in this CPU's vectors"),
@@ -37,7 +37,7 @@ KINDS = [
 
 
 class Head:
-    """A matrix [columns, depth] with its screen, on `threads` threads."""
+    """A matrix [columns, depth] with its pruner, on `threads` threads."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class Head:
     ) -> None:
         self.pool = step_cases.pool(variant or ABLE[0], threads)
         self.weight: PackedWeight = Packing(self.pool, rounds_rows).pack(weight, kind)
-        made = screens.made(self.weight, 0, max(ROWS), self.pool, weighs)
+        made = argmax_pruning.made(self.weight, 0, max(ROWS), self.pool, weighs)
         assert made is not None
-        self.screen: Screen = made
+        self.pruner: ArgmaxPruner = made
 
     def logits(self, x: Tensor) -> Tensor:
         out = torch.empty(len(x), self.weight.shape[0])
@@ -63,15 +63,15 @@ class Head:
         """Of each row the id, and the logits that were computed, NaN where none was; None where it gave up."""
         out, values = torch.full((len(x), self.weight.shape[0]), torch.nan), np.full((len(x), 2), -1.0)
         record, library = self._record(x, out), self.pool.lib
-        arguments = (self.pool.handle, self.screen.address, ctypes.byref(record), len(x), values.ctypes.data)
-        if not library.weft_screen_largest(*arguments):
+        arguments = (self.pool.handle, self.pruner.address, ctypes.byref(record), len(x), values.ctypes.data)
+        if not library.weft_argmax_pruner_largest(*arguments):
             return None
         assert values[:, 1].tolist() == [1.0] * len(x)
         return values[:, 0].astype(int).tolist(), out
 
     def tops(self, rows: int) -> Tensor:
         """[rows, pairs]: the highest bound of each pair's columns."""
-        return self.screen.memory[-2].view(max(ROWS), -1)[:rows].clone()
+        return self.pruner.memory[-2].view(max(ROWS), -1)[:rows].clone()
 
     def _record(self, x: Tensor, out: Tensor) -> InstructionRecord:
         record = InstructionRecord(op=Op.LINEAR, rows=0, out=operand(out))
@@ -122,18 +122,18 @@ def test_of_rows_that_point_somewhere_few_logits_are_computed(
         head = Head(weight, kind, threads, variant, rounds_rows, weighs)
         for rows in FEW if rounds_rows else ROWS:
             assert check(head, x[:rows]), (shape, rows)
-            before = head.screen.record.looked
+            before = head.pruner.record.looked
             assert check(head, pointing(weight, rows, noise=0.0)), (shape, rows)
             if shape[1] == 576:
-                assert head.screen.record.looked - before <= 6 * rows
+                assert head.pruner.record.looked - before <= 6 * rows
 
 
 @pytest.mark.parametrize("kind", CODED, ids=str)
 def test_of_codes_the_logits_of_more_than_a_few_rounded_rows_are_computed(kind: WeightKind) -> None:
     weight = torch.randn(300, 70).bfloat16()
     head, x = Head(weight, kind, rounds_rows=True), pointing(weight, 5)
-    assert head.screen.few == 2 and check(head, x[:2]) and head.largest(x[:3]) is None
-    assert head.screen.record.left == 0
+    assert head.pruner.few == 2 and check(head, x[:2]) and head.largest(x[:3]) is None
+    assert head.pruner.record.left == 0
 
 
 NUMBERS = st.one_of(
@@ -170,19 +170,19 @@ def test_of_equal_logits_the_first_wins(threads: int) -> None:
 def test_where_all_logits_could_be_the_largest_it_gives_up_and_rests_longer_each_time() -> None:
     head, x = Head(torch.ones(4000, 64).bfloat16()), torch.ones(2, 64).bfloat16()
     for pause in (1, 2, 4, 8):
-        assert head.largest(x) is None and head.screen.record.pause == head.screen.record.left == pause
-        looked = head.screen.record.looked
-        assert all(head.largest(x) is None for _ in range(pause)) and head.screen.record.looked == looked
+        assert head.largest(x) is None and head.pruner.record.pause == head.pruner.record.left == pause
+        looked = head.pruner.record.looked
+        assert all(head.largest(x) is None for _ in range(pause)) and head.pruner.record.looked == looked
     for _ in range(1 << 12):
         head.largest(x)
-    assert head.screen.record.pause == 1024
+    assert head.pruner.record.pause == 1024
 
 
 def test_one_success_ends_its_rests() -> None:
     weight = torch.randn(4000, 64).bfloat16()
     head = Head(weight)
-    head.screen.record.pause = 64
-    assert check(head, pointing(weight, 2)) and head.screen.record.pause == 0
+    head.pruner.record.pause = 64
+    assert check(head, pointing(weight, 2)) and head.pruner.record.pause == 0
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 3e38])
@@ -198,9 +198,9 @@ def test_a_matrix_with_a_number_that_is_not_finite_has_no_screen(bad: float) -> 
     weight = torch.randn(70, 70).bfloat16()
     weight[69, 69] = bad
     packed = step_cases.packing(ABLE[0]).pack(weight, WeightKind.BF16)
-    assert screens.made(packed, 0, 4, step_cases.pool(ABLE[0], 1)) is None
+    assert argmax_pruning.made(packed, 0, 4, step_cases.pool(ABLE[0], 1)) is None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_says_whether_it_can(variant: str) -> None:
-    assert bool(step_cases.lib(variant).weft_suits_screen()) == (variant in ABLE)
+    assert bool(step_cases.lib(variant).weft_suits_argmax_pruning()) == (variant in ABLE)

@@ -62,7 +62,7 @@ void share_of_units(const weft::Instruction& instruction, const weft::Step&, con
     me.run_units([&](int owner) { return job.sizes[owner]; },
                  [&](int owner, int64_t from, int64_t to) {
                      for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
-                     if (me.is_guest()) job.not_its_own.fetch_add(to - from);
+                     if (me.is_thief()) job.not_its_own.fetch_add(to - from);
                      job.left.fetch_sub(to - from);
                      while (job.first_waits && !me.thread && job.left.load()) weft::relax();
                  });
@@ -79,13 +79,13 @@ struct Opened {
 void open_to_others(void* context, const weft::TeamMember& me) {
     auto& job = *static_cast<Opened*>(context);
     weft::Pool* pool = job.shares.pool;
-    weft::Offers* offers = me.thread ? nullptr : pool->offers();
+    weft::InstructionPublisher* publisher = me.thread ? nullptr : pool->publisher();
     for (int round = 0; round < job.shares.rounds; ++round) {
         if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
         pool->barrier(me.thread);
-        if (offers) offers->open(job.instruction, job.step, pool->turn());
+        if (publisher) publisher->open(job.instruction, job.step, pool->turn());
         share_of_units(job.instruction, job.step, me);
-        if (offers) offers->close();
+        if (publisher) publisher->close();
         pool->barrier(me.thread);
         if (!me.thread) job.late.fetch_add(job.shares.left.load());
     }
@@ -94,16 +94,16 @@ void open_to_others(void* context, const weft::TeamMember& me) {
 weft::Kernel units_of(int) { return share_of_units; }
 
 // A rank that waits for as long as it lives, and helps whenever it can.
-void wait_and_help(weft::Offer* offer, weft::Visit* visit, std::atomic<bool>* ending) {
+void wait_and_help(weft::StealPort* offer, weft::ThiefSlot* thief, std::atomic<bool>* ending) {
     for (uint64_t seen = 0; !ending->load();)
-        if (!weft::help(units_of, *offer, *visit, seen)) sched_yield();
+        if (!weft::steal(units_of, *offer, *thief, seen)) sched_yield();
 }
 
 // As `weft_comm_left`, where no rank dies.
 int left(void* context) {
-    auto& to = *static_cast<weft::Offering*>(context);
+    auto& to = *static_cast<weft::TeamPort*>(context);
     for (uint64_t rank = 0; rank < to.ranks; ++rank)
-        while (to.visits[rank].inside.load()) sched_yield();
+        while (to.thieves[rank].inside.load()) sched_yield();
     return 0;
 }
 
@@ -129,7 +129,7 @@ void late(void* context, const weft::TeamMember& given) {
         });
         if (!thread) {
             const bool whole = me.threads == job.pool->threads();
-            while (!job.pool->let_in(size_t(round) + 1) && round == job.waits_at && !whole) sched_yield();
+            while (!job.pool->join_late(size_t(round) + 1) && round == job.waits_at && !whole) sched_yield();
         }
         if (job.pool->barrier(thread)) me = job.pool->member(thread);
         for (int64_t i = 0; i < job.units; ++i)
@@ -158,23 +158,23 @@ WEFT_C int64_t probe_shares(weft::Pool* pool, const int64_t* sizes, int64_t* don
 // Units that other ranks ran, or -1: some were still to be done when none was at work. `ranks`: how many wait; `offers`:
 // whether anything is open to them.
 WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits, int ranks,
-                            int offers) {
+                            int publisher) {
     Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}}};
     job.instruction.p[0] = &job.shares;
-    weft::Offer offer{};
-    std::vector<weft::Visit> visits(ranks);
+    weft::StealPort offer{};
+    std::vector<weft::ThiefSlot> thieves(ranks);
     std::vector<weft::UnitQueue> queues(pool->threads());
-    weft::Offering to{&offer, visits.data(), left, nullptr, uint64_t(ranks)};
+    weft::TeamPort to{&offer, thieves.data(), left, nullptr, uint64_t(ranks)};
     to.comm = &to;
-    if (offers) pool->offer(to, queues.data());
+    if (publisher) pool->offer(to, queues.data());
     std::atomic<bool> ending{false};
     std::vector<std::thread> waiting;
-    for (weft::Visit& visit : visits) waiting.emplace_back(wait_and_help, &offer, &visit, &ending);
+    for (weft::ThiefSlot& thief : thieves) waiting.emplace_back(wait_and_help, &offer, &thief, &ending);
     pool->run(open_to_others, &job);
     ending = true;
     for (auto& rank : waiting) rank.join();
     pool->keep_to_itself();
-    return job.late || offer.open ? -1 : job.shares.not_its_own.load();
+    return job.late || port.open ? -1 : job.shares.not_its_own.load();
 }
 
 // Units that were not done, or more than once, when the barrier behind them had been passed. `if_away`: the last thread may
@@ -182,7 +182,7 @@ WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* don
 WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t* done, int64_t* first,
                           int if_away) {
     Late job{pool, units, rounds, waits_at, reinterpret_cast<std::atomic<int64_t>*>(done), first, {}};
-    pool->run(late, &job, if_away ? weft::Pool::Late::kIfAway : weft::Pool::Late::kLast);
+    pool->run(late, &job, if_away ? weft::Pool::MayYield::kIfAway : weft::Pool::MayYield::kLast);
     return job.wrong;
 }
 

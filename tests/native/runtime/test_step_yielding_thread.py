@@ -26,7 +26,7 @@ def pool(library: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[tuple
     """(handle, threads), of which the last one makes way."""
     threads, spin = request.param
     handle = new(library, threads, spin)
-    library.weft_pool_make_way(handle, 1)
+    library.weft_pool_yield_core(handle, 1)
     yield handle, threads
     library.weft_pool_free(handle)
 
@@ -96,14 +96,14 @@ def test_jobs_of_all_kinds_one_after_the_other(library: ctypes.CDLL, pool: tuple
         if chance.random() < 0.3:
             assert turns(library, pool, rounds) == [rounds] * (threads - 1) + [rounds * here]
             continue
-        makes_way = chance.random() < 0.8
-        library.weft_pool_make_way(handle, makes_way)
+        yields_core = chance.random() < 0.8
+        library.weft_pool_yield_core(handle, yields_core)
         wrong, first = job(
             library, pool, rounds, chance.choice([NEVER, rounds // 2]), chance.choice([0, 1, 30]), chance.random() < 0.3
         )
         assert wrong == 0 and first[:-1] == [0] * (threads - 1)
         here = first[-1] != ABSENT or threads == 1
-    library.weft_pool_make_way(handle, 0)
+    library.weft_pool_yield_core(handle, 0)
 
 
 def test_it_is_awaited_where_it_does_not_make_way(library: ctypes.CDLL) -> None:
@@ -117,7 +117,7 @@ def test_a_pool_ends_while_its_last_thread_is_away(library: ctypes.CDLL) -> None
     for spin in (0, SPIN):
         before = tasks()
         handle = new(library, 2, spin)
-        library.weft_pool_make_way(handle, 1)
+        library.weft_pool_yield_core(handle, 1)
         assert job(library, (handle, 2), 0)[1][-1] == ABSENT
         library.weft_pool_free(handle)
         wait_for_threads(before)

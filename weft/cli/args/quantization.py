@@ -9,7 +9,7 @@ from weft.arch.params import param_specs
 from weft.arch.quantization import Kept
 from weft.cli.args.model_config import model_checkpoint
 from weft.explain.choices import KernelChoices, Machine, choices_of
-from weft.launch_plan.memory import bounded_rows
+from weft.launch_plan.memory import pruned_rows
 from weft.layout.layout import Layout
 from weft.native import isa
 from weft.native.libraries import disabled
@@ -49,7 +49,7 @@ def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfi
 
 def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> KernelChoices:
     """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
-    return choices_of(engine, layout, _machine(), bounded_rows(engine, layout), kept.rounds_rows)
+    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), kept.rounds_rows)
 
 
 def _variant() -> str | None:
@@ -60,5 +60,5 @@ def _variant() -> str | None:
 def _machine() -> Machine:
     variant = _variant()
     if variant is None:
-        return Machine("without C++ parts", compresses=False, screens=False)
-    return Machine(variant, isa.suits_bf12(variant), isa.suits_screen(variant))
+        return Machine("without C++ parts", compresses=False, prunes=False)
+    return Machine(variant, isa.suits_bf12(variant), isa.suits_argmax_pruning(variant))

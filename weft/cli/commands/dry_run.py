@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     choices = choices_from(engine, layout, kept)
     kept = replace(kept, compressed=choices.compressed)
     shards = Shards(config, layout, kept=kept)
-    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.bounded_rows)
-    largest = largest_bytes(layout, (args.batch,), choices.bounded_rows > 0) if choices.programs else ()
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows)
+    largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if choices.programs else ()
     notes = (*largest_note(largest), *choices.notes)
     if args.json:
         print(json.dumps(document(found, kept, notes), indent=2))

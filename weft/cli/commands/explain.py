@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
-    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.bounded_rows)
+    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.pruned_rows)
     return _fit(args, config, layout, load)
 
 

@@ -28,7 +28,7 @@ from weft.comm.checks import (
 from weft.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
 from weft.comm.shm.region import Region
 from weft.errors import PeerError
-from weft.native.records import CommRecord, OfferingRecord
+from weft.native.records import CommRecord, TeamPortRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 
@@ -114,12 +114,12 @@ class SharedMemoryComm(Comm):
     def lend(self, help: int) -> None:
         """From now on this rank steals work while it waits: it runs units of instructions that others have published.
         `help`: address of the function that does so (`Pool.help`); this process must have mapped their arenas."""
-        self._library.weft_comm_lend(self._handle, help)
+        self._library.weft_comm_steal(self._handle, help)
 
-    def offering(self) -> OfferingRecord:
+    def offering(self) -> TeamPortRecord:
         """What this rank's team goes by whose instructions are open to others (`Pool.offer`), until `close`."""
-        record = OfferingRecord()
-        self._library.weft_comm_offering(self._handle, ctypes.byref(record))
+        record = TeamPortRecord()
+        self._library.weft_comm_team_port(self._handle, ctypes.byref(record))
         return record
 
     @property

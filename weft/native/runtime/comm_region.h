@@ -30,7 +30,7 @@ enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, B
 struct Header {
     uint64_t magic, size, piece;
     uint32_t world, groups, spin_us, debug;
-    uint64_t states_at, records_at, groups_at, lending_at, lending_bytes, rooms_at, room_bytes;
+    uint64_t states_at, records_at, groups_at, ports_at, ports_bytes, rooms_at, room_bytes;
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
     uint32_t kind, group, inside, pid;
@@ -73,10 +73,10 @@ struct Comm {
     int64_t spin_ns, timeout_ns;
     bool debug;
     std::atomic<uint32_t>* states;  // [world]
-    char* lending;                  // [world][lending_bytes]: what a rank has open for others, and who is at work on it
-    uint64_t lending_bytes;
-    weft::Help help;   // null: this rank lends no core
-    uint64_t* seen;    // [world]: what of each rank this one has run last
+    char* ports;                    // [world][ports_bytes]: what a rank has open for others, and who is at work on it
+    uint64_t ports_bytes;
+    weft::Steal steal;  // null: this rank lends no core
+    uint64_t* seen;     // [world]: what of each rank this one has run last
     uint64_t steal_ns;  // for how long this rank has lent its core
     Record* record;
     Group* groups;
@@ -129,17 +129,17 @@ Gone find_gone(const Comm& c, const Group& g) {
     return {OK, -1, -1};
 }
 
-weft::Offer& offer_of(const Comm& c, uint32_t rank) {
-    return *reinterpret_cast<weft::Offer*>(c.lending + rank * c.lending_bytes);
+weft::StealPort& port_of(const Comm& c, uint32_t rank) {
+    return *reinterpret_cast<weft::StealPort*>(c.ports + rank * c.ports_bytes);
 }
 
 // Of every rank that may be at work on what `rank` has open.
-weft::Visit* visits_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::Visit*>(&offer_of(c, rank) + 1); }
+weft::ThiefSlot* thieves_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::ThiefSlot*>(&port_of(c, rank) + 1); }
 
 // Who keeps a rank from coming: another one that has taken some of what it had open and is not done, or itself.
 int32_t held_up_by(const Comm& c, uint32_t rank) {
     for (uint32_t other = 0; other < c.world; other++)
-        if (visits_of(c, rank)[other].inside.load(std::memory_order_relaxed)) return static_cast<int32_t>(other);
+        if (thieves_of(c, rank)[other].inside.load(std::memory_order_relaxed)) return static_cast<int32_t>(other);
     return static_cast<int32_t>(rank);
 }
 
@@ -158,16 +158,16 @@ struct Opened {
 
 // Runs some of what `rank` has open, if anything, unless this rank has run some of it already.
 Opened run_open_of(Comm& c, uint32_t rank) {
-    weft::Offer& offer = offer_of(c, rank);
-    const uint64_t open = offer.open.load(std::memory_order_relaxed);
+    weft::StealPort& port = port_of(c, rank);
+    const uint64_t open = port.open.load(std::memory_order_relaxed);
     if (!open || open == c.seen[rank]) return {open != 0, false};
-    return {true, c.help(&offer, visits_of(c, rank) + c.rank, &c.seen[rank]) != 0};
+    return {true, c.steal(&port, thieves_of(c, rank) + c.rank, &c.seen[rank]) != 0};
 }
 
 // Runs some of what members that have not come have open; whether any of them has something open.
-bool help(Comm& c, const Group& g) {
+bool steal_from_absent(Comm& c, const Group& g) {
     bool any = false;
-    for (uint32_t i = 0; c.help && i < g.n; i++) {
+    for (uint32_t i = 0; c.steal && i < g.n; i++) {
         if (i == g.me || !absent(g, i)) continue;
         const int64_t began = monotonic_ns();
         const Opened opened = run_open_of(c, g.ranks[i]);
@@ -186,7 +186,7 @@ bool came(Comm& c, const Group& g, uint64_t target) {
             if (g.counter->arrived.load(std::memory_order_acquire) >= target) return true;
             relax();
         }
-        const bool open = help(c, g);
+        const bool open = steal_from_absent(c, g);
         now = monotonic_ns();
         if (open) began = now;
     } while (now - began < c.spin_ns && now - entered < SLICE_NS);
@@ -203,8 +203,8 @@ int wait_for_all(Comm& c, Group& g, uint64_t target) {
         if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
         int64_t left = deadline - monotonic_ns();
         if (left <= 0) return timed_out(c, g);
-        if ((awake = help(c, g))) continue;
-        timespec slice{0, static_cast<long>(std::min(left, c.help ? HELPERS_SLICE_NS : SLICE_NS))};
+        if ((awake = steal_from_absent(c, g))) continue;
+        timespec slice{0, static_cast<long>(std::min(left, c.steal ? HELPERS_SLICE_NS : SLICE_NS))};
         k.sleepers.fetch_add(1);
         uint64_t seen = k.arrived.load();
         if (seen < target) futex(&k.arrived, FUTEX_WAIT, static_cast<uint32_t>(seen), &slice);

@@ -126,8 +126,8 @@ WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::De
     }
 }
 WEFT_C int weft_step_record_bytes(int which) {
-    const size_t sizes[] = {sizeof(weft::Instruction), sizeof(weft::Step),      sizeof(weft::Weight), sizeof(weft::Exchange),
-                            sizeof(weft::Area),        sizeof(weft::CommCalls), sizeof(weft::Decode), sizeof(weft::Following),
-                            sizeof(weft::Screen),      sizeof(weft::Offering)};
+    const size_t sizes[] = {sizeof(weft::Instruction),  sizeof(weft::Step),      sizeof(weft::Weight), sizeof(weft::Exchange),
+                            sizeof(weft::Area),         sizeof(weft::CommCalls), sizeof(weft::Decode), sizeof(weft::Following),
+                            sizeof(weft::ArgmaxPruner), sizeof(weft::TeamPort)};
     return int(sizes[which]);
 }

@@ -42,9 +42,9 @@ struct Decode {
     // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together,
     // or, of a rank that has all columns, gives itself; null where it does neither. Where each row takes its largest logit
     // the members' are not brought together.
-    const float* own_logits;  // [rows, own_columns]
-    int64_t own_columns, first_column;
-    Screen* screen;         // of the instruction that gives own_logits; null where there is none
+    const float* local_logits;  // [rows, local_columns]
+    int64_t local_columns, first_column;
+    ArgmaxPruner* pruner;   // of the instruction that gives local_logits; null where there is none
     int32_t meets, unused;  // whether members tell each other what they find first, in the next step
 };
 
@@ -78,7 +78,7 @@ inline bool can_choose(const Decode& d) {
 
 // Whether every row that can be chosen takes its largest logit, which members find each in its own columns.
 inline bool takes_largest(const Decode& d) {
-    bool all = d.own_logits && (d.members || d.screen);
+    bool all = d.local_logits && (d.members || d.pruner);
     for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
     return all;
 }
@@ -116,11 +116,11 @@ inline int choose(Decode& d, Program* program) {
     return 0;
 }
 
-// What members have found of every row where a screen computed the logits of its highest bound, or that they have none: a
+// What members have found of every row where a pruner computed the logits of its highest bound, or that they have none: a
 // member whose columns do not hold the largest logit need not find the largest of its own. To every second of `values`, the
 // largest of them; what the exchange gave.
-inline int tell_first_found(const Decode& d, Program* program, const Screen* screen) {
-    for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = screen ? double(logit_of(screen->best[r])) : -INFINITY;
+inline int tell_first_found(const Decode& d, Program* program, const ArgmaxPruner* pruner) {
+    for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = pruner ? double(logit_of(pruner->best[r])) : -INFINITY;
     if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
     for (int64_t i = 0; i < d.members * d.rows; ++i) {
         double& largest = d.values[2 * (i % d.rows) + 1];
@@ -130,40 +130,39 @@ inline int tell_first_found(const Decode& d, Program* program, const Screen* scr
 }
 
 // Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`; of one whose
-// largest logit is not here, any column whose logit is known. `screened`: the screen found it, so that own_logits has no
+// largest logit is not here, any column whose logit is known. `pruned`: the pruner found it, so that local_logits has no
 // others. What the exchange gave.
-inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& screened) {
+inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& pruned) {
     int code = 0;
     bool met = !d.meets;
-    auto meet = [&](const Screen* screen) { met = true, code = tell_first_found(d, program, screen); };
-    if (d.screen) {
-        const int logits = d.screen->instruction;
+    auto meet = [&](const ArgmaxPruner* pruner) { met = true, code = tell_first_found(d, program, pruner); };
+    if (d.pruner) {
+        const int logits = d.pruner->instruction;
         Telling telling;
-        if (d.meets) telling = {[&] { meet(d.screen); }, d.values};
-        screened = program->timed(logits, [&] {
-            return largest_of_screen(*d.screen, program->at(logits), d.rows, d.values, program->pool(), telling);
-        });
+        if (d.meets) telling = {[&] { meet(d.pruner); }, d.values};
+        pruned = program->timed(
+            logits, [&] { return pruned_argmax(*d.pruner, program->at(logits), d.rows, d.values, program->pool(), telling); });
     }
     if (!met) meet(nullptr);
-    if (screened || code) return code;
-    if (d.screen)
-        if (const int failed = program->run_one(d.screen->instruction, step)) return failed;
-    sample_into_values(d, d.own_logits, d.own_columns, 0, d.rows, program->pool());
+    if (pruned || code) return code;
+    if (d.pruner)
+        if (const int failed = program->run_one(d.pruner->instruction, step)) return failed;
+    sample_into_values(d, d.local_logits, d.local_columns, 0, d.rows, program->pool());
     return 0;
 }
 
 // Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
 // finite. The step left out what gives and gathers logits; where a logit is not finite that is run now. Behind the rows each
-// says whether it will try its screen in the next step.
+// says whether it will try its pruner in the next step.
 inline int choose_largest(Decode& d, Program* program, const Step& step) {
-    bool screened = false;
-    if (const int code = largest_of_own(d, program, step, screened)) return code;
+    bool pruned = false;
+    if (const int code = largest_of_own(d, program, step, pruned)) return code;
     for (int64_t r = 0; r < d.rows; ++r) {
         double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
-        logit = logit ? double(d.own_logits[r * d.own_columns + int64_t(id)]) : NAN;
+        logit = logit ? double(d.local_logits[r * d.local_columns + int64_t(id)]) : NAN;
         id += double(d.first_column);
     }
-    d.values[2 * d.rows] = d.screen && tries(*d.screen, d.rows);
+    d.values[2 * d.rows] = d.pruner && tries(*d.pruner, d.rows);
     if (d.members)
         if (const int code = gather_values(d, program, [&](int) { return d.rows + 1; })) return code;
     const double* const values = d.members ? d.all_values : d.values;
@@ -176,8 +175,8 @@ inline int choose_largest(Decode& d, Program* program, const Step& step) {
     }
     d.meets = d.members && again;
     if (!finite) {
-        if (screened)
-            if (const int code = program->run_one(d.screen->instruction, step)) return code;
+        if (pruned)
+            if (const int code = program->run_one(d.pruner->instruction, step)) return code;
         return d.members ? program->run_last(step) : 0;
     }
     for (int64_t r = 0; r < d.rows; ++r) {
@@ -201,7 +200,7 @@ inline int decode_step(Program* program, Step* step, Decode& d) {
     fill_inputs(d, slot, start, width);
     step->table_width = int32_t(width);
     const bool can = can_choose(d), largest = can && takes_largest(d);
-    const int code = program->run(*step, largest ? (d.members > 0) + (d.screen != nullptr) : 0);
+    const int code = program->run(*step, largest ? (d.members > 0) + (d.pruner != nullptr) : 0);
     d.chose = CHOSE_NONE;
     if (code || !can) return code;
     return largest ? choose_largest(d, program, *step) : choose(d, program);

@@ -22,7 +22,7 @@ inline void attention_of_table(const Instruction& i, const Step& step, const Tea
 }
 
 // Whether its kernel deals units, which another rank can take.
-inline bool deals_units(int op) { return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
+inline bool has_units(int op) { return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
 
 // Null for an op that has none.
 inline Kernel kernel_of(int op) {

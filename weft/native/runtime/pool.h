@@ -71,54 +71,54 @@ public:
 
     // From now on, until `keep_to_itself`, instructions are open to other ranks, which must find `queues`, one for each
     // thread, where this one does.
-    void offer(const Offering& to, UnitQueue* queues) {
+    void offer(const TeamPort& to, UnitQueue* queues) {
         queues_ = queues;
-        offers_.reset(new Offers(to, threads_, queues));
+        publisher_.reset(new InstructionPublisher(to, threads_, queues));
     }
     void keep_to_itself() {
-        getpid() == owner_ ? offers_.reset() : void(offers_.release());  // a fork's offer is its parent's
+        getpid() == owner_ ? publisher_.reset() : void(publisher_.release());  // a fork's offer is its parent's
         queues_ = own_queues_.get();
     }
     // Null where nobody helps; to be used by thread 0 of a function that runs.
-    Offers* offers() const {
-        return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : offers_.get();
+    InstructionPublisher* publisher() const {
+        return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : publisher_.get();
     }
     uint32_t turn() const { return places_[0].turn; }
 
     // Whether from now on the last thread makes way at the begin of a job for whoever wants its core, where the job takes
     // latecomers.
-    void set_making_way(bool on) { makes_way_.store(on, std::memory_order_relaxed); }
+    void set_yielding(bool on) { yields_core_.store(on, std::memory_order_relaxed); }
 
     // Who may come late to a function: nobody; the last thread, which makes way; that one only if it is still away from
     // the job before.
-    enum class Late { kNobody, kLast, kIfAway };
+    enum class MayYield { kNone, kLast, kIfAway };
 
     // Calls function(context, member) on every thread and returns when all are done. One caller at a time. A function that
-    // takes latecomers calls `let_in`, begins at `first_of(thread)`, and may find the last thread missing all along; a
+    // takes latecomers calls `join_late`, begins at `first_of(thread)`, and may find the last thread missing all along; a
     // thread that did not come to the last one of them is not waited for by the others either.
-    void run(Function function, void* context, Late late = Late::kNobody) {
-        if ((threads_ == 1 && !offers_) || getpid() != owner_) return alone(function, context);
+    void run(Function function, void* context, MayYield late = MayYield::kNone) {
+        if ((threads_ == 1 && !publisher_) || getpid() != owner_) return alone(function, context);
         function_ = function;
         context_ = context;
-        const bool makes_way = threads_ > 1 && !offers_ && makes_way_.load(std::memory_order_relaxed);
-        const bool may_come = makes_way && (late == Late::kLast || (late == Late::kIfAway && away_));
-        const bool misses = may_come || (away_ && makes_way);
+        const bool yields_core = threads_ > 1 && !publisher_ && yields_core_.load(std::memory_order_relaxed);
+        const bool may_come = yields_core && (late == MayYield::kLast || (late == MayYield::kIfAway && away_));
+        const bool misses = may_come || (away_ && yields_core);
         places_[0].present = at_start_ = threads_ - misses;
-        latecomer_.announce(++job_,
-                            may_come ? Latecomer::kMayCome
-                            : misses ? Latecomer::kTooLate
-                                     : Latecomer::kAwaited,
-                            places_[0].turn);
+        yielding_.announce(++job_,
+                           may_come ? YieldingThread::kMayCome
+                           : misses ? YieldingThread::kTooLate
+                                    : YieldingThread::kAwaited,
+                           places_[0].turn);
         places_[0].go.raise();
         function(context, member(0));
         away_ = places_[0].present < threads_;
-        if (may_come && away_) latecomer_.close();
+        if (may_come && away_) yielding_.close();
         barrier(0);
     }
 
     // By thread 0, once before a barrier: who comes late begins behind it, with instruction `next`. Whether somebody does.
-    bool let_in(size_t next) {
-        return !alone_ && places_[0].present < threads_ && latecomer_.let_in(places_[0].turn + 1, next);
+    bool join_late(size_t next) {
+        return !alone_ && places_[0].present < threads_ && yielding_.join_late(places_[0].turn + 1, next);
     }
     size_t first_of(int thread) const { return places_[thread].first; }
 
@@ -141,7 +141,7 @@ public:
             for (int i = 1; i < present; ++i) wait(all[i].arrived, turn);
             all[0].arrived.raise();
         }
-        if (present == threads_ || !latecomer_.is_in(turn)) return false;
+        if (present == threads_ || !yielding_.is_in(turn)) return false;
         all[thread].present = threads_;
         return true;
     }
@@ -171,7 +171,7 @@ private:
     }
 
     void work(int thread) {
-        if (thread == threads_ - 1) return come_late(thread);
+        if (thread == threads_ - 1) return work_yielding(thread);
         for (uint32_t job = 1;; ++job) {
             wait(places_[0].go, job);
             if (ending_.load(std::memory_order_acquire)) return;
@@ -182,14 +182,14 @@ private:
     }
 
     // As `work`, of the last thread, which may miss jobs, and barriers of others.
-    void come_late(int thread) {
+    void work_yielding(int thread) {
         Place& own = places_[thread];
         own.present = threads_;
         for (uint32_t job = 0;;) {
-            places_[0].go.wait(job + 1, spin_ns(), makes_way_.load(std::memory_order_relaxed));
+            places_[0].go.wait(job + 1, spin_ns(), yields_core_.load(std::memory_order_relaxed));
             if (ending_.load(std::memory_order_acquire)) return;
-            if (!latecomer_.comes(job)) continue;
-            own.turn = latecomer_.turn(), own.first = latecomer_.next();
+            if (!yielding_.comes(job)) continue;
+            own.turn = yielding_.turn(), own.first = yielding_.next();
             own.arrived.skip_to(own.turn);
             for (int i = 0; i < (threads_ <= kDirect ? thread : 1); ++i) wait(places_[i].arrived, own.turn);
             function_(context_, member(thread));
@@ -227,8 +227,8 @@ private:
     std::unique_ptr<Place[]> places_;
     std::unique_ptr<UnitQueue[]> own_queues_;
     UnitQueue* queues_;
-    std::atomic<bool> makes_way_{false};
-    Latecomer latecomer_;
+    std::atomic<bool> yields_core_{false};
+    YieldingThread yielding_;
     uint32_t job_ = 0;
     int at_start_ = 1;   // threads at the begin of the job in hand
     bool away_ = false;  // the last thread did not come to the last job that it might come late to
@@ -237,7 +237,7 @@ private:
     bool alone_ = false;
     std::atomic<bool> ending_{false};
     std::vector<std::thread> workers_;
-    std::unique_ptr<Offers> offers_;
+    std::unique_ptr<InstructionPublisher> publisher_;
 };
 
 // unit(i) for every i below `units`.
@@ -271,11 +271,11 @@ WEFT_C weft::Pool* weft_pool_new(int threads, const int32_t* cores, int64_t spin
     return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool* pool, const int32_t* cores) { return pool->pin_all(cores); }
-WEFT_C void weft_pool_offer(weft::Pool* pool, const weft::Offering* to, weft::UnitQueue* queues) { pool->offer(*to, queues); }
+WEFT_C void weft_pool_offer(weft::Pool* pool, const weft::TeamPort* to, weft::UnitQueue* queues) { pool->offer(*to, queues); }
 WEFT_C void weft_pool_keep(weft::Pool* pool) { pool->keep_to_itself(); }
 WEFT_C void weft_pool_free(weft::Pool* pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool* pool, int on) { pool->set_stealing(on != 0); }
 // Whether the last thread makes way for others when a program begins, as none does at first.
-WEFT_C void weft_pool_make_way(weft::Pool* pool, int on) { pool->set_making_way(on != 0); }
+WEFT_C void weft_pool_yield_core(weft::Pool* pool, int on) { pool->set_yielding(on != 0); }
 WEFT_C void weft_pool_spin(weft::Pool* pool, int64_t spin_ns) { pool->set_spin(spin_ns); }

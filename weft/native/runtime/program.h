@@ -21,8 +21,9 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 class Program {
 public:
     // `shown`: room for what is open to other ranks.
-    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, Shown shown)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), shown_(shown), spent_ns_(count) {
+    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, PublishedProgram shown)
+        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), published_(shown),
+          spent_ns_(count) {
         for (int i = 0; i < count; ++i)
             if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
         if (comm) comm_ = *comm;
@@ -30,18 +31,18 @@ public:
             kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
             registers_ = std::max(registers_, i.rows + 1);
         }
-        shown_.take(code_);
+        published_.take(code_);
     }
 
     // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
     // instructions.
     int run(const Step& step, int but = 0) {
         step_ = &step, end_ = code_.size() - but;
-        opens_ = pool_->offers() && shown_.take(step);
+        opens_ = pool_->publisher() && published_.take(step);
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
-                   is_long() ? Pool::Late::kIfAway : Pool::Late::kLast);
+                   is_long() ? Pool::MayYield::kIfAway : Pool::MayYield::kLast);
         return failed_.load(std::memory_order_relaxed);
     }
 
@@ -62,7 +63,7 @@ public:
             pool_->run(
                 [](void* self, const TeamMember& me) {
                     auto& it = *static_cast<Program*>(self);
-                    it.compute(it.number_, me, it.offers_of(it.number_, me.thread));
+                    it.compute(it.number_, me, it.publisher_of(it.number_, me.thread));
                 },
                 this);
         });
@@ -117,9 +118,9 @@ private:
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
         for (size_t i = first; i < end_; ++i) {
-            if (kernels_[i]) compute(i, me, offers_of(i, thread));
+            if (kernels_[i]) compute(i, me, publisher_of(i, thread));
             else if (!thread) exchange(i);
-            if (!thread) pool_->let_in(i + 1);
+            if (!thread) pool_->join_late(i + 1);
             if (pool_->barrier(thread)) me = pool_->member(thread);
             // a slow thread may hear of a later exchange here: it must still come to the barrier of that one
             if (failed_at_.load(std::memory_order_relaxed) <= int(i)) return;
@@ -132,15 +133,15 @@ private:
     }
 
     // Where others may take units of an instruction, by thread 0; else null.
-    Offers* offers_of(size_t i, int thread) const {
-        return thread || !opens_ || !deals_units(code_[i].op) ? nullptr : pool_->offers();
+    InstructionPublisher* publisher_of(size_t i, int thread) const {
+        return thread || !opens_ || !has_units(code_[i].op) ? nullptr : pool_->publisher();
     }
 
-    void compute(size_t i, const TeamMember& me, Offers* offers) {
-        if (offers) offers->open(shown_.code(i), shown_.step(), pool_->turn());
+    void compute(size_t i, const TeamMember& me, InstructionPublisher* publisher) {
+        if (publisher) publisher->open(published_.code(i), published_.step(), pool_->turn());
         kernels_[i](code_[i], *step_, me);
-        if (!offers) return;
-        if (const int code = offers->close()) fail(i, code);
+        if (!publisher) return;
+        if (const int code = publisher->close()) fail(i, code);
     }
 
     void exchange(size_t i) {
@@ -160,7 +161,7 @@ private:
     Pool* const pool_;
     std::vector<Instruction> code_;
     const std::vector<CacheAhead> ahead_;
-    Shown shown_;
+    PublishedProgram published_;
     std::vector<Kernel> kernels_;
     CommCalls comm_{};
     const Step* step_ = nullptr;
@@ -178,19 +179,19 @@ private:
 
 }  // namespace weft
 
-// What a rank calls that waits: see `weft::Help`.
-WEFT_C int weft_help(weft::Offer* offer, weft::Visit* visit, uint64_t* seen) {
-    return weft::help(weft::kernel_of, *offer, *visit, *seen);
+// What a rank calls that waits: see `weft::Steal`.
+WEFT_C int weft_steal(weft::StealPort* offer, weft::ThiefSlot* thief, uint64_t* seen) {
+    return weft::steal(weft::kernel_of, *offer, *thief, *seen);
 }
-// Bytes of what a program shows to other ranks: see `Shown`.
-WEFT_C int64_t weft_shown_bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
-    return weft::Shown::bytes(instructions, rows, runs, table_width);
+// Bytes of what a program shows to other ranks: see `PublishedProgram`.
+WEFT_C int64_t weft_published_bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
+    return weft::PublishedProgram::bytes(instructions, rows, runs, table_width);
 }
 // For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
 // instructions point to must outlive the program. `shown`: memory that other ranks find at the same address, or null.
 WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count, const weft::CommCalls* comm,
                                        void* shown, int64_t shown_bytes) {
-    auto* program = new weft::Program(pool, code, count, comm, weft::Shown(shown, shown_bytes));
+    auto* program = new weft::Program(pool, code, count, comm, weft::PublishedProgram(shown, shown_bytes));
     if (program->complete()) return program;
     delete program;
     return nullptr;

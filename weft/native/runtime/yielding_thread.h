@@ -14,7 +14,7 @@
 
 namespace weft {
 
-class Latecomer {
+class YieldingThread {
 public:
     // Of the job in hand: it is to be there from the start; may come; wants to come; is in; it is too late.
     enum Standing : uint32_t { kAwaited, kMayCome, kAsks, kIn, kTooLate };
@@ -27,7 +27,7 @@ public:
     }
     // By thread 0, before a barrier: if it asks, it is in from behind that barrier on, which ends `turn`, with instruction
     // `next`. Whether it is.
-    bool let_in(uint32_t turn, size_t next) {
+    bool join_late(uint32_t turn, size_t next) {
         if (uint32_t(word_.load(std::memory_order_acquire)) != kAsks) return false;
         turn_ = turn, next_ = next;
         in_from_.store(uint64_t(turn) + 1, std::memory_order_relaxed);

@@ -65,8 +65,8 @@ class DryRun:
         return sum(self.params_by_module.values())
 
 
-def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_rows: int = 0) -> DryRun:
-    """One decode step of `rank`. The other ranks do not exist. `bounded_rows`: the most rows whose logits
+def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, pruned_rows: int = 0) -> DryRun:
+    """One decode step of `rank`. The other ranks do not exist. `pruned_rows`: the most rows whose logits
     are bounded.
 
     Raises LayoutError for what the model code does not do yet.
@@ -89,7 +89,7 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, bounded_r
         coords=at,
         batch=batch,
         params_by_module=held_bytes(shards, rank, dtype.itemsize),
-        bounds=bounds_of(shards, rank, bounded_rows),
+        bounds=bounds_of(shards, rank, pruned_rows),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
         activation_peak=peak.most,
         collectives=(

@@ -20,8 +20,8 @@ from weft.native.records import Chose, DecodeRecord, FollowingRecord
 from weft.ops.base import AttentionMeta
 from weft.ops.sampled_rows import sampled_rows
 from weft.ops.sampling import Sampler
+from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
-from weft.program.screen import Screen
 from weft.step.plan import GroupPlan, GroupResult, StepPlan
 from weft.worker.tensors.inputs import InputBuilder, StepInputs, StepShape
 
@@ -71,11 +71,11 @@ class DecodeSteps:
             rows_of=self._rows_of.ctypes.data,
             all_values=self._all_values.ctypes.data,
         )
-        if (own := program.program.own_logits) is not None:
-            self.record.own_logits, self.record.own_columns = own.address, own.columns
+        if (own := program.program.local_logits) is not None:
+            self.record.local_logits, self.record.local_columns = own.address, own.columns
             self.record.first_column = own.first
-        if isinstance(screen := program.program.screen, Screen):
-            self.record.screen = screen.address
+        if isinstance(pruner := program.program.pruner, ArgmaxPruner):
+            self.record.pruner = pruner.address
         self._take_tables()
 
     @staticmethod

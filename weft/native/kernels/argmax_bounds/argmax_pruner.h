@@ -15,7 +15,7 @@ constexpr int kFirstPause = 1, kLongestPause = 1024;  // steps
 constexpr int kFewRows = 2;                           // for which coarse codes are best: reading takes longer than multiplying
 constexpr int kFineGroups = 1;                        // that are fine beside them: the first, where rows weigh most
 
-struct Screen {
+struct ArgmaxPruner {
     int32_t instruction, unused;  // which of the program's gives the logits
     BoundCodes codes;
     float* tops;          // [most rows, pairs]: the highest bound of a row's columns
@@ -51,13 +51,13 @@ inline float logit_of(uint64_t key) {
 
 // The largest logit of each of `rows` rows that `instruction` would give, unless it is below the row's floor, and nothing
 // else of them.
-class Screening {
+class PrunedArgmax {
 public:
-    Screening(const Screen& screen, const Instruction& instruction, int64_t rows, const Telling& telling)
-        : telling_(telling), screen_(screen), instruction_(instruction),
+    PrunedArgmax(const ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, const Telling& telling)
+        : telling_(telling), pruner_(pruner), instruction_(instruction),
           weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows), pairs_(pairs_of(weight_)),
           few_(rows <= kFewRows), most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
-        std::fill_n(screen.best, rows, key_of(-INFINITY, 0));
+        std::fill_n(pruner.best, rows, key_of(-INFINITY, 0));
     }
 
     // Whether it was worth it; false: a row was not finite, or too many logits could be the largest.
@@ -65,7 +65,7 @@ public:
         pool_ = pool;
         pool->run(
             [](void* self, const TeamMember& me) {
-                auto& it = *static_cast<Screening*>(self);
+                auto& it = *static_cast<PrunedArgmax*>(self);
                 it.bound(me);
                 it.pool_->barrier(me.thread);
                 with_product(it.instruction_, it.weight_, [&](auto product) {
@@ -77,7 +77,7 @@ public:
             this);
         return !gave_up_;
     }
-    int column(int64_t row) const { return column_of(screen_.best[row]); }
+    int column(int64_t row) const { return column_of(pruner_.best[row]); }
     int64_t looked() const { return looked_; }
     bool gave_up() const { return gave_up_; }
 
@@ -92,12 +92,12 @@ private:
 
     // Bounds of all rows and this thread's pairs. Each thread rounds the rows for itself, and reads them from near.
     void bound(const TeamMember& me) {
-        RowsInOrder ordered(instruction_.in[0], weight_, screen_.codes);
+        RowsInOrder ordered(instruction_.in[0], weight_, pruner_.codes);
         std::vector<BoundedBlock>& rounded = rounded_blocks();
         bool finite = true;
         blocks([&](int64_t row, int count, int i) {
             if (int(rounded.size()) <= i) rounded.emplace_back();
-            finite = finite && rounded[i].round(ordered, row, count, weight_.depth, screen_.codes, few_);
+            finite = finite && rounded[i].round(ordered, row, count, weight_.depth, pruner_.codes, few_);
         });
         if (!finite) return give_up();
         me.run_evenly(pairs_, [&](int64_t from, int64_t to) {
@@ -132,12 +132,12 @@ private:
         few_ ? bound_few(block, pair, bounds) : bound_many(block, number, pair, bounds);
         for (int r = 0; r < count; ++r) {
             for (int v = 0; v < kBoundVectors && few_; ++v) bounds[r][v] += bounds[count + r][v];  // what rounding left
-            screen_.tops[(row + r) * pairs_ + pair] = kLeast + highest_bound(bounds[r]);
+            pruner_.tops[(row + r) * pairs_ + pair] = kLeast + highest_bound(bounds[r]);
         }
     }
     void bound_few(const BoundedRows& block, int pair, Vec<float> bounds[][kBoundVectors]) const {
         static constexpr auto tiles = bounds_of_rows<true, 2>(std::make_index_sequence<2 * kFewRows>());
-        const BoundStream& stream = screen_.codes.few;
+        const BoundStream& stream = pruner_.codes.few;
         tiles[block.count - 1](block, stream, stream.pair(pair), kSoon, bounds);
     }
     // A single block of rows fetches what it will soon take, the first two of several the next pair.
@@ -145,13 +145,13 @@ private:
         static constexpr auto alone = bounds_of_rows<false, 2>(std::make_index_sequence<kRows>());
         static constexpr auto first = bounds_of_rows<false, 1>(std::make_index_sequence<kRows>());
         static constexpr auto others = bounds_of_rows<false, 0>(std::make_index_sequence<kRows>());
-        const BoundStream& stream = screen_.codes.many;
+        const BoundStream& stream = pruner_.codes.many;
         const bool single = rows_ <= kRows;
         const auto& tiles = single ? alone : number < 2 ? first : others;
         tiles[block.count - 1](block, stream, stream.pair(pair), single ? kSoon : stream.pair_bytes() + 64 * number, bounds);
     }
 
-    const float* tops(int64_t row) const { return screen_.tops + row * pairs_; }
+    const float* tops(int64_t row) const { return pruner_.tops + row * pairs_; }
     int highest(int64_t row) const {
         RowSampler bounds(tops(row), pairs_);
         bounds.look();  // they are finite: see BoundedBlock
@@ -206,14 +206,14 @@ private:
         uint64_t found = 0;
         for (int c = pair * kPair; c < std::min(weight_.columns, (pair + 1) * kPair); ++c)
             found = std::max(found, key_of(logits[c], c));
-        uint64_t seen = __atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED);
+        uint64_t seen = __atomic_load_n(&pruner_.best[row], __ATOMIC_RELAXED);
         while (found > seen &&
-               !__atomic_compare_exchange_n(&screen_.best[row], &seen, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+               !__atomic_compare_exchange_n(&pruner_.best[row], &seen, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
         looked_.fetch_add(1, std::memory_order_relaxed);
     }
     // The least logit that the largest may still be.
     float least_of(int64_t row) const {
-        const float best = logit_of(__atomic_load_n(&screen_.best[row], __ATOMIC_RELAXED));
+        const float best = logit_of(__atomic_load_n(&pruner_.best[row], __ATOMIC_RELAXED));
         return telling_.floors ? std::max(best, float(telling_.floors[2 * row + 1])) : best;
     }
 
@@ -221,7 +221,7 @@ private:
 
     Pool* pool_ = nullptr;
     const Telling& telling_;
-    const Screen& screen_;
+    const ArgmaxPruner& pruner_;
     const Instruction& instruction_;
     const Weight& weight_;
     const int64_t rows_;
@@ -233,55 +233,57 @@ private:
 };
 
 // Whether the next step of so many rows would be tried.
-inline bool tries(const Screen& screen, int64_t rows) { return !screen.left && (rows <= kFewRows || screen.codes.many.data); }
+inline bool tries(const ArgmaxPruner& pruner, int64_t rows) {
+    return !pruner.left && (rows <= kFewRows || pruner.codes.many.data);
+}
 
 // The ids of the largest logits that `instruction` would give, to every second of `values`, and whether they were found
 // without computing all. Where this brings nothing it rests for a while, and nobody is met.
-inline bool largest_of_screen(Screen& screen, const Instruction& instruction, int64_t rows, double* values, Pool* pool,
-                              const Telling& telling) {
-    if (screen.left) return --screen.left, false;
-    if (!tries(screen, rows)) return false;
-    Screening screening(screen, instruction, rows, telling);
-    const bool found = screening.run(pool);
-    screen.looked += screening.looked();
-    screen.pause = found ? 0 : std::min(std::max(2 * screen.pause, kFirstPause), kLongestPause);
-    screen.left = screen.pause;
-    for (int64_t r = 0; r < rows && found; ++r) values[2 * r] = screening.column(r), values[2 * r + 1] = 1;
+inline bool pruned_argmax(ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, double* values, Pool* pool,
+                          const Telling& telling) {
+    if (pruner.left) return --pruner.left, false;
+    if (!tries(pruner, rows)) return false;
+    PrunedArgmax search(pruner, instruction, rows, telling);
+    const bool found = search.run(pool);
+    pruner.looked += search.looked();
+    pruner.pause = found ? 0 : std::min(std::max(2 * pruner.pause, kFirstPause), kLongestPause);
+    pruner.left = pruner.pause;
+    for (int64_t r = 0; r < rows && found; ++r) values[2 * r] = search.column(r), values[2 * r + 1] = 1;
     return found;
 }
 
 #else
 
-inline bool tries(const Screen&, int64_t) { return false; }
-inline bool largest_of_screen(Screen&, const Instruction&, int64_t, double*, Pool*, const Telling&) { return false; }
+inline bool tries(const ArgmaxPruner&, int64_t) { return false; }
+inline bool pruned_argmax(ArgmaxPruner&, const Instruction&, int64_t, double*, Pool*, const Telling&) { return false; }
 
 #endif
 
 }  // namespace weft
 
 // Whether this variant looks at bounds: where vectors add products of bytes, four at a time or two.
-WEFT_C int weft_suits_screen() {
+WEFT_C int weft_suits_argmax_pruning() {
 #if defined(WEFT_BOUNDS_LOGITS)
     return 1;
 #else
     return 0;
 #endif
 }
-// How large a screen is: groups of the depth and pairs of columns; groups in fine codes, and bytes, of the codes for few rows
+// How large a pruner is: groups of the depth and pairs of columns; groups in fine codes, and bytes, of the codes for few rows
 // and of those for many; how many rows are few.
-WEFT_C void weft_screen_sizes(const weft::Weight* weight, int64_t* sizes) {
+WEFT_C void weft_argmax_pruner_sizes(const weft::Weight* weight, int64_t* sizes) {
     const int32_t pairs = weft::pairs_of(*weight), groups = weft::bound_groups(weight->depth);
     const weft::BoundStream few{nullptr, std::min(groups, weft::kFineGroups), groups}, many{nullptr, groups, groups};
     sizes[0] = groups, sizes[1] = pairs, sizes[2] = few.fine, sizes[3] = pairs * few.pair_bytes();
     sizes[4] = many.fine, sizes[5] = pairs * many.pair_bytes(), sizes[6] = weft::kFewRows;
 }
-// 0 where a number of the matrix is none or infinite; `screen` is then of no use.
-WEFT_C int weft_screen_pack(weft::Pool* pool, const weft::Weight* weight, const weft::Screen* screen) {
-    return weft::pack_for_bounds(*weight, screen->codes, pool);
+// 0 where a number of the matrix is none or infinite; `pruner` is then of no use.
+WEFT_C int weft_argmax_pruner_pack(weft::Pool* pool, const weft::Weight* weight, const weft::ArgmaxPruner* pruner) {
+    return weft::pack_for_bounds(*weight, pruner->codes, pool);
 }
 // Of each of `rows` rows, which of the logits that `instruction` would give is the largest, to every second of `values`; 0
 // where it gave up.
-WEFT_C int weft_screen_largest(weft::Pool* pool, weft::Screen* screen, const weft::Instruction* instruction, int64_t rows,
-                               double* values) {
-    return weft::largest_of_screen(*screen, *instruction, rows, values, pool, {});
+WEFT_C int weft_argmax_pruner_largest(weft::Pool* pool, weft::ArgmaxPruner* pruner, const weft::Instruction* instruction,
+                                      int64_t rows, double* values) {
+    return weft::pruned_argmax(*pruner, *instruction, rows, values, pool, {});
 }

@@ -266,7 +266,7 @@ inline void linear(const Instruction& instruction, const Step& step, const TeamM
     with_product(instruction, weight, [&](auto product) {
         const int64_t rows = step.rows[instruction.rows];
         auto parts = [&](int owner) { return parts_of(instruction, weight, {0, rows}, product.near(rows), owner, me.threads); };
-        if (instruction.p[CACHE_AHEAD] && !me.is_guest()) product.fetch_cache(step, parts(me.thread), me);
+        if (instruction.p[CACHE_AHEAD] && !me.is_thief()) product.fetch_cache(step, parts(me.thread), me);
         me.run_units([&](int owner) { return parts(owner).count(); },
                      [&](int owner, int64_t from, int64_t to) { parts(owner).run(product, from, to); });
     });

@@ -11,7 +11,7 @@
 
 namespace weft {
 
-class Shown {
+class PublishedProgram {
 public:
     // For so many instructions, and steps of so many rows of a rank's attention block, runs, and blocks of a run.
     static int64_t bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
@@ -20,7 +20,7 @@ public:
     }
 
     // `memory`: so many bytes, or null where nothing is shown.
-    Shown(void* memory, int64_t bytes) : at_(static_cast<char*>(memory)), end_(at_ + bytes) {}
+    PublishedProgram(void* memory, int64_t bytes) : at_(static_cast<char*>(memory)), end_(at_ + bytes) {}
 
     void take(const std::vector<Instruction>& code) {
         if (!at_) return;

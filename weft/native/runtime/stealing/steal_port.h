@@ -14,7 +14,7 @@ struct Step;
 struct UnitQueue;
 
 // What a rank has open for others; its fields are those of `open` as it stands.
-struct alignas(128) Offer {      // 128: the neighbouring line is often fetched with a line
+struct alignas(128) StealPort {  // 128: the neighbouring line is often fetched with a line
     std::atomic<uint64_t> open;  // after how many barriers of the team the instruction stands, + 1; 0: nothing is open
     const Instruction* instruction;
     const Step* step;
@@ -23,19 +23,19 @@ struct alignas(128) Offer {      // 128: the neighbouring line is often fetched 
 };
 
 // Whether another rank is at work on what this one has open. One for each rank of the region.
-struct alignas(128) Visit {
+struct alignas(128) ThiefSlot {
     std::atomic<uint32_t> inside;
 };
 
-static_assert(sizeof(Offer) == 128 && sizeof(Visit) == 128, "as in weft/comm/shm/region.py");
+static_assert(sizeof(StealPort) == 128 && sizeof(ThiefSlot) == 128, "as in weft/comm/shm/region.py");
 
 // Runs units of what is open, where it is not what `seen` says this rank has run already; whether it ran some.
-using Help = int (*)(Offer* offer, Visit* visit, uint64_t* seen);
+using Steal = int (*)(StealPort* port, ThiefSlot* thief, uint64_t* seen);
 
-// A rank's offer as the team sees it that makes it.
-struct Offering {
-    Offer* offer;
-    Visit* visits;  // one for each rank
+// A rank's port as the team sees it that makes it.
+struct TeamPort {
+    StealPort* port;
+    ThiefSlot* thieves;  // one for each rank
     // Returns once no rank is at work on what was open: 0, or why one will never be done.
     int (*left)(void* comm);
     void* comm;

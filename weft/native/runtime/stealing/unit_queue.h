@@ -33,16 +33,16 @@ public:
     TeamMember(int thread, int threads, UnitQueue* queues = nullptr, const uint32_t* turn = nullptr)
         : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
-    static TeamMember guest(int threads, UnitQueue* queues, const uint32_t* turn) { return {threads, threads, queues, turn}; }
-    bool is_guest() const { return thread == threads; }
+    static TeamMember thief(int threads, UnitQueue* queues, const uint32_t* turn) { return {threads, threads, queues, turn}; }
+    bool is_thief() const { return thread == threads; }
 
     // This thread's own where nobody steals.
-    EvenShare share(int64_t count) const { return {is_guest() ? 0 : count, thread, threads}; }
+    EvenShare share(int64_t count) const { return {is_thief() ? 0 : count, thread, threads}; }
 
     // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
     // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
     template <class Units, class Run> void run_units(Units&& units, Run&& run) const {
-        const int64_t own = is_guest() ? 0 : units(thread);
+        const int64_t own = is_thief() ? 0 : units(thread);
         if (!queues_ || own >= kMost) {
             if (own > 0) run(thread, int64_t(0), own);
             return;

@@ -8,12 +8,12 @@ import torch
 
 from weft.layout.layout import Layout
 from weft.native.records import Op
-from weft.program.passes import Places
-from weft.program.values import Buffer, Recording, Rows
+from weft.program.ir import Buffer, Recording, Rows
+from weft.program.memory_planning import Places
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLogits:
+class LocalLogits:
     """Those of a rank's block's rows, before the last instruction brings the columns of all its ranks together, or what
     the last instruction gives: `columns` of them from column `first` on, fp32, by instruction `number`."""
 
@@ -23,7 +23,7 @@ class OwnLogits:
     number: int
 
 
-def own_logits(recording: Recording, layout: Layout, places: Places, base: int) -> OwnLogits | None:
+def local_logits(recording: Recording, layout: Layout, places: Places, base: int) -> LocalLogits | None:
     """None where the last instruction neither gives all logits nor brings together those of the block's own ranks
     alone. `base`: address of the arena."""
     last, before = recording.instructions[-1], len(recording.instructions) - 2
@@ -38,7 +38,7 @@ def own_logits(recording: Recording, layout: Layout, places: Places, base: int) 
     return _at(held, last.plan.keeps[1].left, before, places, base)
 
 
-def _at(held: Buffer, first: int, number: int, places: Places, base: int) -> OwnLogits | None:
+def _at(held: Buffer, first: int, number: int, places: Places, base: int) -> LocalLogits | None:
     if held.dtype != torch.float32:
         return None
-    return OwnLogits(base + places.of[held.home], held.columns, first, number)
+    return LocalLogits(base + places.of[held.storage], held.columns, first, number)

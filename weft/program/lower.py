@@ -39,8 +39,8 @@ from weft.ops.base import KVCache
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.pages import Pages
 from weft.ops.single import point_at_cache
-from weft.program.passes import Places
-from weft.program.values import TABLES, Instruction, NotRecordableError, Recording, Rows, Table, View
+from weft.program.ir import TABLES, Instruction, NotTraceableError, Recording, Rows, Table, View
+from weft.program.memory_planning import Places
 
 _DTYPES = {
     torch.float32: Dtype.F32,
@@ -59,8 +59,8 @@ _VECTORS = {
     Op.LATENT: (COS_SIN, K_NORM),
 }
 """Operands that kernels read in the type that they compute in."""
-DEALT = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
-"""What deals units, of which other ranks may take some (`deals_units` in kernel_table.h)."""
+STEALABLE = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
+"""What deals units, of which other ranks may take some (`has_units` in kernel_table.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class End:
     groups: Mapping[Group, tuple[int, int]]
 
 
-class Assembler:
+class Lowering:
     """Makes the records of one program; `keeps` is what they point to."""
 
     def __init__(
@@ -137,7 +137,7 @@ class Assembler:
         for index, value in instruction.floats.items():
             record.f[index] = value
         for index, tensor in instruction.tensors.items():
-            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in DEALT)
+            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in STEALABLE)
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
@@ -165,14 +165,14 @@ class Assembler:
             self.registers.append(rows)
         number = self.registers.index(rows)
         if number >= MAX_ROW_REGISTERS:
-            raise NotRecordableError(f"more than {MAX_ROW_REGISTERS} different counts of rows")
+            raise NotTraceableError(f"more than {MAX_ROW_REGISTERS} different counts of rows")
         return number
 
     def _operand(self, view: View) -> OperandRecord:
         buffer = view.buffer
         at = None
         if not buffer.given:
-            at = self._base + self._places.of[buffer.home] + view.left * buffer.dtype.itemsize
+            at = self._base + self._places.of[buffer.storage] + view.left * buffer.dtype.itemsize
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
     def _address(self, tensor: object, shown: bool = False) -> int | None:
@@ -192,7 +192,7 @@ class Assembler:
             self.keeps.append(places)
             return ctypes.addressof(places)
         if not isinstance(tensor, Tensor) or not tensor.is_contiguous():
-            raise NotRecordableError(f"an operand that is no contiguous tensor: {type(tensor).__name__}")
+            raise NotTraceableError(f"an operand that is no contiguous tensor: {type(tensor).__name__}")
         return tensor.data_ptr()
 
     def _table(self, weight: object) -> OperandRecord:

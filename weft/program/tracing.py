@@ -40,34 +40,34 @@ from weft.ops.linear import Invariance
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight
-from weft.program.latent import note_latent, note_per_head
-from weft.program.notes import ROWS, Notes
-from weft.program.routed import note_choices, note_routed
-from weft.program.values import TABLES, NotRecordableError
+from weft.program.ir import TABLES, NotTraceableError
+from weft.program.latent import trace_latent, trace_per_head
+from weft.program.routed import trace_choices, trace_routed
+from weft.program.tape import ROWS, Tape
 
 
-class RecordingOps(Ops):
-    """Notes each operation. `notes.module` is what the transition before was for."""
+class TracingOps(Ops):
+    """Tape each operation. `tape.module` is what the transition before was for."""
 
     name = "recording"
 
-    def __init__(self, numerics: Numerics, notes: Notes, layer_of: Mapping[int, int]) -> None:
+    def __init__(self, numerics: Numerics, tape: Tape, layer_of: Mapping[int, int]) -> None:
         """`layer_of`: the layer of a cache, by the address of its record."""
-        self.numerics, self._notes, self._layer_of = numerics, notes, layer_of
+        self.numerics, self._tape, self._layer_of = numerics, tape, layer_of
 
     def _new(self, like: Tensor, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        return self._notes.new(self._notes.view(like).buffer.rows, columns, dtype or self.numerics.dtype)
+        return self._tape.new(self._tape.view(like).buffer.rows, columns, dtype or self.numerics.dtype)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         out = self._new(ids, weight.shape[1])
-        found = self._notes.add(Op.EMBED, out, ids)
+        found = self._tape.add(Op.EMBED, out, ids)
         found.numbers |= {LO: lo, HELD: weight.shape[0]}
         found.tensors[WEIGHT] = weight
         return out
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         out = self._new(x, x.shape[-1], weight.dtype)
-        found = self._notes.add(Op.NORM, out, x)
+        found = self._tape.add(Op.NORM, out, x)
         found.floats[EPS] = eps
         found.tensors[NORM_WEIGHT] = weight
         return out
@@ -79,15 +79,15 @@ class RecordingOps(Ops):
         return self._linear(x, gate_up, bias, Epilogue.SILU_MUL_OF, self.numerics.dtype)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
-        self._notes.module = "lm_head"
+        self._tape.module = "lm_head"
         return self._linear(x, weight, None, Epilogue.STORE, self._wide)
 
     def _linear(self, x: Tensor, weight: Weight, bias: Tensor | None, epilogue: Epilogue, dtype: torch.dtype) -> Tensor:
         if not isinstance(weight, PackedWeight):
-            raise NotRecordableError(f"{self._notes.module}: a matrix that is not packed")
+            raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
         columns = weight.shape[0] // (2 if epilogue is Epilogue.SILU_MUL_OF else 1)
         out = self._new(x, columns, dtype)
-        found = self._notes.add(Op.LINEAR, out, x)
+        found = self._tape.add(Op.LINEAR, out, x)
         found.numbers[EPILOGUE] = epilogue
         found.tensors |= {WEIGHT: weight, BIAS: bias}
         return out
@@ -96,29 +96,29 @@ class RecordingOps(Ops):
         if x.dtype == self._wide:
             return x
         out = self._new(x, x.shape[1], self._wide)
-        self._notes.add(Op.COPY, out, x)
+        self._tape.add(Op.COPY, out, x)
         return out
 
     def add(self, x: Tensor, h: Tensor) -> Tensor:
-        before = self._notes.view(h)
-        out = self._notes.over(x)
-        self._notes.add(Op.ADD, out, before)
+        before = self._tape.view(h)
+        out = self._tape.over(x)
+        self._tape.add(Op.ADD, out, before)
         return out
 
     def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        out = self._notes.over(x)
-        self._notes.add(Op.ADD_BIAS, out).tensors[BIAS] = bias
+        out = self._tape.over(x)
+        self._tape.add(Op.ADD_BIAS, out).tensors[BIAS] = bias
         return out
 
     def select(self, xs: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
-        views = [self._notes.view(x) for x in xs]
-        left = tuple(self._notes.left(x, "sampled") for x in xs)
-        self._notes.add(Op.SELECT, left[0], *views)
+        views = [self._tape.view(x) for x in xs]
+        left = tuple(self._tape.left(x, "sampled") for x in xs)
+        self._tape.add(Op.SELECT, left[0], *views)
         return left
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         out = self._new(qkv, heads.q * heads.dim)
-        found = self._notes.add(Op.QKV, out, qkv)
+        found = self._tape.add(Op.QKV, out, qkv)
         found.cache = self._layer_of[id(cache)]
         found.numbers |= {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: heads.cos_sin.shape[1]}
         found.tensors[COS_SIN] = heads.cos_sin
@@ -132,7 +132,7 @@ class RecordingOps(Ops):
     ) -> Tensor:
         heads, dim = q.shape[1:]
         out = self._new(q, heads * dim)
-        found = self._notes.add(Op.ATTENTION, out, q)
+        found = self._tape.add(Op.ATTENTION, out, q)
         found.cache = self._layer_of[id(cache)]
         found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: window}
         found.numbers |= {BLOCK_SIZE: cache.k.shape[2], TABLE: TABLES.index(found.out.buffer.rows.table)}
@@ -150,26 +150,26 @@ class RecordingOps(Ops):
         raise _unknown("rope of parts")
 
     def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        found = note_latent(self._notes, q, latent, way, self._layer_of[id(cache)])
+        found = trace_latent(self._tape, q, latent, way, self._layer_of[id(cache)])
         return found.view(ROWS, -1, cache.k.shape[3])
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
-        return note_per_head(self._notes, x, weight, self.numerics.dtype)
+        return trace_per_head(self._tape, x, weight, self.numerics.dtype)
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        choices = note_choices(self._notes, logits, correction, moe, self._wide)
+        choices = trace_choices(self._tape, logits, correction, moe, self._wide)
         return choices[:, : moe.top_k], choices[:, moe.top_k :]
 
     def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
         if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
-            raise NotRecordableError("routed experts that are not packed")
+            raise NotTraceableError("routed experts that are not packed")
         return gate_up, down
 
     def routed(
         self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
     ) -> Tensor:
         assert isinstance(gate_up, PackedSlots) and isinstance(down, PackedSlots)
-        return note_routed(self._notes, x, experts, tables, (gate_up, down), self.numerics)
+        return trace_routed(self._tape, x, experts, tables, (gate_up, down), self.numerics)
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         raise _unknown("answers apart from their sums")
@@ -181,7 +181,7 @@ class RecordingOps(Ops):
         if not self.numerics.exact:
             return x
         out = self._new(x, x.shape[1])
-        self._notes.add(Op.ROUND, out, x)
+        self._tape.add(Op.ROUND, out, x)
         return out
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
@@ -194,5 +194,5 @@ class RecordingOps(Ops):
         return self.name
 
 
-def _unknown(what: str) -> NotRecordableError:
-    return NotRecordableError(f"no instruction for {what} yet")
+def _unknown(what: str) -> NotTraceableError:
+    return NotTraceableError(f"no instruction for {what} yet")

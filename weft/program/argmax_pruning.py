@@ -1,4 +1,4 @@
-"""A screen of the matrix that gives logits: it once more in codes of 8 and 4 bits, by which C++ bounds all logits and
+"""A pruner of the matrix that gives logits: it once more in codes of 8 and 4 bits, by which C++ bounds all logits and
 computes few of them where only the largest is asked for (`native/kernels/argmax_bounds/argmax_pruner.h`). No token
 changes.
 """
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from weft.errors import ConfigError
 from weft.layout.boundaries import SEVERAL_BLOCKS
-from weft.native.isa import NO_SCREEN
+from weft.native.isa import NO_ARGMAX_PRUNING
 from weft.native.records import (
     BIAS,
     NORM_WEIGHT,
     WEIGHT,
+    ArgmaxPrunerRecord,
     BoundStreamRecord,
     Epilogue,
     Op,
-    ScreenRecord,
     WeightKind,
 )
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.large_pages import large_pages
 from weft.ops.packed import CODED, PackedWeight
-from weft.program.own_logits import OwnLogits
-from weft.program.values import Recording
+from weft.program.ir import Recording
+from weft.program.local_logits import LocalLogits
 
 SCREENED = (WeightKind.BF16, WeightKind.BF12, *CODED)
 """Kinds of matrices whose logits are bounded; of codes whose rows are rounded those of few rows only, for more rows are
@@ -37,10 +37,10 @@ multiplied as fast as bounds are found."""
 
 
 @dataclass(frozen=True, slots=True)
-class Screen:
+class ArgmaxPruner:
     """`record` points into `memory`: codes for `few` rows and less, codes for any number, and what is small."""
 
-    record: ScreenRecord
+    record: ArgmaxPrunerRecord
     memory: tuple[Tensor, ...]
     few: int
 
@@ -58,10 +58,10 @@ class Screen:
         return ctypes.addressof(self.record)
 
 
-def screen_of(recording: Recording, own: OwnLogits | None, rows: int, pool: Pool) -> Screen | str:
-    """The screen of a rank's own logits, of which a step has at most `rows` rows; or why there is none, in words."""
-    if not pool.lib.weft_suits_screen():
-        return NO_SCREEN
+def pruner_of(recording: Recording, own: LocalLogits | None, rows: int, pool: Pool) -> ArgmaxPruner | str:
+    """The pruner of a rank's own logits, of which a step has at most `rows` rows; or why there is none, in words."""
+    if not pool.lib.weft_suits_argmax_pruning():
+        return NO_ARGMAX_PRUNING
     if own is None:
         return SEVERAL_BLOCKS
     gives = recording.instructions[own.number]
@@ -85,19 +85,19 @@ def _last_norm(recording: Recording, depth: int) -> Tensor | None:
     return None
 
 
-def check_asked(numerics: Numerics, screen: Screen | str) -> None:
-    """ConfigError where a screen is asked for, and there is none, for the reason that `screen` is."""
-    if numerics.prune_argmax and isinstance(screen, str):
-        message = f"prune_argmax: {screen}; leave --prune-argmax out"
+def check_asked(numerics: Numerics, pruner: ArgmaxPruner | str) -> None:
+    """ConfigError where a pruner is asked for, and there is none, for the reason that `pruner` is."""
+    if numerics.prune_argmax and isinstance(pruner, str):
+        message = f"prune_argmax: {pruner}; leave --prune-argmax out"
         raise ConfigError(message, field="prune_argmax", value=True)
 
 
-def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tensor | None = None) -> Screen | None:
+def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tensor | None = None) -> ArgmaxPruner | None:
     """Of a matrix that instruction `number` multiplies at most `rows` rows with; None where a number is not finite.
     `weighs`: about how much rows weigh at each place of the depth."""
     depth = weight.shape[1]
     sizes = (ctypes.c_int64 * 7)()
-    pool.lib.weft_screen_sizes(weight.address, sizes)
+    pool.lib.weft_argmax_pruner_sizes(weight.address, sizes)
     groups, pairs, fine_of_few, few_bytes, fine_of_many, many_bytes, few = sizes
     codes = large_pages(few_bytes), large_pages(0 if weight.record.rounds_rows else many_bytes)
     streams = [
@@ -109,6 +109,6 @@ def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tenso
     numbers = torch.zeros(groups), torch.zeros(groups), torch.zeros(depth)
     found = torch.zeros(rows, pairs), torch.zeros(rows, dtype=torch.int64)
     small = (*numbers, order, *found)
-    record = ScreenRecord(number, 0, *streams, *(part.data_ptr() for part in small))
-    screen = Screen(record, (*codes, *small), few)
-    return screen if pool.lib.weft_screen_pack(pool.handle, weight.address, screen.address) else None
+    record = ArgmaxPrunerRecord(number, 0, *streams, *(part.data_ptr() for part in small))
+    pruner = ArgmaxPruner(record, (*codes, *small), few)
+    return pruner if pool.lib.weft_argmax_pruner_pack(pool.handle, weight.address, pruner.address) else None

@@ -31,19 +31,19 @@ class Rows:
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids. `left_of`:
+    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids. `alias_of`:
     the buffer in whose memory these are the rows that were left, where an instruction took some away."""
 
     rows: Rows
     columns: int
     dtype: torch.dtype
     given: bool = False
-    left_of: Buffer | None = None
+    alias_of: Buffer | None = None
 
     @property
-    def home(self) -> Buffer:
+    def storage(self) -> Buffer:
         """The buffer whose memory it lies in."""
-        return self if self.left_of is None else self.left_of.home
+        return self if self.alias_of is None else self.alias_of.storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +102,5 @@ class Recording:
     logits: View
 
 
-class NotRecordableError(Exception):
+class NotTraceableError(Exception):
     """A decoder does what no instruction says; `str()` is the reason, for a person."""

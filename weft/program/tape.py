@@ -16,7 +16,7 @@ from weft.layout.rows import RowTable
 from weft.layout.transition import Step
 from weft.models.transitions import Transitions
 from weft.native.records import Op
-from weft.program.values import Buffer, Instruction, NotRecordableError, Rows, Table, View
+from weft.program.ir import Buffer, Instruction, NotTraceableError, Rows, Table, View
 
 ROWS = 2
 """Rows of the tensors that stand for buffers; any number would do."""
@@ -28,7 +28,7 @@ _OP_OF_STEP = {
 }
 
 
-class Notes:
+class Tape:
     """What was recorded so far, and which tensor stands for which view."""
 
     def __init__(self) -> None:
@@ -52,15 +52,15 @@ class Notes:
         return self.tensor(Buffer(rows, columns, dtype))
 
     def view(self, x: Tensor) -> View:
-        """What `x` stands for. NotRecordableError where that is no view of a buffer's columns, or was overwritten."""
+        """What `x` stands for. NotTraceableError where that is no view of a buffer's columns, or was overwritten."""
         key = x.untyped_storage()._cdata
         buffer = self._stands.get(key)
         if buffer is None:
-            raise NotRecordableError(f"{self.module}: a tensor that no recorded operation gave")
+            raise NotTraceableError(f"{self.module}: a tensor that no recorded operation gave")
         if self._latest[id(buffer)] != key:
-            raise NotRecordableError(f"{self.module}: reads what was overwritten before")
+            raise NotTraceableError(f"{self.module}: reads what was overwritten before")
         if x.shape[0] != ROWS or x.stride(0) != buffer.columns or not x[0].is_contiguous():
-            raise NotRecordableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
+            raise NotTraceableError(f"{self.module}: a view of rows {tuple(x.shape)}, strides {x.stride()}")
         return View(buffer, int(x.storage_offset()), prod(x.shape[1:]))
 
     def whole(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Notes:
         return next(each for each in self._kept if each.untyped_storage()._cdata == key)
 
     def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
-        """Notes an operation; tensors that it overwrites were read as views before their successor was made."""
+        """Tape an operation; tensors that it overwrites were read as views before their successor was made."""
         return self.note(op, self.view(out), *inputs)
 
     def note(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
@@ -83,7 +83,7 @@ class Notes:
         """A tensor for what will stand in x's buffer once the next operation has written to it."""
         view = self.view(x)
         if view.columns != view.buffer.columns:
-            raise NotRecordableError(f"{self.module}: overwrites some columns of a buffer")
+            raise NotTraceableError(f"{self.module}: overwrites some columns of a buffer")
         return self.tensor(view.buffer)
 
     def left(self, x: Tensor, table: Table) -> Tensor:
@@ -91,48 +91,46 @@ class Notes:
         view = self.view(x)
         old = view.buffer
         if view.columns != old.columns:
-            raise NotRecordableError(f"{self.module}: takes rows from some columns of a buffer")
-        new = Buffer(replace(old.rows, table=table), old.columns, old.dtype, left_of=old)
+            raise NotTraceableError(f"{self.module}: takes rows from some columns of a buffer")
+        new = Buffer(replace(old.rows, table=table), old.columns, old.dtype, alias_of=old)
         found = self.tensor(new)
         self._latest[id(old)] = self._latest[id(new)]
         return found.view(ROWS, *x.shape[1:])
 
 
-class RecordingTransitions(Transitions):
-    """Notes each boundary's collectives; `tables` says which of the two row tables a record stands for."""
+class TracingTransitions(Transitions):
+    """Tape each boundary's collectives; `tables` says which of the two row tables a record stands for."""
 
-    def __init__(
-        self, boundaries: Mapping[str, Boundary], comm: Comm, notes: Notes, tables: Mapping[int, Table]
-    ) -> None:
+    def __init__(self, boundaries: Mapping[str, Boundary], comm: Comm, tape: Tape, tables: Mapping[int, Table]) -> None:
         super().__init__(boundaries, comm)
-        self._notes, self._tables = notes, tables
+        self._tape, self._tables = tape, tables
 
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
-        self._notes.module = name
+        self._tape.module = name
         which = self._tables[id(table)]
         for step, plan in zip(steps, plans(steps, self.comm.rank), strict=True):
             x = self._step(step, plan, x, which)
         return x
 
     def _step(self, step: Step, plan: Plan, x: Tensor, table: Table) -> Tensor:
-        view = self._notes.view(x)
+        view = self._tape.view(x)
         if step.kind == "slice":
             return self._slice(plan, x, view, table)
         if view.columns != view.buffer.columns:
-            raise NotRecordableError(f"{self._notes.module}: a collective over some columns of a buffer")
+            raise NotTraceableError(f"{self._tape.module}: a collective over some columns of a buffer")
         if step.kind == "all_reduce":
-            out = self._notes.over(x)
+            out = self._tape.over(x)
         else:
-            out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
-        self._notes.add(_OP_OF_STEP[step.kind], out, view).plan = plan
+            out = self._tape.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._tape.add(_OP_OF_STEP[step.kind], out, view).plan = plan
         return out
 
     def _slice(self, plan: Plan, x: Tensor, view: View, table: Table) -> Tensor:
         area = plan.sends[0]
         if area is None:
-            raise NotRecordableError(f"{self._notes.module}: a slice of nothing")
+            raise NotTraceableError(f"{self._tape.module}: a slice of nothing")
         if (area.lo, area.hi) == (view.buffer.rows.lo, view.buffer.rows.hi) and view.columns == view.buffer.columns:
             return x[:, area.left : area.right]
-        out = self._notes.new(Rows(table, *plan.runs), plan.columns, x.dtype)
-        self._notes.add(Op.COPY, out, view).plan = plan
+        out = self._tape.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        self._tape.add(Op.COPY, out, view).plan = plan
         return out
