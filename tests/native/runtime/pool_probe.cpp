@@ -161,15 +161,15 @@ WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* don
                             int publisher) {
     Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}}};
     job.instruction.p[0] = &job.shares;
-    weft::StealPort offer{};
+    weft::StealPort port{};
     std::vector<weft::ThiefSlot> thieves(ranks);
     std::vector<weft::UnitQueue> queues(pool->threads());
-    weft::TeamPort to{&offer, thieves.data(), left, nullptr, uint64_t(ranks)};
+    weft::TeamPort to{&port, thieves.data(), left, nullptr, uint64_t(ranks)};
     to.comm = &to;
     if (publisher) pool->offer(to, queues.data());
     std::atomic<bool> ending{false};
     std::vector<std::thread> waiting;
-    for (weft::ThiefSlot& thief : thieves) waiting.emplace_back(wait_and_help, &offer, &thief, &ending);
+    for (weft::ThiefSlot& thief : thieves) waiting.emplace_back(wait_and_help, &port, &thief, &ending);
     pool->run(open_to_others, &job);
     ending = true;
     for (auto& rank : waiting) rank.join();
