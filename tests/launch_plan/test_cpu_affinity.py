@@ -13,7 +13,7 @@ from tests.support.tiny_chat import write_tiny_chat
 from weft.errors import ConfigError
 from weft.launch_plan import plan as plans
 from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus, read_list
-from weft.machine.cores import Core, CoreShare, as_runs, assign_cores, yield_core, server_cpus
+from weft.machine.cores import Core, CoreShare, as_runs, assign_cores, server_cpus, yield_core
 from weft.settings import EngineConfig
 
 TWO: tuple[Core, ...] = ((0,), (1,))

@@ -46,7 +46,7 @@ from weft.ipc.status import RankHeld, StatusPage
 from weft.launch_plan.hints import hints
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
-from weft.machine.cores import CoreShare, assign_cores, available_cores, yield_core, server_cpus
+from weft.machine.cores import CoreShare, assign_cores, available_cores, server_cpus, yield_core
 from weft.machine.memory_trim import keep_all, not_collected
 from weft.ops.step_ops import StepOps
 from weft.settings import EngineConfig
@@ -291,7 +291,9 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
 
 def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0))
+    monkeypatch.setattr(
+        "weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0)
+    )
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     with pytest.raises(ConfigError, match="^prune_argmax True: weft multiplies no bytes in this CPU's vectors;"):
         plan_launch(checkpoint, resolve({}), config)
@@ -299,7 +301,9 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr("weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1))
+    monkeypatch.setattr(
+        "weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1)
+    )
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
     with pytest.raises(ConfigError, match="^prune_argmax True: ranks of several attention blocks bring their logits"):

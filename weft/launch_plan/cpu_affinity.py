@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
-from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, assign_cores, yield_core, server_cpus, usable_cores
+from weft.machine.cores import Core, CoreShare, all_cpus, as_runs, assign_cores, server_cpus, usable_cores, yield_core
 from weft.plural import counted, up_to
 from weft.settings import EngineConfig
 
