@@ -1,6 +1,5 @@
-"""A pruner of the matrix that gives logits: it once more in codes of 8 and 4 bits, by which C++ bounds all logits and
-computes few of them where only the largest is asked for (`native/kernels/argmax_bounds/argmax_pruner.h`). No token
-changes.
+"""Pruned argmax: a second, 8- and 4-bit copy of lm_head gives upper bounds on all logits, so that C++ computes only the
+few that can be the largest (`native/kernels/argmax_bounds/argmax_pruner.h`). No token changes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from weft.ops.packed import CODED, PackedWeight
 from weft.program.ir import Recording
 from weft.program.local_logits import LocalLogits
 
-SCREENED = (WeightKind.BF16, WeightKind.BF12, *CODED)
+PRUNABLE = (WeightKind.BF16, WeightKind.BF12, *CODED)
 """Kinds of matrices whose logits are bounded; of codes whose rows are rounded those of few rows only, for more rows are
 multiplied as fast as bounds are found."""
 
@@ -59,7 +58,7 @@ class ArgmaxPruner:
 
 
 def pruner_of(recording: Recording, own: LocalLogits | None, rows: int, pool: Pool) -> ArgmaxPruner | str:
-    """The pruner of a rank's own logits, of which a step has at most `rows` rows; or why there is none, in words."""
+    """The pruner of a rank's local logits, of at most `rows` rows a step; or the reason why there is none."""
     if not pool.lib.weft_suits_argmax_pruning():
         return NO_ARGMAX_PRUNING
     if own is None:
@@ -68,7 +67,7 @@ def pruner_of(recording: Recording, own: LocalLogits | None, rows: int, pool: Po
     weight = gives.tensors.get(WEIGHT)
     if gives.op is not Op.LINEAR or gives.epilogue is not Epilogue.STORE or gives.tensors.get(BIAS) is not None:
         return "logits are more than a product of rows and lm_head"
-    if not isinstance(weight, PackedWeight) or weight.kind not in SCREENED or weight.interleaved:
+    if not isinstance(weight, PackedWeight) or weight.kind not in PRUNABLE or weight.interleaved:
         return "lm_head's numbers are neither those of bfloat16 nor codes"
     if gives.inputs[0].buffer.dtype != torch.bfloat16:
         return "rows that lm_head is multiplied with are not bfloat16"
@@ -86,7 +85,7 @@ def _last_norm(recording: Recording, depth: int) -> Tensor | None:
 
 
 def check_asked(numerics: Numerics, pruner: ArgmaxPruner | str) -> None:
-    """ConfigError where a pruner is asked for, and there is none, for the reason that `pruner` is."""
+    """ConfigError where pruning is asked for and `pruner` is the reason why there is none."""
     if numerics.prune_argmax and isinstance(pruner, str):
         message = f"prune_argmax: {pruner}; leave --prune-argmax out"
         raise ConfigError(message, field="prune_argmax", value=True)

@@ -1,4 +1,4 @@
-"""From a rank's model to its step program, or the reason why there is none. Knows no scheduler and no process."""
+"""From a rank's model to its step program, or the reason why there is none."""
 
 from __future__ import annotations
 

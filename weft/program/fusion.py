@@ -1,6 +1,6 @@
 """Fusion: rewrites of a recording that save passes over memory.
 
-Each rewrite needs that what it removes is read by nobody else. In the exact model, fp32 and fp64 no result changes;
+A rewrite removes a buffer only if no other instruction reads it. In the exact model, fp32 and fp64 no result changes;
 bf16 is rounded less often, where a sum stays in fp32 on its way to the next instruction.
 """
 
@@ -101,7 +101,7 @@ def _merge_pairs(
 
 
 class _Uses:
-    """Who reads and who writes each buffer of some code."""
+    """The instructions that read and that write each buffer."""
 
     def __init__(self, code: Sequence[Instruction]) -> None:
         self._readers: dict[Buffer, list[Instruction]] = defaultdict(list)
@@ -112,7 +112,7 @@ class _Uses:
                 self._readers[buffer].append(each)
 
     def one_way(self, first: Instruction, second: Instruction) -> bool:
-        """Whether `second` reads what `first` gave, as it is, and nobody else does."""
+        """Whether `second` alone reads what `first` gave, and as it is."""
         readers, writers = self._readers[first.out.buffer], self._writers[first.out.buffer]
         alone = len(readers) == len(writers) == 1 and readers[0] is second and writers[0] is first
         return alone and second.inputs[0] == first.out

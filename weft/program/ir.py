@@ -1,7 +1,4 @@
-"""What a recording is made of: buffers whose rows are counted per step, views of their columns, and instructions.
-
-Knows no tensor's content, no kernel and no address.
-"""
+"""The IR of a step program: buffers whose rows are counted per step, views of their columns, and instructions."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class Rows:
 @dataclass(eq=False, slots=True)
 class Buffer:
     """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids. `alias_of`:
-    the buffer in whose memory these are the rows that were left, where an instruction took some away."""
+    the buffer in whose memory these rows lie, where an instruction has taken the others away."""
 
     rows: Rows
     columns: int
@@ -74,13 +71,13 @@ class Instruction:
     """What else it reads or writes, by its index among the record's pointers."""
     plan: Plan | None = None
     group: Group | None = None
-    """Whom it exchanges with, where no plan says it."""
+    """The ranks that it exchanges with, where no plan says it."""
     cache: int | None = None
     """The layer whose cache it reads or writes."""
 
     @property
     def exchange(self) -> Group | None:
-        """Whom it exchanges with, if anybody."""
+        """The ranks that it exchanges with; None: it is no exchange."""
         return self.plan.group if self.plan is not None else self.group
 
     @property

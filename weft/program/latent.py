@@ -1,4 +1,4 @@
-"""How latent attention is noted: latents to the cache, queries in the latent's space. Knows no kernel, no address."""
+"""Traces latent attention: latents to the cache, queries in the latent's space."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _note_product(tape: Tape, x: Tensor, weight: Weight, out: Tensor, step: int)
     """`step`: columns of `out` from head to head."""
     packed = _packed(tape, weight)
     heads, given = len(packed.slots), tape.view(x)
-    found = tape.note(Op.PER_HEAD, tape.view(out), given)
+    found = tape.emit(Op.PER_HEAD, tape.view(out), given)
     found.numbers |= {Q_HEADS: heads, IN_STEP: given.columns // heads, OUT_STEP: step, EPILOGUE: Epilogue.STORE}
     found.tensors[WEIGHTS] = packed
 

@@ -1,4 +1,4 @@
-"""The columns of logits that a rank computes itself, before ranks bring theirs together. Knows no token."""
+"""Where this rank's vocabulary shard of the logits lies before the final all_to_all."""
 
 from __future__ import annotations
 

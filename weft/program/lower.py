@@ -1,4 +1,4 @@
-"""From a recording with placed buffers to the records that C++ reads. Knows addresses; no kernel and no layout."""
+"""Lowering: from a recording with placed buffers to the records that C++ reads."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Lowering:
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
     def _address(self, tensor: object, shown: bool = False) -> int | None:
-        """`shown`: to other ranks, and nobody changes it."""
+        """`shown`: other ranks read it, and it never changes."""
         if isinstance(tensor, Tensor) and (moved := self._moved.get(tensor.untyped_storage().data_ptr())) is not None:
             self.keeps.append(moved)
             return moved.data_ptr() + int(tensor.storage_offset()) * tensor.itemsize

@@ -1,7 +1,6 @@
 """StepProgram: a rank's decoder as a program over flat buffers, and a step of it. See docs/architecture.md.
 
 Recorded once at start; every step after that fills in numbers of rows and a few addresses, and calls C++ once.
-Knows no scheduler and no sampling.
 """
 
 from __future__ import annotations

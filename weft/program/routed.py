@@ -1,4 +1,4 @@
-"""How routed experts are noted: choices, rows sorted by slot, their products, sums. Knows no kernel and no address.
+"""Traces routed experts: choices, rows sorted by slot, their products, sums.
 
 How many rows a slot has is known in a step alone: rows sorted by slot lie in buffers with room for all choices, k rows
 in each of theirs.
@@ -58,7 +58,7 @@ def trace_routed(
     """[N, H]: sums of the answers of the slots here; `experts` is a part of choices."""
     view = tape.view(experts)
     k, choices = view.columns, View(view.buffer, 0, view.buffer.columns)
-    sorted_ = note_placed(tape, choices, tables, k)
+    sorted_ = trace_placed(tape, choices, tables, k)
     answers = trace_answers(tape, tape.view(x), sorted_, weights, numerics.dtype)
     out = tape.new(choices.buffer.rows, answers.columns, numerics.dtype)
     found = tape.add(Op.COMBINE, out, answers, View(sorted_.places, 0, k))
@@ -80,7 +80,7 @@ class Sorted:
         self.count = self.ends[slots - 1 : slots]
 
 
-def note_placed(tape: Tape, choices: View, tables: SlotTables, k: int) -> Sorted:
+def trace_placed(tape: Tape, choices: View, tables: SlotTables, k: int) -> Sorted:
     """Choices of all rows of the block, of which those of the slots here are sorted."""
     lo, hi = tables.here
     made = Sorted(choices.buffer, k, hi - lo)
@@ -105,12 +105,12 @@ def trace_answers(tape: Tape, x: View, placed: Sorted, weights: Weights, dtype: 
         return View(Buffer(rows, placed.k * columns, dtype), 0, columns, placed.k)
 
     gathered = folded(x.columns)
-    found = tape.note(Op.GATHER, gathered, x)
+    found = tape.emit(Op.GATHER, gathered, x)
     found.tensors[COUNT], found.views[ORDER] = placed.count, placed.order
     hidden, answers = folded(down.shape[1]), folded(down.slots[0].shape[0])
     steps = ((gathered, gate_up, hidden, Epilogue.SILU_MUL_OF), (hidden, down, answers, Epilogue.STORE))
     for given, matrices, out, epilogue in steps:
-        found = tape.note(Op.GROUPED, out, given)
+        found = tape.emit(Op.GROUPED, out, given)
         found.numbers |= {EPILOGUE: epilogue, SLOTS: len(matrices.slots)}
         found.tensors |= {WEIGHTS: matrices, ENDS: placed.ends}
         found.views[SORTED_WEIGHTS] = placed.weights

@@ -102,12 +102,12 @@ class TracedAllToAll(TokenDispatcher):
         return out
 
     def _gather(self, out: View, rows: View, count: Tensor, order: View) -> None:
-        found = self._tape.note(Op.GATHER, out, rows)
+        found = self._tape.emit(Op.GATHER, out, rows)
         found.tensors[COUNT], found.views[ORDER] = count, order
 
     def _exchange(self, module: str, out: View, rows: View, dealt: _Dealt, kind: int) -> None:
         before, self._tape.module = self._tape.module, module
-        found: Instruction = self._tape.note(Op.ROUTED, out, rows)
+        found: Instruction = self._tape.emit(Op.ROUTED, out, rows)
         found.numbers |= {MEMBERS: self._block.size, POSITION: self._place, KIND: kind}
         found.tensors[COUNT], found.group = dealt.sizes, self._group
         self._tape.module = before

@@ -1,4 +1,4 @@
-"""What a recording has noted so far, and transitions that note themselves. Knows no address and no kernel."""
+"""The tape of a traced forward pass: its instructions so far, and transitions that add theirs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OP_OF_STEP = {
 
 
 class Tape:
-    """What was recorded so far, and which tensor stands for which view."""
+    """The instructions so far, and which tensor stands for which view."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
@@ -69,10 +69,10 @@ class Tape:
         return next(each for each in self._kept if each.untyped_storage()._cdata == key)
 
     def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
-        """Tape an operation; tensors that it overwrites were read as views before their successor was made."""
-        return self.note(op, self.view(out), *inputs)
+        """Adds an operation. Tensors that it overwrites are read as views before the tensor that follows is made."""
+        return self.emit(op, self.view(out), *inputs)
 
-    def note(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
+    def emit(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
         """The same for a result that no tensor stands for."""
         views = tuple(each if isinstance(each, View) else self.view(each) for each in inputs)
         found = Instruction(op, self.module, out, views)
@@ -99,7 +99,7 @@ class Tape:
 
 
 class TracingTransitions(Transitions):
-    """Tape each boundary's collectives; `tables` says which of the two row tables a record stands for."""
+    """Adds each boundary's collectives; `tables` says which of the two row tables a record stands for."""
 
     def __init__(self, boundaries: Mapping[str, Boundary], comm: Comm, tape: Tape, tables: Mapping[int, Table]) -> None:
         super().__init__(boundaries, comm)

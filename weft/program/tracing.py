@@ -1,7 +1,7 @@
-"""Records a decoder's forward pass: operations that note themselves instead of computing.
+"""Traces a decoder's forward pass: operations that add themselves to a tape instead of computing.
 
-The decoder is the one that also runs eagerly. It is handed tensors without content, each standing for a view of a
-buffer; what is noted is which operation reads and writes which. Knows no address and no kernel.
+The decoder is the one that also runs eagerly. Its tensors have no content: each stands for a view of a buffer, and the
+tape says which operation reads and writes which.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from weft.program.tape import ROWS, Tape
 
 
 class TracingOps(Ops):
-    """Tape each operation. `tape.module` is what the transition before was for."""
+    """Adds each operation to the tape. `tape.module`: the module that the last transition was for."""
 
     name = "recording"
 

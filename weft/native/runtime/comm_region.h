@@ -1,4 +1,4 @@
-// The shared region's structs, the mirror of weft/comm/shm/region.py, and waiting in it. Knows no collective.
+// The shared region's structs, the mirror of weft/comm/shm/region.py, and waiting in it.
 #pragma once
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
 // Ordered sums: added in the order of `from`, one of which may be where the sums go; half types are widened to fp32 and
-// rounded once. Knows no rank.
+// rounded once.
 #pragma once
 
 #include <stdint.h>

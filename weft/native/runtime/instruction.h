@@ -1,5 +1,5 @@
 // What the parts of a step program agree on: an instruction and where its operands lie, the numbers of one step, and
-// packed weights. Mirrored by weft/native/records.py. Knows no kernel.
+// packed weights. Mirrored by weft/native/records.py.
 //
 // A program is a list of instructions over flat buffers that were allocated once. Nothing in it depends on how many
 // rows a step has: an instruction names a row register, and `Step::rows` says how many rows that is in this step.

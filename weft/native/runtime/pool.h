@@ -1,4 +1,4 @@
-// Threads that run one function together, and meet at barriers inside it. Knows no kernel.
+// Threads that run one function together, and meet at barriers inside it.
 //
 // Who waits spins for `spin_ns` (the answer mostly comes within a microsecond), then sleeps on a futex, so that nothing
 // is busy while nothing runs and more threads than cores still make progress. Each thread announces itself in a cache

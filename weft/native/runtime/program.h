@@ -1,5 +1,5 @@
 // A program: instructions replayed one after the other by all threads of a pool, a barrier after each. What other ranks
-// take part in is done by thread 0 while the others wait. Knows no kernel by itself: see `kernel_of`.
+// take part in is done by thread 0 while the others wait.
 #pragma once
 
 #include <limits.h>

@@ -1,4 +1,4 @@
-// A counter between threads: who waits for it spins, then sleeps. Knows no pool.
+// A counter between threads: who waits for it spins, then sleeps.
 #pragma once
 
 #include <limits.h>

@@ -1,7 +1,5 @@
-// The last thread of a team, where somebody else may want its core when a job begins (the engine, which plans the next step
-// and hands out the last one's tokens): it lets them have it, and comes between two instructions once nobody takes it. Who
-// is preempted inside an instruction keeps all others at the barrier behind it; who is not there yet, nobody waits for.
-// Knows no kernel and no barrier.
+// The last worker thread yields its core to the engine's thread at the start of a step (sched_yield, for 2 ms at most) and
+// joins at an instruction boundary: a thread that is preempted inside an instruction stalls all others at its barrier.
 #pragma once
 
 #include <sched.h>

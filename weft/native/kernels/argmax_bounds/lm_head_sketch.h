@@ -1,5 +1,4 @@
-// A matrix once more in 8 bits a number, or 4, by which its products are bounded: the layout, and how it is made. Knows no
-// row.
+// A second copy of lm_head in 8 or 4 bits a number, from which upper bounds on logits are computed: layout and packing.
 //
 // Numbers are taken less the mean of their place in the depth, which all columns have in common, and places in the order
 // of how much rows weigh there. Each group of 64 of them has a step a column:

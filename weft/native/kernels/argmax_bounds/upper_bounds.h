@@ -1,5 +1,5 @@
 // Bounds of the logits of a few rows and a pair's columns: products of the rows' codes with the matrix's (bounded_rows.h,
-// lm_head_sketch.h). Knows no choice.
+// lm_head_sketch.h).
 #pragma once
 
 #include <array>

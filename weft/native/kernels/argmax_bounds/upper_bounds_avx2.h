@@ -1,5 +1,5 @@
 // Groups of bounds (upper_bounds.h) where no instruction adds four products of bytes: pairs are added in 16 bits, which hold the
-// eight pairs that half of a group's coarse codes are, but of fine ones one. AVX2 only. Knows no choice.
+// eight pairs that half of a group's coarse codes are, but of fine ones one. AVX2 only.
 #pragma once
 
 #include "kernels/argmax_bounds/bounded_rows.h"

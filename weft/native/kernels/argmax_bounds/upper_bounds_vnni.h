@@ -1,4 +1,4 @@
-// Groups of bounds (upper_bounds.h) where vectors add four products of bytes. Knows no choice.
+// Groups of bounds (upper_bounds.h) where vectors add four products of bytes.
 #pragma once
 
 #include "kernels/argmax_bounds/bounded_rows.h"

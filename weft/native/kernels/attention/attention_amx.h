@@ -1,5 +1,5 @@
 // Both products of attention in the CPU's tile registers (AMX), up to 16 rows at a time. A page's keys and values lie as
-// the registers want their columns. Knows no softmax.
+// the registers want their columns.
 #pragma once
 
 #include "kernels/attention/kv_cache.h"

@@ -1,5 +1,5 @@
 // The inner loop of attention over pairs of bf16: rows' pairs, times vectors of tokens (keys: pairs of dims) or of dims
-// (values: pairs of tokens). Knows no page and no softmax.
+// (values: pairs of tokens).
 //
 // Where the CPU has products of bf16 pairs, rows keep them as they are. Elsewhere numbers are widened to fp32: those of
 // rows once, when they are made ready, those of keys and values as they are read.

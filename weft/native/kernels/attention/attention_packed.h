@@ -1,4 +1,4 @@
-// Attention over packed bf16 pages. Knows no dealing of work.
+// Attention over packed bf16 pages.
 //
 // Both products are done in tile registers where the CPU has them and dims and pages fit (attention_amx.h), else in one
 // inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of dims (values: pairs of

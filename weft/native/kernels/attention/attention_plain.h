@@ -1,4 +1,4 @@
-// Attention over plain pages in fp32, bf16 and fp64, and of the exact model. Knows no dealing of work.
+// Attention over plain pages in fp32, bf16 and fp64, and of the exact model.
 //
 // The same chunks and the same order as over packed pages: scores of a chunk, its peak, its weights' sum, its values' sums,
 // then the chunks one after the other. Keys are transposed once for all rows of a tile.

@@ -1,4 +1,4 @@
-// Which thread attends to what, if nobody steals. Knows no arithmetic.
+// Which thread attends to what, if nobody steals.
 //
 // A unit is a tile (a few consecutive tokens of one run, times query heads that share a KV head) over all the keys that
 // it sees. Units lie in a row by cost, and each thread takes a contiguous piece of equal cost. A unit that is long for

@@ -1,4 +1,4 @@
-// Where a token's key and value lie in the pages of the KV cache. Knows no attention.
+// Where a token's key and value lie in the pages of the KV cache.
 //
 // A page is the keys (or the values) of one block and one KV head. Plain: [token][dim]. Packed, bf16 only: keys as [token /
 // 16][dim / 2][16][2], values as [token / 2][dim][2], so that both products of attention read one vector of tokens, or of

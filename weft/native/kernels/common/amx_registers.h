@@ -1,4 +1,4 @@
-// The CPU's tile registers (AMX), as their users want them shaped. Knows no product.
+// The CPU's tile registers (AMX), as their users want them shaped.
 //
 // Within a step of 32 of the depth, the registers add even and odd neighbours by themselves: nothing else has their bits,
 // so what is done in them is done in them for every number of rows.

@@ -1,4 +1,4 @@
-// Numbers of fp16 as their bits: one, or as many as a vector of fp32 has lanes. Knows no weight.
+// Numbers of fp16 as their bits: one, or as many as a vector of fp32 has lanes.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// Where the rows of a register tile are read: a number of each, step by step. Knows no product.
+// Where the rows of a register tile are read: a number of each, step by step.
 #pragma once
 
 #include "kernels/common/vec.h"

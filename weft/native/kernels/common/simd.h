@@ -1,5 +1,5 @@
 // What the kernels of rows and of attention share beside vec.h: multiply-add, short vectors, bf16 pairs, 2^x, types of
-// operands, the exact model's grid. Knows no kernel.
+// operands, the exact model's grid.
 #pragma once
 
 #include <math.h>

@@ -1,4 +1,4 @@
-// Squares of words, turned around on their way through memory. AVX-512 only. Knows no weight and no row.
+// Squares of words, turned around on their way through memory. AVX-512 only.
 #pragma once
 
 #include "kernels/common/vec.h"

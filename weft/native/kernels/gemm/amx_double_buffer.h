@@ -1,5 +1,5 @@
 // Groups of the depth that vectors lay out of codes while tile registers multiply with the one before, of pairs one after the
-// other: a pair that began with its first group would multiply nothing meanwhile. Knows no code and no product.
+// other: a pair that began with its first group would multiply nothing meanwhile.
 #pragma once
 
 #include <utility>

@@ -1,5 +1,5 @@
 // Integer products of rounded rows where no instruction adds four products of bytes: pairs are added in 16 bits, which
-// hold the eight pairs that codes of 4 bits bring to a group, but of 8 bits one. AVX2 only. Knows no scale.
+// hold the eight pairs that codes of 4 bits bring to a group, but of 8 bits one. AVX2 only.
 #pragma once
 
 #include "kernels/gemm/int8_words.h"

@@ -1,5 +1,5 @@
 // What becomes of the sums of a row over a pair of panels: scale, bias, then store, SiLU(gate) * up or add. Element by
-// element, so that a result does not depend on its place. Knows no product.
+// element, so that a result does not depend on its place.
 #pragma once
 
 #include <algorithm>

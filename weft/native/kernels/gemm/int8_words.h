@@ -1,5 +1,5 @@
 // Words of four codes as products of rounded rows take them: out of a pair's codes as they lie, or out of a panel that
-// many rows share. Knows no sum.
+// many rows share.
 #pragma once
 
 #include "kernels/gemm/gemm_tile.h"

@@ -1,5 +1,5 @@
 // Lines of the KV cache that the next attention reads, fetched while rows of many streams are multiplied: products then
-// wait for nothing but themselves, and attention for memory. Knows no product.
+// wait for nothing but themselves, and attention for memory.
 #pragma once
 
 #include <vector>

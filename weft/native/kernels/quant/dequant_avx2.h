@@ -1,5 +1,5 @@
 // Halves and codes of a pair as numbers of fp32, eight columns at a time. AVX2 only; where vectors are wider see
-// dequant_avx512.h. Knows no product.
+// dequant_avx512.h.
 #pragma once
 
 #include <algorithm>

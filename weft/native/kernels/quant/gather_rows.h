@@ -1,4 +1,4 @@
-// Rows of a packed weight, of any kind. Knows no product.
+// Rows of a packed weight, of any kind.
 #pragma once
 
 #include "kernels/quant/lossless_bf16.h"

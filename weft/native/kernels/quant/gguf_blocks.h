@@ -1,5 +1,5 @@
 // Blocks of a GGUF file's number formats as fp32 or bf16, bit for bit what weft/weights/dequantize.py gives: every product
-// and sum is rounded by itself. Layouts: block_q4_0 and its like in ggml's ggml-common.h. Knows no matrix.
+// and sum is rounded by itself. Layouts: block_q4_0 and its like in ggml's ggml-common.h.
 #pragma once
 
 #include <stdint.h>

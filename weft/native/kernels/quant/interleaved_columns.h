@@ -1,6 +1,6 @@
 // The order in which numbers of a pair's columns come out of words that lie in twos, a column's beside each other: with AVX2
 // of each eight columns 0 1 4 5 2 3 6 7, an instruction or two before their own order, which elsewhere is as near. Sums
-// may stay so until they are put down. Knows no product.
+// may stay so until they are put down.
 #pragma once
 
 #if defined(__AVX2__)

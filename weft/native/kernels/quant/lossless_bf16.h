@@ -7,7 +7,7 @@
 // number in the fourth vector: in the first word those of its exponent, in the second the high ones of its fraction, in the
 // third its sign and the low ones of its fraction. What would be 2^`lowest` is 0. What has another exponent, and what is
 // 2^`lowest`, is far: told apart from the stream, whole; so are zeros where `lowest` is no multiple of 16, which would make
-// them dear to tell. Knows no product.
+// them dear to tell.
 #pragma once
 
 #include <algorithm>

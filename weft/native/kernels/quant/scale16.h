@@ -1,4 +1,4 @@
-// Scales and offsets of groups in 16 bits, one or many at a time. Knows no code and no product.
+// Scales and offsets of groups in 16 bits, one or many at a time.
 #pragma once
 
 #include "kernels/common/fp16.h"

@@ -1,4 +1,4 @@
-// Which short number suits a group of numbers best, as codes of 4 bits. Knows no place in a weight.
+// Which short number suits a group of numbers best, as codes of 4 bits.
 //
 // Of the scale that spans the group and 0, and the next smaller and larger one, with each the zero that brings the middle of
 // the span to code 7.5, and the ones beside it: the first of those that leave the smallest sum of squared differences. Sums

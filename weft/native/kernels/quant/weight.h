@@ -1,4 +1,10 @@
-// Where the elements of a packed weight lie. Knows no product and no packing.
+// Where the elements of a packed weight lie. Terms of all kernels:
+//   column  an output of the matrix: one row of the checkpoint's [out, in] tensor
+//   depth   the length of a dot product: the inputs of a column
+//   panel   16 neighbouring columns, packed for vectors
+//   pair    two panels, 32 columns: one stream that a kernel reads from its first byte to its last
+//   group   32 of the depth, which share a scale where a weight is quantized
+//   tile    some rows times the columns of a pair, whose sums stay in registers
 //
 // Columns go in pairs of 16-column panels; a pair is one stream that a product reads from its first byte to its last.
 //   W_BF16           [depth / 2][32 columns][2]; for AMX [depth / 32][2 panels][16][16 columns][2], each panel of 32 of the

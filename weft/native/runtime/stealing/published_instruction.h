@@ -1,5 +1,4 @@
-// An instruction that is open to other ranks: while they wait for this rank in a collective they steal units of it
-// (`help` in comm_region.h). Knows no kernel and no collective.
+// Publishes an instruction to other ranks, which steal units of it while they wait for this rank in a collective.
 #pragma once
 
 #include "runtime/stealing/steal_port.h"

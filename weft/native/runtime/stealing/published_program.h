@@ -1,5 +1,5 @@
-// What other ranks see of a program while an instruction of it is open to them: copies of the instructions, and of the
-// numbers of the step in hand, in memory that they find at the same address. Knows no kernel.
+// What other ranks read of a program while an instruction of it is open to them: copies of the instructions and of the
+// numbers of the current step, in memory that every rank maps at the same address.
 #pragma once
 
 #include <string.h>

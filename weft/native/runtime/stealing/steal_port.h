@@ -1,6 +1,6 @@
-// How a rank that waits lends its core: it runs units of the instruction that another rank has open. What is open is told
-// in the region that ranks share; what an instruction points to lies in the rooms, which every rank finds at the same
-// addresses (weft/comm/shm/arena.py).
+// Cross-rank work stealing: a rank that is blocked in a collective runs units of the instruction that another rank has
+// published. The port is in the region that ranks share; what an instruction points to is in arenas, which every rank maps
+// at the same addresses (weft/comm/shm/arena.py).
 #pragma once
 
 #include <stdint.h>

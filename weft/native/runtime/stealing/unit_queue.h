@@ -1,7 +1,7 @@
-// Work stealing. The units of an instruction are dealt to the threads of a team, each a row of its own. A thread runs its
-// own from the front, half of what is left at a time; when it has none left it steals what others have not begun, from the
-// back, a quarter of it at a time. Cores are not equally fast: some share theirs with somebody, or are of a slower kind, or
-// were just lent to another process. A result does not depend on who computes it. Knows no kernel and no pool.
+// Work stealing. The units of an instruction are divided among the threads of a team, each a queue of its own. A thread
+// runs its own units from the front, half of what is left at a time; then it steals units of others from the back, a
+// quarter at a time. Cores are not equally fast: some are shared with another process or are of a slower kind. A result
+// does not depend on the thread that computes it.
 #pragma once
 
 #include <stdint.h>
