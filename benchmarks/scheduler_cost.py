@@ -32,8 +32,8 @@ from benchmarks.common.fake_engine import answer
 from weft.engine.engine import Engine
 from weft.ipc.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
 from weft.layout import full, resolve
-from weft.ops.native_sampling import SamplingKernel
-from weft.ops.sampling import Sampler
+from weft.sampling.native_sampling import SamplingKernel
+from weft.sampling.sampler import Sampler
 from weft.settings import EngineConfig
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams

@@ -19,7 +19,7 @@ from weft.comm.shm.arena import SharedArena
 from weft.comm.shm.region import Region, read_records
 from weft.errors import ConfigError
 from weft.native.system_pages import LARGE_PAGE, SystemPages
-from weft.ops.pages import ArenaPages
+from weft.ops.native.pages import ArenaPages
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = """

@@ -38,7 +38,7 @@ from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.step_ops import StepOps
+from weft.ops.native.step_ops import StepOps
 from weft.program.lower import End
 from weft.program.program import Most, StepProgram, record
 from weft.step.plan import StepPlan, most_sampled

@@ -39,7 +39,7 @@ from weft.layout.routed import Splits
 from weft.models.dispatch import all_to_all
 from weft.models.dispatch.all_to_all import AllToAll, Choices
 from weft.ops.base import Numerics
-from weft.ops.exact_ops import ExactOps
+from weft.ops.reference.exact_ops import ExactOps
 from weft.ops.slot_tables import SlotTables
 
 Models = Callable[[str, Numerics], Model]

@@ -28,7 +28,7 @@ from weft.layers import Attention, Embedding, OProj
 from weft.layout.placement import Interval
 from weft.layout.splits import even_splits, splits_after
 from weft.ops.base import AttentionMeta, Numerics
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.torch_ops import TorchOps
 
 Patch = pytest.MonkeyPatch
 FP64 = Numerics(torch.float64)

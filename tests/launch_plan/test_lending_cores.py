@@ -15,7 +15,7 @@ from weft.ipc.messages import Setup
 from weft.launch_plan import plan as plans
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
-from weft.ops.step_ops import StepOps
+from weft.ops.native.step_ops import StepOps
 from weft.settings import EngineConfig
 from weft.worker import threads
 

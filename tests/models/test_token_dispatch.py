@@ -24,7 +24,7 @@ from weft.layout.splits import even_splits
 from weft.models.dispatch import AllGather, AllToAll, TokenDispatcher
 from weft.models.transitions import Transitions
 from weft.ops.base import Numerics
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.torch_ops import TorchOps
 
 HIDDEN, WIDE = 16, 12
 FORMS = ("all_gather", "all_to_all")

@@ -14,7 +14,7 @@ from weft.native import isa
 from weft.native.build import find_compiler
 
 TRIED = (
-    *("tests/ops", "tests/weights", "tests/comm", "tests/step", "tests/worker", "tests/program"),
+    *("tests/ops", "tests/sampling", "tests/weights", "tests/comm", "tests/step", "tests/worker", "tests/program"),
     *("tests/native/kernels", "tests/native/runtime"),
 )
 

@@ -7,8 +7,8 @@ import torch
 from tests.support.native_libraries import need
 from weft.native.step_library import Pool, open_library
 from weft.ops import Numerics, Ops
-from weft.ops.step_ops import StepOps
-from weft.ops.torch_ops import TorchOps
+from weft.ops.native.step_ops import StepOps
+from weft.ops.reference.torch_ops import TorchOps
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ from weft.arch.config import RopeConfig
 from weft.errors import WeftError
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, KVCache
-from weft.ops.exact_ops import ExactOps, on_grid, snap
-from weft.ops.paged_attention import paged_attention
-from weft.ops.rope import build_cos_sin
+from weft.ops.reference.exact_ops import ExactOps, on_grid, snap
+from weft.ops.reference.paged_attention import paged_attention
+from weft.ops.reference.rope import build_cos_sin
 
 CPU = torch.device("cpu")
 EXACT = Numerics(torch.float32, exact=True)

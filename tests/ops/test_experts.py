@@ -11,10 +11,10 @@ from tests.support.native_libraries import need
 from weft.arch.config import MoEConfig
 from weft.ops import make_ops
 from weft.ops.base import Numerics, Ops
-from weft.ops.routing import route
+from weft.ops.native.step_ops import StepOps
+from weft.ops.reference.routing import route
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.slot_tables import SlotTables
-from weft.ops.step_ops import StepOps
-from weft.ops.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weft.native.system_pages import LARGE_PAGE
-from weft.ops.large_pages import large_pages
+from weft.ops.native.large_pages import large_pages
 
 SMAPS = Path("/proc/self/smaps")
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops import Numerics, Ops, linear, make_ops
-from weft.ops.linear import Direct, Form, Padded, PerShape, Tiled, choose_for_each, choose_form
-from weft.ops.torch_ops import TorchOps
+from weft.ops import Numerics, Ops, make_ops
+from weft.ops.reference import linear
+from weft.ops.reference.linear import Direct, Form, Padded, PerShape, Tiled, choose_for_each, choose_form
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_there_may_be_nothing_to_check() -> None:
 
 
 def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weft.ops.torch_ops.forms", lambda dtype, device: (OddBeyondFours(), Tiled(8)))
+    monkeypatch.setattr("weft.ops.reference.torch_ops.forms", lambda dtype, device: (OddBeyondFours(), Tiled(8)))
     ops = TorchOps(Numerics(torch.float32), CPU)
     report = ops.check_batch_invariance(WEIGHTS, seconds=60)
     assert report.form == "tiles of 8 rows" and "tiles of 8 rows" in ops.describe()

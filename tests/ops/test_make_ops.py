@@ -12,8 +12,8 @@ import weft.ops
 from tests.support.native_libraries import need
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache
-from weft.ops.step_ops import StepOps
-from weft.ops.torch_ops import TorchOps
+from weft.ops.native.step_ops import StepOps
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
 
 
@@ -43,10 +43,10 @@ def test_another_device_gets_the_twin() -> None:
 
 def test_kernels_that_do_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not imported here: where there is no device, there may be no Triton either."""
-    stand_in = ModuleType("weft.ops.triton_ops")
+    stand_in = ModuleType("weft.ops.cuda.triton_ops")
     broken = "Triton's kernels do not run here (no cc)"
     vars(stand_in).update(DTYPES=(torch.bfloat16,), why_broken=lambda device: broken)
-    monkeypatch.setitem(sys.modules, "weft.ops.triton_ops", stand_in)
+    monkeypatch.setitem(sys.modules, "weft.ops.cuda.triton_ops", stand_in)
     monkeypatch.setattr(weft.ops, "triton_ops", stand_in, raising=False)
     monkeypatch.setattr(weft.ops, "find_spec", lambda name: object())
     said = make_ops(Numerics(torch.bfloat16), "cuda").describe()

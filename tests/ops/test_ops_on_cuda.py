@@ -15,9 +15,9 @@ from torch import Tensor
 
 from weft.ops import Numerics, make_ops
 from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
-from weft.ops.sampled_rows import sampled_rows
-from weft.ops.sampling import Sampler
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.torch_ops import TorchOps
+from weft.sampling.sampled_rows import sampled_rows
+from weft.sampling.sampler import Sampler
 from weft.step.plan import Admit, Run
 from weft.step.sampling_params import SamplingParams
 
@@ -80,7 +80,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_chunk(sizes: Sizes, dtype: tor
 def test_rows_that_are_left_over_join_no_tile(monkeypatch: pytest.MonkeyPatch, scratch: int) -> None:
     """As graphs leave them over: of run 0, at position 0, with keys that nobody wrote."""
     pytest.importorskip("triton", reason="Triton is not installed")
-    monkeypatch.setattr(importlib.import_module("weft.ops.triton_attention"), "SCRATCH_BYTES", scratch)
+    monkeypatch.setattr(importlib.import_module("weft.ops.cuda.triton_attention"), "SCRATCH_BYTES", scratch)
     both = torch.full((6, 2, 1, 16, 32), torch.nan, device=CUDA)
     both[3], both[4, :, :, :13] = torch.randn(2, 1, 16, 32), torch.randn(2, 1, 13, 32)
     positions = torch.tensor([28, *[0] * 7], dtype=torch.int32, device=CUDA)
@@ -125,7 +125,7 @@ def test_heads_as_the_twin_has_them(dtype: torch.dtype, normed: bool, dim: int) 
 @pytest.mark.parametrize("biased", [False, True])
 def test_products_in_one_order_of_summation(dtype: torch.dtype, biased: bool) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
-    form = importlib.import_module("weft.ops.triton_product").Ordered()
+    form = importlib.import_module("weft.ops.cuda.triton_product").Ordered()
     for columns, depth in ((960, 576), (2048, 8192), (70, 100)):
         x, weight = (torch.randn(rows, depth, device=CUDA).to(dtype) for rows in (2048, columns))
         bias = torch.randn(columns, device=CUDA).to(dtype) if biased else None

@@ -11,9 +11,9 @@ from tests.support.native_libraries import need
 from tests.support.shelf import Shelf
 from weft.native.records import WeightKind, WeightRecord
 from weft.native.step_library import Pool, open_library
-from weft.ops.arena import Arena
+from weft.ops.native.arena import Arena
+from weft.ops.native.pages import ArenaPages, OwnPages
 from weft.ops.packed import Packing
-from weft.ops.pages import ArenaPages, OwnPages
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from torch import Tensor
 from weft.arch.config import RopeConfig
 from weft.ops import make_ops
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
-from weft.ops.rope import build_cos_sin
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.rope import build_cos_sin
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use
 
 # Relative to the size of the result: one rounding to the dtype, and a few of fp32 or fp64 before it.

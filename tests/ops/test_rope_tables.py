@@ -11,7 +11,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from weft.arch.config import RopeConfig
 from weft.errors import ConfigError
-from weft.ops.rope import build_cos_sin, frequencies
+from weft.ops.reference.rope import build_cos_sin, frequencies
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -48,7 +48,7 @@ from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.machine.cores import CoreShare, assign_cores, available_cores, server_cpus, yield_core
 from weft.machine.memory_trim import keep_all, not_collected
-from weft.ops.step_ops import StepOps
+from weft.ops.native.step_ops import StepOps
 from weft.settings import EngineConfig
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
 from weft.step.sampling_params import SamplingParams

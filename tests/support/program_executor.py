@@ -18,8 +18,8 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.pages import OWN_PAGES, ArenaPages
-from weft.ops.step_ops import StepOps
+from weft.ops.native.pages import OWN_PAGES, ArenaPages
+from weft.ops.native.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params

@@ -20,10 +20,10 @@ from weft.native import isa
 from weft.native.build import ensure_built, find_compiler
 from weft.native.records import WeightKind
 from weft.ops import Numerics, make_ops
+from weft.ops.native.step_ops import StepOps
 from weft.ops.packed import BLOCKS, PackedWeight
 from weft.ops.quantized import kind_for, quantized
-from weft.ops.step_ops import StepOps
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights

@@ -9,12 +9,12 @@ import torch
 from weft.errors import ConfigError
 from weft.native.step_library import SPIN_SHARED_NS, Pool, open_library, why_missing
 from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
-from weft.ops.exact_ops import ExactOps
-from weft.ops.linear import Invariance
+from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.native.step_ops import StepOps
 from weft.ops.packed import DTYPES as PACKABLE
-from weft.ops.pages import OWN_PAGES, Pages
-from weft.ops.step_ops import StepOps
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.exact_ops import ExactOps
+from weft.ops.reference.linear import Invariance
+from weft.ops.reference.torch_ops import TorchOps
 
 __all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_ops"]
 
@@ -57,7 +57,7 @@ def make_ops(
 def _device_ops(numerics: Numerics, device: torch.device) -> Ops:
     if why := _why_no_kernels(numerics.dtype, device):
         return TorchOps(numerics, device, f"{why}: attention gathers its keys, which is slow")
-    from weft.ops.triton_ops import TritonOps
+    from weft.ops.cuda.triton_ops import TritonOps
 
     return TritonOps(numerics, device)
 
@@ -67,7 +67,7 @@ def _why_no_kernels(dtype: torch.dtype, device: torch.device) -> str:
     if find_spec("triton") is None:
         return "Triton is not installed"
     try:
-        from weft.ops import triton_ops
+        from weft.ops.cuda import triton_ops
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
     if dtype not in triton_ops.DTYPES:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.ops.linear import Invariance
+from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import FileBlocks, Use, Weight
 

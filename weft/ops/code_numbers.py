@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.native.records import WeightKind, WeightRecord
-from weft.ops.pages import Pages
+from weft.ops.native.pages import Pages
 
 
 class CodeNumbers:

@@ -1,4 +1,4 @@
-"""Weights packed for the step library: packing, unpacking. Their memory is `weft/ops/arena.py`'s.
+"""Weights packed for the step library: packing, unpacking. Their memory is `weft/ops/native/arena.py`'s.
 
 Knows no module and no layout. How elements lie is told in `weft/native/kernels/quant/weight.h`.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
-from weft.ops.arena import Arena, Given, Memory
 from weft.ops.code_numbers import CodeNumbers
-from weft.ops.pages import OWN_PAGES, Pages
+from weft.ops.native.arena import Arena, Given, Memory
+from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.weights import Packed, Weight, plain
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}

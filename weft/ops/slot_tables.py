@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from weft.layout.placement import Interval
-from weft.ops.grouped import counted
+from weft.ops.reference.grouped import counted
 
 
 @dataclass(slots=True)

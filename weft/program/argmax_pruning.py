@@ -25,7 +25,7 @@ from weft.native.records import (
 )
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
-from weft.ops.large_pages import large_pages
+from weft.ops.native.large_pages import large_pages
 from weft.ops.packed import CODED, PackedWeight
 from weft.program.ir import Recording
 from weft.program.local_logits import LocalLogits

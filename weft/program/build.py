@@ -16,8 +16,8 @@ from weft.layout.ranks import block
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord
 from weft.ops.base import KVCache, Ops
+from weft.ops.native.step_ops import StepOps
 from weft.ops.slot_tables import SlotTables
-from weft.ops.step_ops import StepOps
 from weft.program.ir import NotTraceableError
 from weft.program.lower import End
 from weft.program.program import ExchangeFailedError, Most, StepProgram, record

@@ -24,7 +24,7 @@ from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.pages import OWN_PAGES, Pages
+from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.argmax_pruning import pruner_of
 from weft.program.fusion import optimize

@@ -32,8 +32,8 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import Numerics
+from weft.ops.native.single_experts import routing_numbers
 from weft.ops.packed import PackedSlots
-from weft.ops.single_experts import routing_numbers
 from weft.ops.slot_tables import SlotTables
 from weft.program.ir import Buffer, Instruction, View
 from weft.program.tape import Tape
@@ -69,7 +69,7 @@ def trace_routed(
 
 
 class Sorted:
-    """Buffers and tables of choices sorted by slot; see `weft.ops.single_experts.Placed`."""
+    """Buffers and tables of choices sorted by slot; see `weft.ops.native.single_experts.Placed`."""
 
     def __init__(self, like: Buffer, k: int, slots: int) -> None:
         self.k = k

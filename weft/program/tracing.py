@@ -36,8 +36,8 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
-from weft.ops.linear import Invariance
 from weft.ops.packed import PackedSlots, PackedWeight
+from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight
 from weft.program.ir import TABLES, NotTraceableError

@@ -30,8 +30,8 @@ from weft.machine.devices import too_few
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.base import Ops
-from weft.ops.pages import OWN_PAGES, ArenaPages
-from weft.ops.step_ops import StepOps
+from weft.ops.native.pages import OWN_PAGES, ArenaPages
+from weft.ops.native.step_ops import StepOps
 from weft.plural import size
 from weft.weights.loader import load_params
 from weft.worker.comm_wrappers import FaultyComm, RecordedComm

@@ -18,15 +18,15 @@ from weft.native.records import FollowingRecord
 from weft.native.step_library import Awaited
 from weft.ops import Invariance
 from weft.ops.base import Ops
-from weft.ops.native_sampling import SamplingKernel
-from weft.ops.rope import build_cos_sin
-from weft.ops.sampling import Sampler
-from weft.ops.step_ops import StepOps
+from weft.ops.native.step_ops import StepOps
+from weft.ops.reference.rope import build_cos_sin
 from weft.ops.weights import memory_of
 from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
 from weft.program.ir import NotTraceableError
 from weft.program.program import Most
+from weft.sampling.native_sampling import SamplingKernel
+from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps

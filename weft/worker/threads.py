@@ -12,7 +12,7 @@ from weft.ipc.messages import Setup
 from weft.machine.cores import available_cores
 from weft.native.step_library import Pool
 from weft.ops.base import Ops
-from weft.ops.step_ops import StepOps
+from weft.ops.native.step_ops import StepOps
 from weft.worker.runner import Runner
 
 

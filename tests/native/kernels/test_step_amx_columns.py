@@ -19,8 +19,8 @@ from tests.support.native_libraries import SHARED
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.code_numbers import CodeNumbers
+from weft.ops.native.single import Single
 from weft.ops.packed import BLOCKS, INT4_CODES, PackedWeight, Packing
-from weft.ops.single import Single
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 

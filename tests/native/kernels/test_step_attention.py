@@ -27,7 +27,7 @@ from weft.native.records import (
     StepRecord,
 )
 from weft.ops import Numerics
-from weft.ops.exact_ops import ExactOps, snap
+from weft.ops.reference.exact_ops import ExactOps, snap
 
 pytestmark = pytest.mark.usefixtures("step_library")
 

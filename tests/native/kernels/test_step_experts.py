@@ -13,11 +13,11 @@ from tests.native import step_cases
 from tests.native.step_cases import ISAS, THREADS, VARIANTS
 from weft.arch.config import MoEConfig
 from weft.native.records import Epilogue, WeightKind
-from weft.ops.exact_ops import snap
+from weft.ops.native.single import Single
+from weft.ops.native.single_experts import Placed, SingleExperts
 from weft.ops.packed import PackedSlots
-from weft.ops.routing import route
-from weft.ops.single import Single
-from weft.ops.single_experts import Placed, SingleExperts
+from weft.ops.reference.exact_ops import snap
+from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
 
 pytestmark = pytest.mark.usefixtures("step_library")

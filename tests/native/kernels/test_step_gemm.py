@@ -17,11 +17,11 @@ from tests.native import step_cases
 from tests.native.step_cases import ISAS, VARIANTS
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
-from weft.ops.arena import Arena
-from weft.ops.exact_ops import snap
+from weft.ops.native.arena import Arena
+from weft.ops.native.single import Single
 from weft.ops.packed import BLOCKS, PackedWeight, Packing
 from weft.ops.quantized import quantized
-from weft.ops.single import Single
+from weft.ops.reference.exact_ops import snap
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 

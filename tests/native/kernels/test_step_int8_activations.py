@@ -16,10 +16,10 @@ from tests.native.kernels.test_step_gemm import CODED, decoded, out_of, rows_amo
 from tests.native.step_cases import ISAS, VARIANTS
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.single import Single
+from weft.ops.native.single_experts import SingleExperts
 from weft.ops.packed import BLOCKS, PackedWeight, Packing
 from weft.ops.quantized import quantized, rounded_rows
-from weft.ops.single import Single
-from weft.ops.single_experts import SingleExperts
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 

@@ -10,10 +10,10 @@ from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
 from weft.native.records import Op
 from weft.ops.base import AttentionMeta, KVCache, Latents, Numerics
-from weft.ops.exact_ops import ExactOps, snap
+from weft.ops.native.single_latent import SingleLatent
 from weft.ops.packed import PackedSlots
-from weft.ops.single_latent import SingleLatent
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.exact_ops import ExactOps, snap
+from weft.ops.reference.torch_ops import TorchOps
 
 pytestmark = pytest.mark.usefixtures("step_library")
 

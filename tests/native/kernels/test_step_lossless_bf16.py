@@ -12,10 +12,10 @@ from tests.native import step_cases
 from tests.native.step_cases import ISAS, VARIANTS
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
-from weft.ops.arena import Arena
+from weft.ops.native.arena import Arena
+from weft.ops.native.single import Single
+from weft.ops.native.single_latent import SingleLatent
 from weft.ops.packed import PackedWeight, Packing
-from weft.ops.single import Single
-from weft.ops.single_latent import SingleLatent
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 

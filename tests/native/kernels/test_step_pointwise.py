@@ -13,8 +13,8 @@ from tests.native.step_cases import ISAS, THREADS, VARIANTS
 from weft.errors import WeftError
 from weft.native.records import BIAS, EPS, HELD, LO, NORM_WEIGHT, InstructionRecord, Op, StepRecord
 from weft.ops import Numerics
-from weft.ops.exact_ops import ExactOps, snap
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.exact_ops import ExactOps, snap
+from weft.ops.reference.torch_ops import TorchOps
 
 pytestmark = pytest.mark.usefixtures("step_library")
 

@@ -29,8 +29,8 @@ from weft.native.records import (
     StepRecord,
 )
 from weft.ops import AttentionMeta, KVCache, Numerics
-from weft.ops.exact_ops import ExactOps, snap
-from weft.ops.torch_ops import TorchOps, rotate, write_cache
+from weft.ops.reference.exact_ops import ExactOps, snap
+from weft.ops.reference.torch_ops import TorchOps, rotate, write_cache
 
 pytestmark = pytest.mark.usefixtures("step_library")
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import ISAS, VARIANTS
-from tests.ops.sampling_reference import TooCloseToCall, chosen
-from weft.ops.counter_hash import uniform
-from weft.ops.native_sampling import SamplingKernel, SlotTable
-from weft.ops.sampled_rows import sampled_rows
-from weft.ops.sampling import Sampler
+from tests.sampling.sampling_reference import TooCloseToCall, chosen
+from weft.sampling.counter_hash import uniform
+from weft.sampling.native_sampling import SamplingKernel, SlotTable
+from weft.sampling.sampled_rows import sampled_rows
+from weft.sampling.sampler import Sampler
 from weft.step.plan import Admit, Run, Sampled
 from weft.step.sampling_params import SamplingParams
 

@@ -13,8 +13,9 @@ from weft.arch.families import parse_config
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
 from weft.layout.resolve import resolve
-from weft.ops import large_pages, make_ops
+from weft.ops import make_ops
 from weft.ops.base import Numerics
+from weft.ops.native import large_pages
 from weft.worker.tensors.caches import CacheMemory, allocate_caches
 
 BLOCKS, SIZE = 5, 16

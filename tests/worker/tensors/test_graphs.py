@@ -18,10 +18,10 @@ from weft.layout.resolve import resolve
 from weft.layout.rows import RowTable
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.draw import largest
-from weft.ops.exact_ops import ExactOps
-from weft.ops.sampled_rows import SampledRows
-from weft.ops.sampling import Sampler
+from weft.ops.reference.exact_ops import ExactOps
+from weft.sampling.draw import largest
+from weft.sampling.sampled_rows import SampledRows
+from weft.sampling.sampler import Sampler
 from weft.step.plan import Admit, GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import Runner

@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.support.native_libraries import need
 from weft.native.step_library import Awaited, open_library
 from weft.native.system_pages import LARGE_PAGE
-from weft.ops.large_pages import large_pages
+from weft.ops.native.large_pages import large_pages
 from weft.worker.tensors import prefault
 from weft.worker.tensors.prefault import (
     AHEAD_BLOCKS,

@@ -77,7 +77,7 @@ enum F : int32_t { EPS = 0, SCALE = 1 };
 struct Instruction {
     int32_t op;
     int32_t rows;   // row register: number of rows of out (of in0 where there is no out)
-    int32_t exact;  // 1: results on the exact model's grid (see weft/ops/exact_ops.py), computed in fp64
+    int32_t exact;  // 1: results on the exact model's grid (see weft/ops/reference/exact_ops.py), computed in fp64
     int32_t name;   // for profiles: which module's
     Operand in[2], out;
     int32_t n[12];

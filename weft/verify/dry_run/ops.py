@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.torch_ops import TorchOps
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Weight, plain
 
 

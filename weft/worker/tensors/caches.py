@@ -15,8 +15,8 @@ from torch import Tensor
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
 from weft.ops.base import KVCache, Ops
-from weft.ops.pages import OWN_PAGES
-from weft.ops.step_ops import StepOps, packs_cache
+from weft.ops.native.pages import OWN_PAGES
+from weft.ops.native.step_ops import StepOps, packs_cache
 
 _LINE = 64
 """Bytes: where a layer's part of a block begins."""

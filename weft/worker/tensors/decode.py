@@ -18,10 +18,10 @@ from torch import Tensor
 from weft.models.decoder import Batch
 from weft.native.records import Chose, DecodeRecord, FollowingRecord
 from weft.ops.base import AttentionMeta
-from weft.ops.sampled_rows import sampled_rows
-from weft.ops.sampling import Sampler
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
+from weft.sampling.sampled_rows import sampled_rows
+from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, StepPlan
 from weft.worker.tensors.inputs import InputBuilder, StepInputs, StepShape
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from weft.models.decoder import Batch, Decoder
 from weft.ops.base import KVCache
-from weft.ops.draw import largest
-from weft.ops.sampled_rows import sampled_rows
+from weft.sampling.draw import largest
+from weft.sampling.sampled_rows import sampled_rows
 from weft.step.plan import GroupPlan, StepPlan
 from weft.worker.tensors.graph_inputs import PromptMemory, StreamMemory
 from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs, StepShape, shape_of

@@ -22,7 +22,7 @@ from weft.layout.placement import Placement
 from weft.layout.rows import RowTable, row_table, sampled_among, sampled_table
 from weft.models.decoder import Batch
 from weft.ops.base import AttentionMeta
-from weft.ops.sampled_rows import SampledRows, sampled_rows
+from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.step.plan import GroupPlan, StepPlan
 
 

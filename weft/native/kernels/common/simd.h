@@ -130,7 +130,7 @@ template <class T, class F> inline void each_vector(int size, F&& f) {
     for (int i = 0; i < size; i += kWidth<T>) f(i, size - i);
 }
 
-// The exact model's grid: see weft/ops/exact_ops.py.
+// The exact model's grid: see weft/ops/reference/exact_ops.py.
 inline double snapped(double x) {
     const double units = nearbyint(x * 64.0);
     return (units < -256.0 ? -256.0 : units > 256.0 ? 256.0 : units) / 64.0;

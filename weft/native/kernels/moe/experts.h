@@ -1,5 +1,5 @@
 // Routed experts, but for their products: which experts a row goes to, a block's choices sorted by slot, rows gathered in
-// that order, answers added up in the order of a row's choices. Twins: weft/ops/routing.py and weft/layers/experts.py.
+// that order, answers added up in the order of a row's choices. Twins: weft/ops/reference/routing.py and weft/layers/experts.py.
 //
 // Choices of a row [2 k]: its experts as numbers, best first, then their weights. Rows sorted by slot lie one behind the
 // other; how many a slot has is known in a step alone (ENDS), so their buffers have room for k rows a row.

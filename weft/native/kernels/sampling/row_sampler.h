@@ -1,5 +1,5 @@
 // One token of one row of fp32 logits: largest, or drawn after temperature, min_p, top_k and top_p. Knows no batch and no
-// thread. Twin: weft/ops/draw.py.
+// thread. Twin: weft/sampling/draw.py.
 //
 // The row is not sorted. Who may be among the kept is collected by a bound on the logit (lowered until enough are found),
 // and of these the last kept is found by halving. Tokens are ordered by logit, equal ones by id; sums of masses are fp64.
@@ -25,7 +25,7 @@ struct SamplingTable {
     const uint64_t* seed;
 };
 
-// Two rounds of splitmix64, see weft/ops/counter_hash.py.
+// Two rounds of splitmix64, see weft/sampling/counter_hash.py.
 inline double counter_uniform(uint64_t seed, uint64_t position) {
     constexpr uint64_t kStep = 0x9E3779B97F4A7C15ull;
     auto mix = [](uint64_t z) {

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, Heads, KVCache
-from weft.ops.triton_kernels import rows as kernels
+from weft.ops.cuda.triton_kernels import rows as kernels
 
 COLUMNS = 1024
 """Numbers that a program computes, of a sum or of SiLU * up."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from weft.ops.pages import OWN_PAGES, Pages
+from weft.ops.native.pages import OWN_PAGES, Pages
 
 _LINE = 64
 

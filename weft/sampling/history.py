@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.ops.base import FP32_MAX
-from weft.ops.rules import Rules
+from weft.sampling.rules import Rules
 from weft.step.plan import Admit
 from weft.step.sampling_params import SamplingParams
 

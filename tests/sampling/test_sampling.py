@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from operation_count import count_operations
 from sampling_reference import TooCloseToCall, adjusted, chosen
 from torch import Tensor
 
-from weft.ops.counter_hash import uniform
-from weft.ops.history import History
-from weft.ops.sampled_rows import SampledRows, sampled_rows
-from weft.ops.sampling import NOT_FINITE, Sampler
+from tests.ops.operation_count import count_operations
+from weft.sampling.counter_hash import uniform
+from weft.sampling.history import History
+from weft.sampling.sampled_rows import SampledRows, sampled_rows
+from weft.sampling.sampler import NOT_FINITE, Sampler
 from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, Streams
 from weft.step.sampling_params import SamplingParams
 

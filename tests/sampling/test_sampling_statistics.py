@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from weft.ops.counter_hash import uniform
-from weft.ops.draw import Draws, draw
+from weft.sampling.counter_hash import uniform
+from weft.sampling.draw import Draws, draw
 from weft.step.sampling_params import SamplingParams
 
 CPU = torch.device("cpu")

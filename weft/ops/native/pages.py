@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError
-from weft.ops.large_pages import large_pages
+from weft.ops.native.large_pages import large_pages
 
 Record = TypeVar("Record", ctypes.Structure, ctypes.Array[ctypes.c_void_p])
 

@@ -42,7 +42,7 @@ from weft.native.records import (
 from weft.native.step_library import Pool
 from weft.ops.base import AttentionMeta, Heads, KVCache
 from weft.ops.packed import PackedWeight, operand
-from weft.ops.torch_ops import wide
+from weft.ops.reference.torch_ops import wide
 
 FEWEST_POSITIONS = 4096
 """Of the first workspace of attention; longer contexts double it."""

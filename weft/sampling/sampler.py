@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weft.ops.counter_hash import uniform
-from weft.ops.draw import Draws, draw
-from weft.ops.history import Slot, adjust
-from weft.ops.native_sampling import SamplingKernel, SlotTable
-from weft.ops.sampled_rows import Column, SampledRows
+from weft.sampling.counter_hash import uniform
+from weft.sampling.draw import Draws, draw
+from weft.sampling.history import Slot, adjust
+from weft.sampling.native_sampling import SamplingKernel, SlotTable
+from weft.sampling.sampled_rows import Column, SampledRows
 from weft.step.plan import WORD, Admit, GroupResult, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from weft.arch.config import MoEConfig
 from weft.native.records import WeightKind
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
-from weft.ops.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
-from weft.ops.linear import Form, Invariance, choose_for_each, choose_form, forms
-from weft.ops.paged_attention import paged_attention
 from weft.ops.quantized import WithRoundedRows, kind_for, needs_peaks, quantized, rounded_rows
-from weft.ops.routing import route
+from weft.ops.reference.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
+from weft.ops.reference.linear import Form, Invariance, choose_for_each, choose_form, forms
+from weft.ops.reference.paged_attention import paged_attention
+from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Use, Weight, plain
 

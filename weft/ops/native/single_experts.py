@@ -38,10 +38,10 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
+from weft.ops.native.single import Single
 from weft.ops.packed import PackedSlots, operand
-from weft.ops.single import Single
+from weft.ops.reference.torch_ops import wide
 from weft.ops.slot_tables import SlotTables
-from weft.ops.torch_ops import wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SingleExperts(Single):
     """`Single` with what routed experts need."""
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> Tensor:
-        """logits [N, E] -> choices, in fp32 at least; see `weft.ops.routing`."""
+        """logits [N, E] -> choices, in fp32 at least; see `weft.ops.reference.routing`."""
         choices = torch.empty(logits.shape[0], 2 * moe.top_k, dtype=wide(logits.dtype))
         record = self._record(Op.ROUTE)
         for index, number in routing_numbers(moe).items():

@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 
 from weft.ops.base import AttentionMeta, KVCache
-from weft.ops.triton_kernels import attention as kernels
+from weft.ops.cuda.triton_kernels import attention as kernels
 
 SPLIT = 256
 SCRATCH_BYTES = 64 << 20

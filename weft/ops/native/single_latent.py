@@ -20,9 +20,9 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import AttentionMeta, KVCache, Latents
+from weft.ops.native.single import point_at_cache
+from weft.ops.native.single_experts import SingleExperts
 from weft.ops.packed import PackedSlots, operand
-from weft.ops.single import point_at_cache
-from weft.ops.single_experts import SingleExperts
 
 
 class SingleLatent(SingleExperts):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from weft.ops import triton_attention, triton_rows
 from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
-from weft.ops.linear import Form
-from weft.ops.torch_ops import TorchOps
-from weft.ops.triton_product import Ordered
+from weft.ops.cuda import triton_attention, triton_rows
+from weft.ops.cuda.triton_product import Ordered
+from weft.ops.reference.linear import Form
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Weight
 
 HALF = (torch.bfloat16, torch.float16)

@@ -18,11 +18,11 @@ from weft.arch.config import MoEConfig
 from weft.errors import WeftError
 from weft.native.step_library import Pool, open_library
 from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.grouped import plain_experts, summed
-from weft.ops.linear import Invariance
-from weft.ops.paged_attention import paged_attention
-from weft.ops.single import Single
-from weft.ops.torch_ops import TorchOps, of_slots, rotate, write_cache, write_latent
+from weft.ops.native.single import Single
+from weft.ops.reference.grouped import plain_experts, summed
+from weft.ops.reference.linear import Invariance
+from weft.ops.reference.paged_attention import paged_attention
+from weft.ops.reference.torch_ops import TorchOps, of_slots, rotate, write_cache, write_latent
 from weft.ops.weights import Weight, plain
 
 GRID = 64.0

@@ -17,15 +17,15 @@ from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
-from weft.ops.arena import Arena
 from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
-from weft.ops.linear import Invariance
+from weft.ops.native.arena import Arena
+from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.native.single_latent import SingleLatent
 from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
-from weft.ops.pages import OWN_PAGES, Pages
 from weft.ops.quantized import kind_for
-from weft.ops.single_latent import SingleLatent
+from weft.ops.reference.linear import Invariance
+from weft.ops.reference.torch_ops import TorchOps, wide
 from weft.ops.slot_tables import SlotTables
-from weft.ops.torch_ops import TorchOps, wide
 from weft.ops.weights import FileBlocks, Use, Weight
 from weft.plural import counted
 

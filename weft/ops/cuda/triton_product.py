@@ -13,8 +13,8 @@ import torch
 import triton
 from torch import Tensor
 
-from weft.ops.linear import Form
-from weft.ops.triton_kernels import product as kernels
+from weft.ops.cuda.triton_kernels import product as kernels
+from weft.ops.reference.linear import Form
 
 FEW = 64
 """Rows of the smallest tile: the fewest that a group of warps multiplies at once."""

@@ -1,0 +1,1 @@
+"""Operations of CUDA devices: Triton's kernels around plain torch."""

@@ -1,0 +1,1 @@
+"""Operations in plain torch: the answer key of every other implementation, and the exact model's."""

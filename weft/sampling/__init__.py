@@ -1,0 +1,1 @@
+"""From logits to tokens: penalties and limits, probabilities, draws, log-probabilities."""
