@@ -1,6 +1,7 @@
 # The commands of a working copy. Needs Python 3.11 or newer and make; a C++ compiler makes the whole step faster.
 #   make serve                   environment, C++ parts, the small embedded model, a server on 127.0.0.1:8000
 #   make serve PORT=9000 ARGS="--max-model-len 2048"
+#   make serve LAYOUT=layouts/two-ranks.yaml
 #   make test                    what must pass: lint, types, the CPU suite
 # pip runs with your own settings (PIP_* variables, pip config); nothing here names a package index.
 
@@ -16,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS
 BUILD = -m weft.native.build
 test: BUILD = -m tests.support.native_libraries
 test-long: BUILD = -m weft.native.build --all
-LAYOUT ?= layouts/two-ranks.yaml
+LAYOUT ?=
 PORT ?= 8000
 CPP := $(wildcard weft/native/*.cpp) $(shell find weft/native tests/native -name "*.h") $(shell find tests/native benchmarks/peers -name "*.cpp")
 ARGS ?=
@@ -26,7 +27,7 @@ ARGS ?=
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
-	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT) with $(LAYOUT); PORT=, LAYOUT=; ARGS= adds flags"
+	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT); PORT=, LAYOUT=FILE; ARGS= adds flags"
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
@@ -71,8 +72,11 @@ native: $(STAMP)
 	@$(PY) -m compileall -q weft || echo "without bytecode beside it, weft only starts a little later"
 	@$(PY) $(BUILD) || echo "without these C++ parts weft runs its plain paths: the same answers, slower"
 
+TWO := layouts/two-ranks.yaml
 serve: native
-	@$(PY) -m weft.cli.main serve --layout $(LAYOUT) --host 127.0.0.1 --port $(PORT) $(ARGS)
+	@test -n "$(LAYOUT)" || echo "to see a layout at work: make serve LAYOUT=$(TWO)" \
+	  "(what it does: $(VENV)/bin/weft explain --layout $(TWO))"
+	@$(PY) -m weft.cli.main serve $(if $(LAYOUT),--layout $(LAYOUT)) --host 127.0.0.1 --port $(PORT) $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -52,7 +52,7 @@ def started(model: str | None, ranks: int) -> dict[str, float]:
         if phase := PHASE.match(line):
             times[phase[1]] = time.perf_counter() - began
 
-    words = ["serve", *([model] if model else []), "--tp", str(ranks), "--port", "0"]
+    words = ["serve", *([model] if model else []), "--tp", str(ranks), "--port", "0", "--log-level", "debug"]
     began = time.perf_counter()
     with Served(PROGRAM, words, hear) as served:
         url = served.wait_ready()

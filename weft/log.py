@@ -58,6 +58,11 @@ def configure(name: str = "", level: str | None = None) -> None:
     root.propagate = False
 
 
+def is_debug() -> bool:
+    """Whether this process, once `configure`d, logs everything."""
+    return logging.getLogger("weft").isEnabledFor(logging.DEBUG)
+
+
 def to_children(level: str | None, form: str | None, environ: MutableMapping[str, str] = os.environ) -> None:
     """Puts a command's own choice where this process and the ranks that it starts look."""
     for name, value in (("WEFT_LOG", level), ("WEFT_LOG_FORMAT", form)):

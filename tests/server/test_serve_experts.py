@@ -26,6 +26,7 @@ TOKENS = 24
 LONG_S = 240.0
 """More patience than elsewhere: these tests are many steps of two ranks, which others may keep from meeting."""
 LAYOUT = ("--attn-dp-size", "2", "--moe-ep-size", "2", "--expert-slots", "10", "--eplb")
+SHOWN = ("--served-model-name", "m", "--log-level", "debug")
 FAST = ("--expert-balance-interval", "20", "--eplb-threshold", "1", "--eplb-bytes-per-step", "16KiB")
 
 
@@ -107,7 +108,7 @@ def metrics(url: str) -> dict[str, float]:
 
 @contextmanager
 def balanced(model: Path, *words: str) -> Iterator[Served]:
-    with serving(str(model), *LAYOUT, *FAST, "--served-model-name", "m", *words) as served:
+    with serving(str(model), *LAYOUT, *FAST, *SHOWN, *words) as served:
         yield served
 
 
@@ -177,6 +178,6 @@ def test_a_placement_to_begin_with(mixture: Path, wanted: list[str], tmp_path: P
     lines = "".join(f"  {layer}: {row}\n" for layer, row in enumerate(rows))
     file.write_text(f"num_slots: 10\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n{lines}")
     plain = LAYOUT[:-1]
-    with serving(str(mixture), *plain, "--served-model-name", "m", "--expert-placement", str(file)) as served:
+    with serving(str(mixture), *plain, *SHOWN, "--expert-placement", str(file)) as served:
         assert f"as {file} says" in served.text
         assert answers(served.url) == wanted

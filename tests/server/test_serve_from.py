@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_engine_s_command_serves(model: Path, dialect: str, words: str, attention: str, dense: str) -> None:
     template = model.parent / "template.jinja"
     template.write_text("{{ messages[0].content }}!")
-    own = ("--port", "0", "--chat-template", str(template), "--from", dialect)
+    own = ("--port", "0", "--log-level", "debug", "--chat-template", str(template), "--from", dialect)
     served = Served(weft("serve", *own, "--", *words.split(), str(model)))
     try:
         served.wait_ready()

@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(model: Path) -> Iterator[Served]:
-    with serving(str(model), "--replicas", "2", "--attn-tp-size", "1") as server:
+    with serving(str(model), "--replicas", "2", "--attn-tp-size", "1", "--log-level", "debug") as server:
         yield server
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -235,7 +236,7 @@ class Service:
         """200 while requests are taken, else 503; where each rank is, in both cases, to clients with a key."""
         body = self._engines.readiness()
         if not self._keys.allows(request, Access.USER):
-            body = replace(body, ranks=[])
+            body = replace(body, ranks=[], resolved=UNSET)
         try:
             self._engines.check_ready()
         except RequestError as error:

@@ -21,12 +21,20 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     restarts: int
 
 
+class Resolved(msgspec.Struct, frozen=True):
+    """What was decided at the start: the layout with every size, and the settings in words."""
+
+    layout: dict[str, object]
+    settings: list[str]
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """`restarts`: how many sets of ranks have died, of all replicas. `error`: OpenAI's error object, unless the server
-    is ready, which it is while any replica is."""
+    is ready, which it is while any replica is. `resolved`: to clients with a key, as `ranks` are."""
 
     status: Status
     restarts: int
     replicas: list[ReplicaStatus]
     ranks: list[RankReport]
+    resolved: Resolved | UnsetType = UNSET
     error: ErrorInfo | UnsetType = UNSET

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 
+from msgspec import UNSET, UnsetType
+
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
 from weft.engine.outputs import EngineStats, Outputs
@@ -20,7 +22,7 @@ from weft.serving.errors import engine_failed, not_ready, queue_full, restarting
 from weft.serving.open_streams import OpenStreams
 from weft.serving.placement import RequestPlacement
 from weft.serving.protocols import Start
-from weft.serving.readiness import Readiness, ReplicaStatus, Status
+from weft.serving.readiness import Readiness, ReplicaStatus, Resolved, Status
 from weft.serving.recovery import Recovery
 from weft.serving.stream import Stream
 from weft.step.sampling_params import SamplingParams
@@ -33,7 +35,7 @@ class Replicas:
 
     `max_queued` outputs may wait beside those that can run. `on_ready` is called each time that every replica is ready,
     but for those that are not started again. `recovery` makes what each replica's restarts obey; None: its first death
-    is its end. When none is left, or one dies in its first start, the server ends.
+    is its end. When none is left, or one dies in its first start, the server ends. `resolved`: for /ready.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Replicas:
         max_queued: int,
         on_ready: Callable[[], None] = lambda: None,
         recovery: Callable[[], Recovery] | None = None,
+        resolved: Resolved | UnsetType = UNSET,
     ) -> None:
         self.loops = tuple(
             EngineLoop(start, self, index, recovery() if recovery else None) for index, start in enumerate(starts)
         )
-        self._max_queued, self._on_ready = max_queued, on_ready
+        self._max_queued, self._on_ready, self._resolved = max_queued, on_ready, resolved
         self._open = OpenStreams(named=len(starts) > 1)
         self._placement = RequestPlacement(len(starts))
         self._parked: dict[Stream, None] = {}
@@ -102,6 +105,7 @@ class Replicas:
             restarts=self.restarts,
             replicas=[ReplicaStatus(loop.index, loop.status, loop.restarts) for loop in self.loops],
             ranks=[report for loop in self.loops for report in loop.reports()],
+            resolved=self._resolved,
         )
 
     def check_ready(self) -> Limits:

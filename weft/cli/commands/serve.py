@@ -1,4 +1,4 @@
-"""`weft serve`: a model over HTTP. Shows what each rank is doing while it starts, then one line to try.
+"""`weft serve`: a model over HTTP. Says in a few lines what it starts, then gives a request to try.
 
 Errors come in this order: an impossible option, a port in use, a model that cannot be read, a layout that does not
 fit, too little memory. Only then are processes started, except the first. Imports no torch.
@@ -30,12 +30,13 @@ from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.vllm_words import said_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
+from weft.cli.view.summary import details, summary
 from weft.errors import ConfigError, RequestError
 from weft.ipc.phases import PhaseChange
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.launch_plan.timeouts import ProcessLimits, process_settings
-from weft.layout.serialize import to_yaml
-from weft.log import configure, to_children
+from weft.layout.serialize import to_dict
+from weft.log import configure, is_debug, to_children
 from weft.machine import fd_limits
 from weft.options import made
 from weft.server.http.config import HttpConfig, http_settings
@@ -44,6 +45,7 @@ from weft.server.http.signals import EndSignals, Stopped
 from weft.server.openai.models import ServedModel
 from weft.server.run import run_server
 from weft.serving.engine_start import starts_of
+from weft.serving.readiness import Resolved
 from weft.serving.recovery import Recovery
 from weft.serving.replicas import Replicas
 from weft.step.defaults import recommended
@@ -136,8 +138,9 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
-        show_plan(", ".join(names), plan)
-        for line in fd_limits.shown(most, http.max_connections, open_files):
+        described = details if is_debug() else summary
+        shown = fd_limits.shown(most, http.max_connections, open_files)
+        for line in (*described(", ".join(names), plan), *shown):
             _say(line)
         root = args.model or shown_name(None, checkpoint.path)
         model = ServedModel(
@@ -162,7 +165,7 @@ def needs_of(plan: LaunchPlan) -> fd_limits.Needs:
 def _serve(
     http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner, signals: EndSignals
 ) -> None:
-    with phase_view(plan.where) as view:
+    with phase_view(plan.where, every=is_debug()) as view:
         shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
         engines = partial(
             Replicas,
@@ -170,14 +173,15 @@ def _serve(
             max_queued=http.max_queued,
             on_ready=shown.ready,
             recovery=Recovery if plan.limits.restart else None,
+            resolved=Resolved(to_dict(plan.layout), plan.settings()),
         )
         run_server(sock, model, engines, plan.limits.drain_timeout, http, signals)
     _say("stopped")
 
 
 class _Shown:
-    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines. Clients
-    wait for a restart, whether or not these lines are still read."""
+    """Start-up as a person sees it: the first in the view that suits the terminal, each restart in plain lines, if at
+    all. Clients wait for a restart, whether or not these lines are still read."""
 
     def __init__(self, view: PlainView, say_ready: Callable[[], None]) -> None:
         self._view, self._say_ready = view, say_ready
@@ -185,7 +189,7 @@ class _Shown:
 
     def phase(self, start: int, change: PhaseChange) -> None:
         """A rank of the `start`-th set entered a phase."""
-        if start == 0:
+        if start == 0 or not is_debug():
             self._view.show(change)
         else:
             say(str(change), sys.stdout, ignore_closed=True)
@@ -198,15 +202,6 @@ class _Shown:
         else:
             say("ready again", sys.stdout, ignore_closed=True)
         self._starts += 1
-
-
-def show_plan(name: str, plan: LaunchPlan) -> None:
-    """The resolved layout and settings."""
-    _say(f"model {name}: {plan.checkpoint.path}")
-    _say("layout:")
-    _say("\n".join("  " + line for line in to_yaml(plan.layout).rstrip().splitlines()))
-    for line in plan.settings():
-        _say(line)
 
 
 def _say_ready(name: str, sock: socket.socket, http: HttpConfig, *, chat: bool) -> None:

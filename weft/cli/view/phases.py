@@ -1,4 +1,4 @@
-"""Shows the start-up phases of all ranks: a table that changes in place on a terminal, plain lines elsewhere."""
+"""Shows the start-up phases of all ranks: each of them, or only those of a start that fails."""
 
 from __future__ import annotations
 
@@ -32,6 +32,29 @@ class PlainView:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class BriefView(PlainView):
+    """Nothing while all goes well; where the start fails, what each rank that is not ready has done so far."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._so_far: dict[int, list[PhaseChange]] = {}
+
+    def show(self, change: PhaseChange) -> None:
+        """A rank entered a phase."""
+        if change.phase is Phase.SPAWN:
+            self._so_far[change.rank] = []
+        self._so_far.setdefault(change.rank, []).append(change)
+        if change.phase is Phase.READY:
+            del self._so_far[change.rank]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        super().__exit__(kind, error, at)
+        if isinstance(error, Exception):
+            changes = [change for changes in self._so_far.values() for change in changes]
+            for change in sorted(changes, key=lambda change: change.at_s):
+                say(str(change), self._out, ignore_closed=True)
 
 
 class LiveView(PlainView):
@@ -72,7 +95,9 @@ class LiveView(PlainView):
         return table
 
 
-def phase_view(where: Sequence[str], out: TextIO | None = None) -> PlainView:
-    """The view that suits `out` (stdout): live where it is a terminal."""
+def phase_view(where: Sequence[str], out: TextIO | None = None, *, every: bool = True) -> PlainView:
+    """The view that suits `out` (stdout): live where it is a terminal. `every`: phases of a start that goes well too."""
     out = out or sys.stdout
+    if not every:
+        return BriefView(out)
     return LiveView(out, where) if out.isatty() else PlainView(out)
