@@ -96,7 +96,7 @@ class LiveView(PlainView):
 
 
 def phase_view(where: Sequence[str], out: TextIO | None = None, *, every: bool = True) -> PlainView:
-    """The view that suits `out` (stdout): live where it is a terminal. `every`: phases of a start that goes well too."""
+    """The view that suits `out` (stdout): live where it is a terminal. `every`: phases of a good start too."""
     out = out or sys.stdout
     if not every:
         return BriefView(out)
