@@ -81,9 +81,9 @@ def native_comm() -> None:
     need("comm")
 
 
-@pytest.fixture(params=[backend.name for backend in BACKENDS])
+@pytest.fixture(params=[*(backend.name for backend in BACKENDS), "tcp"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each of the registry."""
-    if request.param == "shared_memory":
+    """Each of the registry, and connections between hosts of one rank each."""
+    if request.param != "gloo":
         request.getfixturevalue("native_comm")
     return str(request.param)

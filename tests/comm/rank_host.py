@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from typing import Any
@@ -20,14 +21,68 @@ from comm_cases import groups_of
 from rank_scenarios import SCENARIOS
 
 from weft.comm.backend import Backend, RankEnd, Rendezvous
+from weft.comm.distributed.links import TOKEN_BYTES, Start, connect_all, listen
 from weft.comm.registry import backend_named
-from weft.comm.shm.backend import SharedMemory
+from weft.comm.shm.backend import SharedMemory, SharedRegion
+from weft.comm.shm.region import Region
+from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.layout.ranks import Group
 
 LIMIT = 200.0  # seconds for one job, whatever happens
 
 
+class TcpMeeting(SharedRegion):
+    """A region, and a listening socket for each rank."""
+
+    def __init__(self, region: Region, groups: tuple[Group, ...], world: int) -> None:
+        super().__init__(region, groups)
+        self._listeners = [listen("127.0.0.1") for _ in range(world)]
+
+    def fds(self, rank: int) -> tuple[int, ...]:
+        return (*super().fds(rank), *(listener.fileno() for listener in self._listeners))
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        super().close()
+
+
+class OverTcp:
+    """Every `per_host` neighbours are a host of their own: connected to the others, and sharing memory inside."""
+
+    start = Start(1, b"t" * TOKEN_BYTES)
+
+    def __init__(self, name: str, per_host: int) -> None:
+        self.name, self.keeps_records, self._per_host = name, True, per_host
+
+    def why_not(self, world: int, hosts: int, device: str) -> str:
+        return ""
+
+    def host_of(self, world: int) -> list[int]:
+        return [rank // self._per_host for rank in range(world)]
+
+    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+        region = Region.create(world, groups, piece_bytes=4096, debug=debug, host_of=self.host_of(world))
+        return TcpMeeting(region, groups, world)
+
+    def make(self, end: RankEnd) -> SharedMemoryComm:
+        listeners = [socket.socket(fileno=os.dup(fd)) for fd in end.fds[1:]]
+        addresses = {peer: one.getsockname() for peer, one in enumerate(listeners) if peer != end.rank}
+        links = connect_all(end.rank, addresses, listeners[end.rank], self.start, 30.0)
+        comm = SharedMemoryComm(Region.of_fd(end.fds[0]), end.rank, timeout=end.limit_s)
+        comm.connect(links, self.host_of(end.world))
+        for listener in listeners:
+            listener.close()
+        return comm
+
+
+OVER_TCP = {each.name: each for each in (OverTcp("tcp", 1), OverTcp("tcp_pairs", 2), OverTcp("tcp_threes", 3))}
+
+
 def backend_of(job: dict[str, Any]) -> Backend:
     """The one of that name; shared memory with pieces of the job's size."""
+    if job["backend"] in OVER_TCP:
+        return OVER_TCP[job["backend"]]
     return SharedMemory(job["piece_bytes"]) if job["backend"] == "shared_memory" else backend_named(job["backend"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -51,6 +52,26 @@ def every_half(comm: Any, args: Args) -> list[str]:
         if differ.any():
             wrong.append(f"{dtype}: {int(differ.sum())} sums differ")
     return wrong
+
+
+def sizes(comm: Any, args: Args) -> list[str]:
+    """Messages of about so many bytes, in fp32 and bf16, whose sums depend on the order."""
+    wrong, group, seed = [], tuple(range(comm.world)), 0
+    for kind in args["kinds"]:
+        for size, around, dtype in itertools.product(args["bytes"], args["around"], comm_cases.DTYPES[0:3:2]):
+            rows, seed = (size + around) // dtype.itemsize, seed + 1
+            case = comm_cases.Case(kind, group, dtype, ((rows,) * comm.world,) * comm.world, 1, seed)
+            wrong.append(comm_cases.check(comm, case))
+    return [text for text in wrong if text]
+
+
+def late(comm: Any, args: Args) -> str:
+    """Rank 1 comes so much later than the others, to a message that no socket holds."""
+    x, group = torch.ones(args["bytes"] // 4), tuple(range(comm.world))
+    if comm.rank == 1:
+        time.sleep(args["seconds"])
+    comm.all_reduce(x, group)
+    return "came"
 
 
 def die(comm: Any, args: Args) -> Any:
@@ -201,6 +222,8 @@ SCENARIOS: dict[str, Callable[[Any, Args], Any]] = {
         special_values,
         every_half,
         die,
+        sizes,
+        late,
         absent_rank,
         fail_alone,
         leave,

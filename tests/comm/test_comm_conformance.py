@@ -29,8 +29,8 @@ def test_lockstep(world: int, around: type[StagedComm] | None) -> None:
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_between_processes(rank_host: Any, backend: str, world: int) -> None:
     # gloo takes milliseconds a call: a share of the systematic cases
-    share = {"first": 0, "every": 1} if backend == "shared_memory" else {"first": 0, "every": 2 * world - 3}
-    drawn = {"drawn": 400, "most_rows": 3000} if backend == "shared_memory" else {"drawn": 60, "most_rows": 500}
+    share = {"first": 0, "every": 1} if backend != "gloo" else {"first": 0, "every": 2 * world - 3}
+    drawn = {"drawn": 400, "most_rows": 3000} if backend != "gloo" else {"drawn": 60, "most_rows": 500}
     outcome = rank_host.run(backend, world, "conformance", seed=world, **share, **drawn)
     assert [rank.get("error") for rank in outcome["ranks"]] == [None] * world
     for rank in outcome["ranks"]:

@@ -10,7 +10,7 @@
 
 #include <new>
 
-#include "runtime/comm_calls.h"
+#include "runtime/across.h"
 
 #pragma GCC visibility push(default)
 
@@ -61,9 +61,33 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
     return c;
 }
 
+// Groups whose members `host_of` puts on several hosts call over connections from now on: fds[r] to rank r of the world,
+// -1 where there is none. They are this object's, also where the result is not 0: a member that has no connection, + 1.
+int weft_comm_connect(Comm* c, const int32_t* fds, const uint32_t* host_of) {
+    c->wire = new (std::nothrow) Wire();
+    if (!c->wire) return -1;
+    c->wire->links.resize(c->world);
+    c->wire->host_of.assign(host_of, host_of + c->world);
+    for (uint32_t r = 0; r < c->world; r++) c->wire->links[r].fd = fds[r];
+    c->farewell = say_giving_up;
+    for (uint32_t i = 0; i < c->group_count; i++) {
+        Group& g = c->groups[i];
+        if (g.me == g.n) continue;
+        for (uint32_t m = 0; m < g.n; m++) g.spans |= host_of[g.ranks[m]] != host_of[g.ranks[0]];
+        for (uint32_t m = 0; g.spans && m < g.n; m++)
+            if (m != g.me && fds[g.ranks[m]] < 0) return static_cast<int>(g.ranks[m]) + 1;
+    }
+    return 0;
+}
+
 void weft_comm_close(Comm* c) {
     uint32_t alive = ALIVE;
     c->states[c->rank].compare_exchange_strong(alive, CLOSED);
+    if (c->wire) {
+        for (const Link& link : c->wire->links)
+            if (link.fd >= 0) close(link.fd);
+        delete c->wire;
+    }
     munmap(c->base, c->size);
     delete[] c->groups;
     delete[] c->seen;
@@ -107,6 +131,7 @@ const Failure* weft_comm_failure(const Comm* c) { return &c->failure; }
 int weft_comm_all_reduce(Comm* c, uint32_t group, char* x, uint64_t count, int dtype) {
     uint64_t bytes = count * item_bytes(dtype);
     Call call(*c, group, ALL_REDUCE, dtype, bytes, bytes);
+    if (call.g.spans) return wire_all_reduce(call, x, bytes, dtype);
     uint64_t at = 0;
     do {
         uint64_t length = std::min(c->piece, bytes - at);
@@ -120,12 +145,14 @@ int weft_comm_all_reduce(Comm* c, uint32_t group, char* x, uint64_t count, int d
 
 int weft_comm_all_gather(Comm* c, uint32_t group, const char* x, char* const* outs, const uint64_t* bytes, int dtype) {
     Call call(*c, group, ALL_GATHER, dtype, bytes[c->groups[group].me], 0);
+    if (call.g.spans) return wire_all_gather(call, x, outs, bytes);
     return gather_through_slots(call, x, outs, bytes);
 }
 
 int weft_comm_reduce_scatter(Comm* c, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype) {
     Group& g = c->groups[group];
     Call call(*c, group, REDUCE_SCATTER, dtype, bytes[g.me], hash_counts(bytes, g.n));
+    if (g.spans) return wire_reduce_scatter(call, xs, bytes, out, dtype);
     return scatter_through_slots(call, xs, bytes, out, dtype);
 }
 
@@ -137,6 +164,7 @@ int weft_comm_all_to_all(Comm* c, uint32_t group, const char* const* xs, const u
         if (i != g.me) longest = std::max(longest, sent[i]);
     Call call(*c, group, ALL_TO_ALL, dtype, longest, 0);
     if (sent[g.me]) memmove(outs[g.me], xs[g.me], sent[g.me]);
+    if (g.spans) return wire_all_to_all(call, xs, sent, outs, received);
     uint64_t at = 0;
     do {
         call.begin();
@@ -160,6 +188,7 @@ int weft_comm_all_to_all(Comm* c, uint32_t group, const char* const* xs, const u
 
 int weft_comm_barrier(Comm* c, uint32_t group) {
     Call call(*c, group, BARRIER, 0, 0, 0);
+    if (call.g.spans) return wire_barrier(call);
     call.begin();
     return call.first_round(nullptr);
 }

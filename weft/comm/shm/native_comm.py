@@ -52,6 +52,7 @@ def open_library() -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
     signatures = {
         "open": (pointer, (number, size, number, ctypes.c_uint32)),
+        "connect": (number, (pointer, pointer, pointer)),
         "close": (None, (pointer,)),
         "describe": (None, (pointer, ctypes.c_char_p)),
         "failure": (ctypes.POINTER(Failure), (pointer,)),

@@ -118,8 +118,12 @@ class Region:
         piece_bytes: int = PIECE_BYTES,
         spin_us: int | None = None,
         debug: bool = False,
+        host_of: Sequence[int] | None = None,
     ) -> Region:
         """A region for these groups, its memory taken at once; ConfigError where the machine has not that much.
+
+        `host_of`: the host of each rank, where there are several. Groups that span hosts get no slots here: their
+        members are connected (`SharedMemoryComm.connect`).
 
         `piece_bytes`: what a rank hands over in one round. `spin_us`: how long a rank spins before it sleeps; by
         default 300, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
@@ -132,7 +136,8 @@ class Region:
             message = f"comm shared_memory: a group of {most} ranks; at most {MAX_MEMBERS} share memory"
             raise ConfigError(message, field="comm", value="shared_memory", legal=("gloo",))
         piece = -(-max(piece_bytes, most * _LINE) // _PAGE) * _PAGE  # a line for each member at least
-        plan = _Plan(world, groups, piece)
+        spans = [host_of is not None and len({host_of[rank] for rank in group}) > 1 for group in groups]
+        plan = _Plan(world, groups, piece, spans)
         _check_memory(plan.size, world)
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
@@ -257,14 +262,15 @@ def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], ra
 class _Plan:
     """Offsets of everything in a region."""
 
-    def __init__(self, world: int, groups: Sequence[Group], piece: int) -> None:
+    def __init__(self, world: int, groups: Sequence[Group], piece: int, spans: Sequence[bool]) -> None:
         self.world, self.groups, self.piece = world, groups, piece
         self._end = _HEADER.size
         self.states = self._take(_STATE.size * world)
         self.records = self._take(_RECORD.size * world)
         self.group_table = self._take(_GROUP.size * len(groups))
         control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
-        slots = [self._take(2 * len(group) * piece, _PAGE) for group in groups]
+        sizes = [0 if span else 2 * len(group) * piece for group, span in zip(groups, spans, strict=True)]
+        slots = [self._take(size, _PAGE) for size in sizes]
         self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
         self.stealing_bytes = _PAIR * (1 + world)
         self.stealing = self._take(self.stealing_bytes * world, _PAIR)

@@ -9,6 +9,7 @@ and says why (`missing_reason("comm")`); the launcher then takes gloo.
 from __future__ import annotations
 
 import ctypes
+import socket
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -57,6 +58,14 @@ class SharedMemoryComm(Comm):
         self._handle: int | None = self._library.weft_comm_open(region.fd, region.size, rank, int(timeout * 1000))
         if not self._handle:
             raise ValueError(f"rank {rank} cannot map the shared region: {region.size} bytes, descriptor {region.fd}")
+
+    def connect(self, links: Mapping[int, socket.socket], host_of: Sequence[int]) -> None:
+        """Groups whose members are on several hosts call over `links` from now on, which are this object's to close.
+        `host_of`: the host of each rank of the world. ValueError: such a group has a member without a link."""
+        numbers = [links[rank].detach() if rank in links else -1 for rank in range(self.world)]
+        fds, hosts = (ctypes.c_int32 * self.world)(*numbers), (ctypes.c_uint32 * self.world)(*host_of)
+        if code := self._library.weft_comm_connect(self._handle, fds, hosts):
+            raise ValueError(f"rank {self.rank} has no connection to rank {code - 1}, a member of one of its groups")
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
         check_contiguous("all_reduce", "x", x, group)

@@ -51,6 +51,7 @@ struct alignas(64) Counter {
 };
 struct Group {
     uint32_t n, me, call;
+    bool spans;  // members are on several hosts: calls go over the wire
     uint64_t round;
     const uint32_t* ranks;
     Counter* counter;
@@ -66,6 +67,7 @@ struct Failure {
     int32_t missing[MAX_MEMBERS];
     char my_text[TEXT], their_text[TEXT];
 };
+struct Wire;
 struct Comm {
     char* base;
     uint64_t size, piece;
@@ -82,6 +84,8 @@ struct Comm {
     Group* groups;
     Failure failure;
     char text[TEXT];
+    Wire* wire;                    // connections to ranks of other hosts; null: there are none
+    void (*farewell)(Comm& comm);  // tells connected ranks that this one fails; null: there are none
 };
 
 char* slot(const Comm& c, const Group& g, uint32_t member, uint32_t parity) {
@@ -99,6 +103,7 @@ int fail(Comm& c, int code, int32_t rank, int32_t blamed) {
     c.failure.blamed = blamed;
     uint32_t alive = ALIVE;
     c.states[c.rank].compare_exchange_strong(alive, GAVE_UP | static_cast<uint32_t>(blamed + 1) << 8);
+    if (c.farewell) c.farewell(c);
     return code;
 }
 

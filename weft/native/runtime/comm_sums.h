@@ -140,4 +140,26 @@ void ordered_sum(char* out, const char* const* from, uint32_t n, uint64_t count,
     }
 }
 
+template <float (*widen)(uint16_t)>
+void add_halves(float* sum, const char* const* from, uint32_t n, uint64_t count, bool first) {
+    for (uint32_t j = 0; j < n; j++) {
+        const uint16_t* x = reinterpret_cast<const uint16_t*>(from[j]);
+        if (first && j == 0)
+            for (uint64_t i = 0; i < count; i++) sum[i] = widen(x[i]);
+        else
+            for (uint64_t i = 0; i < count; i++) sum[i] += widen(x[i]);
+    }
+}
+
+// sum (+)= from[0] + from[1] + ..., half types in fp32 and not yet rounded; `first`: nothing is in `sum` yet.
+void add_widened(float* sum, const char* const* from, uint32_t n, uint64_t count, int dtype, bool first) {
+    if (dtype == BF16) add_halves<widen_bf16>(sum, from, n, count, first);
+    else add_halves<widen_f16>(sum, from, n, count, first);
+}
+
+void narrow_sums(char* out, const float* sum, uint64_t count, int dtype) {
+    uint16_t* half = reinterpret_cast<uint16_t*>(out);
+    for (uint64_t i = 0; i < count; i++) half[i] = dtype == BF16 ? narrow_bf16(sum[i]) : narrow_f16(sum[i]);
+}
+
 }  // namespace
