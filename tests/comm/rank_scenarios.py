@@ -65,6 +65,23 @@ def sizes(comm: Any, args: Args) -> list[str]:
     return [text for text in wrong if text]
 
 
+def large(comm: Any, args: Args) -> list[str]:
+    """Messages of so many bytes to and from every member, which torch checks."""
+    group, count, wrong = tuple(range(comm.world)), args["bytes"] // 4, []
+    xs = [torch.arange(count, dtype=torch.float32) * (0.1 + rank) for rank in group]
+    own, outs = xs[comm.rank], [torch.empty(count) for _ in group]
+    total = comm_cases.plain_sum(xs)
+    if not torch.equal(comm.all_reduce(own.clone(), group), total):
+        wrong.append("all_reduce")
+    comm.all_gather(own, outs, group)
+    wrong += ["all_gather"] if any(not torch.equal(*pair) for pair in zip(outs, xs, strict=True)) else []
+    comm.reduce_scatter([own] * comm.world, outs[0], group)
+    wrong += ["reduce_scatter"] if not torch.equal(outs[0], total) else []
+    comm.all_to_all([own + rank for rank in group], outs, group)
+    wrong += ["all_to_all"] if any(not torch.equal(a, b + comm.rank) for a, b in zip(outs, xs, strict=True)) else []
+    return wrong
+
+
 def late(comm: Any, args: Args) -> str:
     """Rank 1 comes so much later than the others, to a message that no socket holds."""
     x, group = torch.ones(args["bytes"] // 4), tuple(range(comm.world))
@@ -223,6 +240,7 @@ SCENARIOS: dict[str, Callable[[Any, Args], Any]] = {
         every_half,
         die,
         sizes,
+        large,
         late,
         absent_rank,
         fail_alone,

@@ -44,8 +44,7 @@ def test_both_sides_of_each_threshold(rank_host: Any, backend: str, world: int) 
 
 def test_large_messages(rank_host: Any) -> None:
     """Far more than a socket holds, in both directions at a time."""
-    kinds = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
-    outcome = rank_host.run("tcp", 2, "sizes", kinds=kinds, bytes=[64 << 20], around=[0])
+    outcome = rank_host.run("tcp", 2, "large", bytes=64 << 20)
     assert [rank.get("value") for rank in outcome["ranks"]] == [[]] * 2, outcome
 
 
