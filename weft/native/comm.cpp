@@ -10,7 +10,7 @@
 
 #include <new>
 
-#include "runtime/across.h"
+#include "runtime/comm/across.h"
 
 #pragma GCC visibility push(default)
 

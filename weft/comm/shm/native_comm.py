@@ -1,6 +1,6 @@
 """The C++ library `comm` as ctypes sees it: its functions, and in words what ended a collective. No torch.
 
-`weft/native/runtime/comm_region.h` has the same `Failure`.
+`weft/native/runtime/comm/region.h` has the same `Failure`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from weft.layout.ranks import Group
 from weft.native import load, missing_reason
 
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16", "int32", "int64")
-"""By number, in the order of `DType` in comm_sums.h."""
+"""By number, in the order of `DType` in runtime/comm/sums.h."""
 
 TEXT_BYTES = 256
 _DEAD, _GAVE_UP, _CLOSED, _TIMED_OUT = 1, 2, 3, 4

@@ -1,6 +1,6 @@
 """The memory that the ranks of one machine share: laid out, handed over by file descriptor, read by a supervisor.
 
-Needs neither torch nor the C++ library; `weft/native/runtime/comm_region.h` mirrors the records here. Nameless
+Needs neither torch nor the C++ library; `weft/native/runtime/comm/region.h` mirrors the records here. Nameless
 (memfd): it is gone with the last process that holds it, whatever ended that process.
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts

@@ -13,7 +13,7 @@ namespace weft {
 
 constexpr int MAX_MEMBERS = 256;
 
-// The numbers by which library `comm` knows dtypes (comm_sums.h).
+// The numbers by which library `comm` knows dtypes (runtime/comm/sums.h).
 inline int comm_dtype(int dtype) {
     switch (dtype) {
         case F32: return 0;

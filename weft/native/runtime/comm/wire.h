@@ -14,7 +14,7 @@
 
 #include <vector>
 
-#include "runtime/comm_region.h"
+#include "runtime/comm/region.h"
 
 namespace {
 

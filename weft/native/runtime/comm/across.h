@@ -2,8 +2,8 @@
 // never as sums of hosts' sums: every form gives the bits of `ordered_sum` over all members.
 #pragma once
 
-#include "runtime/comm_calls.h"
-#include "runtime/wire.h"
+#include "runtime/comm/calls.h"
+#include "runtime/comm/wire.h"
 
 namespace {
 

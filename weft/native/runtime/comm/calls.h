@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "runtime/comm_region.h"
-#include "runtime/comm_sums.h"
+#include "runtime/comm/region.h"
+#include "runtime/comm/sums.h"
 
 namespace {
 
