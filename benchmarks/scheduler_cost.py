@@ -81,7 +81,7 @@ class Rank:
 
     def step(self, plan: StepPlan, result: GroupResult) -> None:
         """Times the parts of one step."""
-        for admit in plan.groups[0].admits:
+        for admit in plan.groups[0].new_requests:
             self.sampler.admit(admit)
         began = time.thread_time()
         unpack_for_rank(pack(RunStep(plan)))

@@ -18,7 +18,7 @@ from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.checkpoint.integrity.check import check_hashes
-from weft.engine.choice import Choice, Piece
+from weft.engine.choice import Choice, ChoiceDelta
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
 from weft.launch_plan.plan import LaunchPlan, plan_launch
@@ -154,7 +154,7 @@ class LLM:
 
     def stream(
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, chat: bool = False
-    ) -> Iterator[tuple[int, Piece]]:
+    ) -> Iterator[tuple[int, ChoiceDelta]]:
         """(output index, what is new in it) as it comes; `chat`: the prompt is a conversation. Nothing else can be
         asked for before it has been read to its end, or its `close()`. RequestError: as of `generate`, or several."""
         if chat:
@@ -216,7 +216,7 @@ class LLM:
 
     def _run(
         self, prompts: Sequence[list[int]], params: Sequence[SamplingParams]
-    ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
+    ) -> Iterator[tuple[int, int, ChoiceDelta, RequestOutput]]:
         """(prompt, output, what is new in it, the engine's record) until all have ended."""
         if not self._busy.acquire(blocking=False):
             raise ConfigError(
@@ -251,7 +251,7 @@ class LLM:
 
     def _follow(
         self, numbers: Mapping[str, int], choices: Sequence[Sequence[Choice]]
-    ) -> Iterator[tuple[int, int, Piece, RequestOutput]]:
+    ) -> Iterator[tuple[int, int, ChoiceDelta, RequestOutput]]:
         for outputs in self._outputs():
             for record in outputs:
                 # Records of requests that an earlier, abandoned call aborted may still come.

@@ -19,7 +19,7 @@ WORD = " the"
 
 def answer(group: GroupPlan, token: int) -> GroupResult:
     """Every sampled row gives `token`."""
-    ids = np.full(len(group.streams), token, np.int64).tobytes()
+    ids = np.full(len(group.decodes), token, np.int64).tobytes()
     return GroupResult(ids, runs=[Sampled(run.slot, token) for run in group.runs if run.sample])
 
 

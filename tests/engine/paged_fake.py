@@ -17,7 +17,16 @@ import msgspec
 
 from weft.errors import PeerError
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan, StepResult, TokenLogprob
+from weft.step.plan import (
+    GroupPlan,
+    GroupResult,
+    NewRequest,
+    Sampled,
+    ScheduledRequest,
+    StepPlan,
+    StepResult,
+    TokenLogprob,
+)
 from weft.step.sampling_params import SamplingParams
 
 EMPTY = -1
@@ -57,13 +66,13 @@ def reference(
 class SlotState:
     """What a rank keeps of the request in a slot."""
 
-    admit: Admit
+    admit: NewRequest
     last_id: int | None = None
     sampled: int = 0
     end: int | None = None
     table: list[int] = field(default_factory=list)
 
-    def with_table(self, run: Run) -> Run:
+    def with_table(self, run: ScheduledRequest) -> ScheduledRequest:
         """The run with the whole table of its slot."""
         assert run.known <= len(self.table), "a table with a hole"
         if run.blocks:
@@ -90,7 +99,7 @@ class PagedFake:
         dp: int = 1,
         vocab: int = 1000,
         *,
-        plans_ahead: bool = False,
+        async_scheduling: bool = False,
     ) -> None:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
         self.num_blocks = num_blocks
@@ -102,22 +111,22 @@ class PagedFake:
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
         self.steps = self.most_in_flight = 0
-        self.plans_ahead = plans_ahead
-        self._flying: deque[StepPlan] = deque()
+        self.async_scheduling = async_scheduling
+        self._in_flight: deque[StepPlan] = deque()
         self._unread: deque[StepResult] = deque()
 
     def step(self, plan: StepPlan) -> StepResult:
-        assert not self._flying
+        assert not self._in_flight
         return self._step(plan)
 
     def submit(self, plan: StepPlan) -> None:
-        assert self.plans_ahead
-        self._flying.append(plan)
+        assert self.async_scheduling
+        self._in_flight.append(plan)
         self._unread.append(self._step(plan))
-        self.most_in_flight = max(self.most_in_flight, len(self._flying))
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
 
     def collect(self) -> StepResult:
-        self._flying.popleft()
+        self._in_flight.popleft()
         return self._unread.popleft()
 
     def _step(self, plan: StepPlan) -> StepResult:
@@ -138,8 +147,8 @@ class PagedFake:
         memory, rows, every = self.groups[group], plan.num_rows, plan.every_run()
         assert rows <= self.config.max_num_batched_tokens, f"{rows} rows"
         assert len({run.slot for run in every}) == len(every) <= self.config.max_num_seqs, "slots"
-        assert {admit.slot for admit in plan.admits} <= {run.slot for run in every}, "admitted, not run"
-        for admit in plan.admits:
+        assert {admit.slot for admit in plan.new_requests} <= {run.slot for run in every}, "admitted, not run"
+        for admit in plan.new_requests:
             assert 0 <= admit.slot < self.config.max_num_seqs
             memory.slots[admit.slot] = SlotState(admit)
         self.computed_rows[group] += rows
@@ -149,7 +158,7 @@ class PagedFake:
             self._write(memory, run, written)
         return GroupResult.of(plan, [self._answer(memory, run) for run in runs if run.sample or run.targets])
 
-    def _write(self, memory: GroupMemory, run: Run, written: set[int]) -> None:
+    def _write(self, memory: GroupMemory, run: ScheduledRequest, written: set[int]) -> None:
         slot = memory.slots[run.slot]
         assert run.ids or slot.last_id is not None, "no id to go on with"
         ids = run.ids or [slot.last_id or 0]
@@ -168,14 +177,14 @@ class PagedFake:
         assert 1 <= block <= self.num_blocks, f"block {block}"
         return block * self.config.block_size + position % self.config.block_size
 
-    def _answer(self, memory: GroupMemory, run: Run) -> Sampled:
+    def _answer(self, memory: GroupMemory, run: ScheduledRequest) -> Sampled:
         prompt = memory.slots[run.slot].admit.prompt_ids
         assert run.targets in ([], prompt[run.start + 1 : run.start + run.count + 1])
         scored = [TokenLogprob(token, -1.0, 1, []) for token in run.targets]
         sampled = self._sample(memory, run) if run.sample else Sampled(run.slot, -1)
         return msgspec.structs.replace(sampled, prompt=scored)
 
-    def _sample(self, memory: GroupMemory, run: Run) -> Sampled:
+    def _sample(self, memory: GroupMemory, run: ScheduledRequest) -> Sampled:
         slot, size = memory.slots[run.slot], self.config.block_size
         end = run.start + run.count
         pages = (memory.cells[block * size : (block + 1) * size] for block in run.blocks)

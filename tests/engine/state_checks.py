@@ -6,7 +6,7 @@ from collections import Counter
 
 from weft.engine.engine import Engine
 from weft.engine.kv_cache.block_hashes import ROOT, chain_digest
-from weft.engine.request import WHOLE, Request
+from weft.engine.request import ALL_BLOCKS, Request
 from weft.engine.scheduler.scheduler import Scheduler
 
 
@@ -14,12 +14,12 @@ def check_engine(engine: Engine) -> None:
     """Every group of an engine between two steps."""
     live = [pair for outputs in engine._live.values() for pair in outputs.values()]
     for scheduler in engine._coordinator.schedulers:
-        scheduler._flow.settle_all()
+        scheduler._batch.sync_all()
         requests = [request for request, owner in live if owner is scheduler]
         check_requests(scheduler, requests)
         check_blocks(scheduler, requests)
         check_queue(scheduler, requests)
-        check_flow(scheduler)
+        check_batch(scheduler)
 
 
 def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
@@ -27,7 +27,7 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
     running = [*scheduler._decoding.values(), *scheduler._prefilling.values()]
     assert len(running) == len({id(request) for request in running}) == scheduler.num_running
     assert {id(request) for request in running} == {id(request) for request in requests if request.slot >= 0}
-    held = [each.slot for each in scheduler._held._waiting if each.slot >= 0]
+    held = [each.slot for each in scheduler._deferred_free._waiting if each.slot >= 0]
     slots = [request.slot for request in running] + scheduler._slots + held
     assert sorted(slots) == list(range(scheduler.limits.max_num_seqs)), "slots lost or given twice"
     for request in requests:
@@ -40,8 +40,8 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
     assert all(request.num_uncomputed == 1 for request in scheduler._decoding.values())
     assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
     assert len(scheduler._waiting) == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
-    flying = Counter(id(request) for flight in scheduler._in_flight for request, admission, run in flight.entries)
-    assert scheduler._in_flight or not scheduler._held, "held back for nobody"
+    in_flight = Counter(id(request) for flight in scheduler._in_flight for request, admission, run in flight.entries)
+    assert scheduler._in_flight or not scheduler._deferred_free, "held back for nobody"
     for request in requests:
         rows = (
             run.count
@@ -49,37 +49,39 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
             for each, admission, run in flight.entries
             if each is request and admission == request.admission
         )
-        assert request.num_flying == sum(rows) and (request.num_flying == 0 or flying[id(request)]), "in flight"
+        assert request.num_in_flight == sum(rows) and (request.num_in_flight == 0 or in_flight[id(request)]), (
+            "in flight"
+        )
 
 
-def check_flow(scheduler: Scheduler) -> None:
+def check_batch(scheduler: Scheduler) -> None:
     """Who decodes flows; the columns of the next step are what its requests say."""
-    flow = scheduler._flow
-    lanes = flow._lanes
-    assert set(scheduler._decoding) <= set(lanes) <= {*scheduler._decoding, *scheduler._prefilling}
-    assert all(lane.alive and lane.request.arrival == arrival for arrival, lane in lanes.items())
+    batch = scheduler._batch
+    batch_rows = batch._by_arrival
+    assert set(scheduler._decoding) <= set(batch_rows) <= {*scheduler._decoding, *scheduler._prefilling}
+    assert all(row.alive and row.request.arrival == arrival for arrival, row in batch_rows.items())
     for arrival in scheduler._decoding:
-        request = lanes[arrival].request
-        assert request.num_computed == len(request.token_ids) - 1 == flow.landed + lanes[arrival].offset
-    planned = [lane for lane in (*flow._rows, *flow._joined) if lane.planned]
-    assert len(planned) == flow.num_rows and set(planned) <= set(lanes.values())
-    assert [lane.number for lane in planned] == sorted(lane.number for lane in planned)
-    for lane in planned:
-        assert lane.slot == lane.request.slot and lane.table is lane.request.table
-        assert lane.request.told == WHOLE or lane in flow._growth._changed
-    ending = Counter(token for lane in lanes.values() for token in lane.request.eos_ids | lane.request.stop_ids)
-    assert ending == flow._ends.counts
-    for lane, (slot, start, place) in zip(flow._rows, flow._columns.T.tolist(), strict=True):
-        if lane.planned:
-            assert (slot, start + flow._moved) == (lane.request.slot, flow.tick + lane.offset) and flow.tick < lane.end
-            assert place == start + 1 - lane.request.num_prompt
+        request = batch_rows[arrival].request
+        assert request.num_computed == len(request.token_ids) - 1 == batch.processed + batch_rows[arrival].offset
+    planned = [row for row in (*batch._rows, *batch._joined) if row.planned]
+    assert len(planned) == batch.num_rows and set(planned) <= set(batch_rows.values())
+    assert [row.number for row in planned] == sorted(row.number for row in planned)
+    for row in planned:
+        assert row.slot == row.request.slot and row.table is row.request.table
+        assert row.request.num_known == ALL_BLOCKS or row in batch._growth._changed
+    ending = Counter(token for row in batch_rows.values() for token in row.request.eos_ids | row.request.stop_ids)
+    assert ending == batch._ends.counts
+    for row, (slot, start, place) in zip(batch._rows, batch._columns.T.tolist(), strict=True):
+        if row.planned:
+            assert (slot, start + batch._moved) == (row.request.slot, batch.tick + row.offset) and batch.tick < row.end
+            assert place == start + 1 - row.request.num_prompt
 
 
 def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:
     """free + idle + held = all; references are the holders; only equal contents are shared; idle leaves come first."""
     blocks, size = scheduler.blocks, scheduler.limits.block_size
     holders = Counter(block for request in requests for block in request.table)
-    holders += Counter(block for held in scheduler._held._waiting for block in held.blocks)
+    holders += Counter(block for held in scheduler._deferred_free._waiting for block in held.blocks)
     references = {block: count for block, count in enumerate(blocks._references) if count}
     assert references == dict(holders), "reference counts"
     states = [*blocks._free, *blocks._idle, *holders]
@@ -116,7 +118,7 @@ def check_queue(scheduler: Scheduler, requests: list[Request]) -> None:
     size, queue = scheduler.limits.block_size, scheduler._waiting
     claims: dict[bytes, list[Request]] = {}
     for request in requests:
-        for digest in request.digests[request.num_computed // size : request.claimed]:
+        for digest in request.digests[request.num_computed // size : request.num_claimed]:
             claims.setdefault(digest, []).append(request)
     assert {digest: sorted(map(id, owners)) for digest, owners in claims.items()} == {
         digest: sorted(map(id, owners)) for digest, owners in queue._claims.items()

@@ -122,7 +122,7 @@ def seeds_sent(engine: Engine) -> list[int]:
     while engine.has_work:
         engine.step()
     plans = [msgspec.json.decode(plan, type=StepPlan) for plan in engine.executor.plans]
-    return [admit.seed for plan in plans for admit in plan.groups[0].admits]
+    return [admit.seed for plan in plans for admit in plan.groups[0].new_requests]
 
 
 def test_a_users_seed_reaches_the_first_output_unchanged() -> None:

@@ -14,16 +14,16 @@ from simulation import Simulation, World
 from weft.engine import admission
 from weft.engine.kv_cache import block_hashes
 from weft.engine.kv_cache.block_manager import BlockManager
-from weft.engine.kv_cache.kv_cache_manager import Sharing
+from weft.engine.kv_cache.deferred_free import PendingFree
+from weft.engine.kv_cache.kv_cache_manager import KVCacheManager
 from weft.engine.request import Request
-from weft.engine.scheduler.batch_rows import Calendar, Landed, Lane, Rows
-from weft.engine.scheduler.block_growth import Growth
-from weft.engine.scheduler.decode_batch import Flow
-from weft.engine.scheduler.in_flight import Held
+from weft.engine.scheduler.batch_rows import BatchRow, ProcessedRows, StepRows, TickQueue
+from weft.engine.scheduler.block_growth import BlockGrowth
+from weft.engine.scheduler.decode_batch import DecodeBatch
 from weft.engine.scheduler.scheduler import Scheduler
-from weft.engine.scheduler.stop_tokens import Ends
+from weft.engine.scheduler.stop_tokens import StopTokenSet
 from weft.engine.waiting_queue import WaitingQueue
-from weft.step.plan import Run, Streams
+from weft.step.plan import DecodeRows, ScheduledRequest
 
 WORLDS = (
     World(num_blocks=10, block_size=4, max_num_seqs=8, max_num_batched_tokens=16),
@@ -76,7 +76,7 @@ def table_off_by_one(patch: Patch) -> None:
     """Rows of a later chunk, or after a cached prefix, land one position early."""
     entry = Scheduler._prefill_entry
 
-    def replaced(self: Scheduler, request: Request, budget: int) -> tuple[Request, int, Run]:
+    def replaced(self: Scheduler, request: Request, budget: int) -> tuple[Request, int, ScheduledRequest]:
         request, admitted, run = entry(self, request, budget)
         start = max(0, run.start - 1)
         return request, admitted, msgspec.structs.replace(run, start=start)
@@ -86,7 +86,7 @@ def table_off_by_one(patch: Patch) -> None:
 
 def whole_prompt_from_cache(patch: Patch) -> None:
     """A prompt of full blocks is taken from the cache to its last token."""
-    patch.setattr(Sharing, "sharable", lambda self, tokens: tokens // self._limits.block_size)
+    patch.setattr(KVCacheManager, "shareable", lambda self, tokens: tokens // self._limits.block_size)
 
 
 def slot_given_twice(patch: Patch) -> None:
@@ -147,13 +147,13 @@ def resumed_in_the_middle(patch: Patch) -> None:
 
 def outputs_forgotten(patch: Patch) -> None:
     """A preempted request begins again with its prompt alone, as far as the ranks know."""
-    record = Request.admit
+    record = Request.new_request
 
     def admit_record(request: Request) -> object:
         whole = record(request)
         return type(whole)(whole.slot, whole.prompt_ids, [], whole.params, whole.seed)
 
-    patch.setattr(Request, "admit", admit_record)
+    patch.setattr(Request, "new_request", admit_record)
 
 
 def roots_evicted_first(patch: Patch) -> None:
@@ -186,7 +186,7 @@ def claims_outlive_their_owner(patch: Patch) -> None:
     depart = Scheduler._depart
 
     def departed(self: Scheduler, request: Request) -> None:
-        request.claimed = 0
+        request.num_claimed = 0
         depart(self, request)
 
     patch.setattr(Scheduler, "_depart", departed)
@@ -206,7 +206,7 @@ def freed_twice(patch: Patch) -> None:
     """What was held for a step is given back once more."""
     give = Scheduler._give_back
 
-    def give_back(self: Scheduler, held: Held) -> None:
+    def give_back(self: Scheduler, held: PendingFree) -> None:
         give(self, held)
         if held.slot == 1 and held.blocks:
             self.blocks._free.append(held.blocks[-1])
@@ -216,76 +216,78 @@ def freed_twice(patch: Patch) -> None:
 
 def last_id_dropped(patch: Patch) -> None:
     """A request that flows is brought up to date without the id that came last."""
-    settle = Flow.settle
-    patch.setattr(Flow, "settle", lambda self, lane, but=0: settle(self, lane, but=1))
+    sync = DecodeBatch.sync
+    patch.setattr(DecodeBatch, "sync", lambda self, row, but=0: sync(self, row, but=1))
 
 
 def displaced_untold(patch: Patch) -> None:
     """The ranks do not hear that a table has another's block now, whose own one goes to somebody else."""
-    patch.setattr(Flow, "tell", lambda self, request: None)
+    patch.setattr(DecodeBatch, "mark_changed", lambda self, request: None)
 
 
 def ends_overlooked(patch: Patch) -> None:
     """Who joins while others flow is not looked at when an id ends it."""
-    join = Flow.join
+    join = DecodeBatch.join
 
-    def joined(self: Flow, request: Request) -> None:
-        known = Counter(self._ends.counts) if self._lanes else None
+    def joined(self: DecodeBatch, request: Request) -> None:
+        known = Counter(self._ends.counts) if self._by_arrival else None
         join(self, request)
         if known is not None:
             self._ends.counts = known
 
-    patch.setattr(Flow, "join", joined)
+    patch.setattr(DecodeBatch, "join", joined)
 
 
 def ends_unseen(patch: Patch) -> None:
     """No step is looked at for ids that end a request."""
-    patch.setattr(Ends, "may_be_in", lambda self, ids: False)
+    patch.setattr(StopTokenSet, "may_be_in", lambda self, ids: False)
 
 
 def length_unseen(patch: Patch) -> None:
     """A request that has reached its length is given one more row."""
-    advance = Growth.advance
-    patch.setattr(Growth, "advance", lambda self, tick: advance(self, tick)[:0])
+    advance = BlockGrowth.advance
+    patch.setattr(BlockGrowth, "advance", lambda self, tick: advance(self, tick)[:0])
 
 
 def rows_of_those_who_left(patch: Patch) -> None:
     """A request that left while a step was in flight is told that step's id all the same."""
-    land = Flow.land
+    process = DecodeBatch.process
 
-    def overlooked(self: Flow, rows: Rows, result: NDArray[np.int64], told: Collection[int]) -> Landed:
-        return land(self, msgspec.structs.replace(rows, departures=self._departures), result, told)
+    def overlooked(
+        self: DecodeBatch, rows: StepRows, result: NDArray[np.int64], extras: Collection[int]
+    ) -> ProcessedRows:
+        return process(self, msgspec.structs.replace(rows, departures=self._departures), result, extras)
 
-    patch.setattr(Flow, "land", overlooked)
+    patch.setattr(DecodeBatch, "process", overlooked)
 
 
 def blocks_untold(patch: Patch) -> None:
     """Ranks do not hear of the blocks that decode rows take."""
-    grow = Growth.grow
+    grow = BlockGrowth.grow
 
-    def grown(self: Growth, lanes: list[Lane], blocks: list[int], tick: int) -> None:
-        told = self._grown[:]
-        grow(self, lanes, blocks, tick)
-        self._grown = told
+    def grown(self: BlockGrowth, batch_rows: list[BatchRow], blocks: list[int], tick: int) -> None:
+        extras = self._grown[:]
+        grow(self, batch_rows, blocks, tick)
+        self._grown = extras
 
-    patch.setattr(Growth, "grow", grown)
+    patch.setattr(BlockGrowth, "grow", grown)
 
 
 def blocks_a_step_late(patch: Patch) -> None:
     """A request is given its next block one step after it needs it."""
-    take = Calendar.take
-    patch.setattr(Calendar, "take", lambda self, tick: take(self, tick - 1))
+    take = TickQueue.take
+    patch.setattr(TickQueue, "take", lambda self, tick: take(self, tick - 1))
 
 
 def moved_by_one_too_few(patch: Patch) -> None:
     """Decode rows keep the position that they had in the step before."""
-    plan = Flow.plan
+    plan = DecodeBatch.plan
 
-    def planned(self: Flow, index: int) -> tuple[Rows, Streams]:
+    def planned(self: DecodeBatch, index: int) -> tuple[StepRows, DecodeRows]:
         self._moved = max(0, self._moved - (index % 7 == 0))
         return plan(self, index)
 
-    patch.setattr(Flow, "plan", planned)
+    patch.setattr(DecodeBatch, "plan", planned)
 
 
 BY_ANSWER = (

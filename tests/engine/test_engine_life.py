@@ -268,7 +268,9 @@ def test_an_output_that_ended_in_a_step_that_failed_half_way_is_an_error_once() 
 def groups_of(fake: PagedFake) -> list[list[int]]:
     """Seeds admitted by each group, over all steps."""
     plans = [msgspec.json.decode(plan, type=StepPlan) for plan in fake.plans or ()]
-    return [[admit.seed for plan in plans for admit in plan.groups[group].admits] for group in range(len(fake.groups))]
+    return [
+        [admit.seed for plan in plans for admit in plan.groups[group].new_requests] for group in range(len(fake.groups))
+    ]
 
 
 def test_a_request_goes_to_the_group_with_the_most_cached_less_queued_tokens() -> None:

@@ -83,7 +83,7 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_only_its_last_row_is_samp
         [(32, 8, True)],
         [(40, 1, True)],
     ]
-    assert [len(plan.admits) for plan in plans] == [1, 0, 0, 0]
+    assert [len(plan.new_requests) for plan in plans] == [1, 0, 0, 0]
     assert plans[2].runs[0].ids == prompt_of(40)[32:] and plans[3].every_run()[0].ids == []
     assert [plan.every_run()[0].output_pos for plan in plans] == [0, 0, 0, 1]
     # the whole table was told with the first chunk: only what is new is told again
@@ -283,11 +283,13 @@ def test_a_resumed_request_is_sent_its_outputs_and_samples_the_next_one() -> Non
     bench = Bench(num_blocks=5)
     bench.add(prompt_of(6), max_tokens=8)
     bench.add(prompt_of(6, 1), max_tokens=8)
-    admits = []
+    new_requests = []
     while bench.busy:
         plan = bench.plan()
-        admits += [(admit, run) for admit in plan.admits for run in plan.every_run() if run.slot == admit.slot]
-    resumed, run = admits[-1]
+        new_requests += [
+            (admit, run) for admit in plan.new_requests for run in plan.every_run() if run.slot == admit.slot
+        ]
+    resumed, run = new_requests[-1]
     assert resumed.prompt_ids == prompt_of(6, 1) and len(resumed.output_ids) > 0
     assert run.output_pos == len(resumed.output_ids) and run.ids[-1] == resumed.output_ids[-1]
     assert bench.engine.stats().total.preemptions == 1
@@ -360,7 +362,7 @@ def test_blocks_and_slots_of_a_step_in_flight_are_not_reused_before_it_retires()
     outputs = scheduler.retire(0, GroupResult.of(plan, [Sampled(run.slot, 5) for run in plan.every_run()]))
     assert [output.request_id for output in outputs] == [stays.request_id]
     assert scheduler.blocks.num_available == used + 2 and len(scheduler._slots) == 1
-    assert not scheduler._held
+    assert not scheduler._deferred_free
 
 
 def test_a_departure_between_steps_frees_at_once() -> None:

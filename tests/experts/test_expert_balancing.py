@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.expert_moves import InlineDecider, random_balancing
+from tests.support.expert_moves import InlinePlanner, random_balancing
 from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
 from weft.experts.files.sources import read_loads
@@ -78,7 +78,7 @@ class World:
     interval: int
     window: int
 
-    def balancing(self, decider: InlineDecider | None, **changes: object) -> ExpertBalancing:
+    def balancing(self, planner: InlinePlanner | None, **changes: object) -> ExpertBalancing:
         chosen = BalanceSettings(
             self.layers,
             self.interval,
@@ -90,7 +90,7 @@ class World:
             60,
         )
         placement = even_placement(len(self.layers), self.shape)
-        return ExpertBalancing(replace(chosen, **changes), placement, decider)  # type: ignore[arg-type]
+        return ExpertBalancing(replace(chosen, **changes), placement, planner)  # type: ignore[arg-type]
 
     def ranks(self, placement: ExpertPlacement, loads: IntArray) -> ObedientRanks:
         return ObedientRanks(self.layers, placement.phy2log.tolist(), self.shape.slots_per_rank, self.pace, loads)
@@ -130,8 +130,8 @@ def test_ranks_and_engine_agree_whatever_happens(
     world: World, lives: list[tuple[int, bool]], delay: int, fail: frozenset[int]
 ) -> None:
     """lives: loads by seed, and whether the ranks die in the middle of it."""
-    decider = InlineDecider(LoadBalancer(world.shape, "auto", world.most_moved / world.shape.slots), delay, fail)
-    balancing = world.balancing(decider)
+    planner = InlinePlanner(LoadBalancer(world.shape, "auto", world.most_moved / world.shape.slots), delay, fail)
+    balancing = world.balancing(planner)
     ranks = world.ranks(balancing.placement, loads_of(0, world))
     for seed, dies in lives:
         ranks.loads = loads_of(seed, world)
@@ -151,14 +151,14 @@ def test_ranks_and_engine_agree_whatever_happens(
             assert balancing.placement.phy2log.tolist() == ranks.held
             ranks = world.ranks(balancing.placement, ranks.loads)
     stats = balancing.stats()
-    assert stats.decisions == decider.started and stats.failures <= len(fail)
+    assert stats.decisions == planner.started and stats.failures <= len(fail)
 
 
 @settings(deadline=None, max_examples=15)
 @given(worlds(), st.integers(0, 50))
 def test_a_plan_is_taken_where_it_helps(world: World, seed: int) -> None:
-    decider = InlineDecider(LoadBalancer(world.shape, "auto", world.most_moved / world.shape.slots))
-    balancing = world.balancing(decider)
+    planner = InlinePlanner(LoadBalancer(world.shape, "auto", world.most_moved / world.shape.slots))
+    balancing = world.balancing(planner)
     loads = loads_of(seed, world)
     ranks = world.ranks(balancing.placement, loads)
     first = balancing.placement
@@ -170,8 +170,8 @@ def test_a_plan_is_taken_where_it_helps(world: World, seed: int) -> None:
 
 def test_a_balanced_layer_stays() -> None:
     world = World(SlotShape(4, 4, 2), (0, 1), TransferRate(), 4, 1, 1)
-    decider = InlineDecider(LoadBalancer(world.shape))
-    balancing = world.balancing(decider, threshold=0.9)
+    planner = InlinePlanner(LoadBalancer(world.shape))
+    balancing = world.balancing(planner, threshold=0.9)
     ranks = world.ranks(balancing.placement, np.array([[5, 5, 5, 5], [9, 9, 1, 1]]))
     for _ in range(20):
         ranks.step(balancing.work())
@@ -179,18 +179,18 @@ def test_a_balanced_layer_stays() -> None:
     assert balancing.placement.phy2log.tolist()[0] == [0, 1, 2, 3]
     stats = balancing.stats()
     assert stats.layers_switched == 1 and stats.now == (1.0, 1.0) and stats.before == (1.0, 1.0)
-    assert decider.started == 1
+    assert planner.started == 1
 
 
 def test_without_rows_nothing_is_planned() -> None:
     world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 2, 2)
-    decider = InlineDecider(LoadBalancer(world.shape))
-    balancing = world.balancing(decider)
+    planner = InlinePlanner(LoadBalancer(world.shape))
+    balancing = world.balancing(planner)
     ranks = world.ranks(balancing.placement, np.zeros((1, 4), np.int64))
     for _ in range(10):
         ranks.step(balancing.work())
         balancing.stepped(ranks)
-    assert ranks.asked and not decider.started and balancing.stats().before == ()
+    assert ranks.asked and not planner.started and balancing.stats().before == ()
 
 
 def test_the_window_is_the_end_of_the_interval() -> None:
@@ -208,8 +208,8 @@ def test_the_window_is_the_end_of_the_interval() -> None:
 
 def test_a_plan_beyond_the_limit_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     world = World(SlotShape(4, 4, 2), (7,), TransferRate(), 1, 1, 1)
-    decider = InlineDecider(LoadBalancer(world.shape, "auto", 1.0))  # plans swaps: two slots
-    balancing = world.balancing(decider)
+    planner = InlinePlanner(LoadBalancer(world.shape, "auto", 1.0))  # plans swaps: two slots
+    balancing = world.balancing(planner)
     ranks = world.ranks(balancing.placement, np.array([[9, 9, 1, 1]]))
     for _ in range(4):
         ranks.step(balancing.work())
@@ -219,18 +219,18 @@ def test_a_plan_beyond_the_limit_is_refused(caplog: pytest.LogCaptureFixture) ->
     assert "changes 2 slots of layer 7; at most 1 may change" in caplog.text
 
 
-class AnotherModels(InlineDecider):
+class AnotherModels(InlinePlanner):
     def plan(self, loads: FloatArray, current: ExpertPlacement) -> ExpertPlacement:
         return even_placement(current.layers + 1, SlotShape(current.experts, current.slots, current.ranks))
 
 
-class Broken(InlineDecider):
+class Broken(InlinePlanner):
     def start(self, loads: FloatArray, current: ExpertPlacement) -> None:
         raise OSError("no process")
 
 
 @pytest.mark.parametrize("kind", [AnotherModels, Broken])
-def test_a_bad_decider_leaves_the_placement(kind: type[InlineDecider]) -> None:
+def test_a_bad_decider_leaves_the_placement(kind: type[InlinePlanner]) -> None:
     world = World(SlotShape(4, 4, 2), (0,), TransferRate(), 4, 1, 1)
     balancing = world.balancing(kind(LoadBalancer(world.shape)))
     ranks = world.ranks(balancing.placement, np.array([[9, 9, 1, 1]]))

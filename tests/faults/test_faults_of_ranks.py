@@ -17,7 +17,7 @@ from tests.support.waiting import children
 from weft.errors import ConfigError, PeerError, WeftError
 from weft.launch_plan.plan import LaunchPlan
 from weft.launch_plan.timeouts import ProcessLimits, StepClock
-from weft.step.plan import GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, ScheduledRequest, StepPlan
 from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.processes import WorkerProcess
 from weft.supervisor.start import Starting
@@ -46,7 +46,7 @@ def _no_child_left() -> Iterator[None]:
 
 
 def step(executor: ProcessExecutor, index: int) -> None:
-    run = Run(slot=3, start=index, count=1, ids=[1], blocks=[1], sample=True, output_pos=index)
+    run = ScheduledRequest(slot=3, start=index, count=1, ids=[1], blocks=[1], sample=True, output_pos=index)
     executor.step(StepPlan(index, [GroupPlan([], [run]), GroupPlan([], [])]))
 
 

@@ -172,11 +172,11 @@ def test_other_placements_are_refused(text: str, words: str, planned: Planned, t
 LOADS = np.array([[90.0, 4, 3, 2, 1, 1], [1, 1, 1, 1, 1, 1]])
 
 
-def wait(decider: EplbProcess) -> object:
+def wait(planner: EplbProcess) -> object:
     found: list[object] = []
 
     def came() -> bool:
-        found.append(decider.poll())
+        found.append(planner.poll())
         return found[-1] is not None
 
     until(came, "no plan")
@@ -186,15 +186,15 @@ def wait(decider: EplbProcess) -> object:
 def test_a_process_plans_what_the_balancer_plans() -> None:
     shape = SlotShape(6, 8, 2)
     balancer = LoadBalancer(shape, "global", 0.5)
-    decider, current = EplbProcess(balancer), even_placement(2, shape)
+    planner, current = EplbProcess(balancer), even_placement(2, shape)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
-        decider.start(LOADS, current)
-        found = wait(decider)
+        planner.start(LOADS, current)
+        found = wait(planner)
         assert found.phy2log.tolist() == balancer.plan(LOADS, current).placement.phy2log.tolist()  # type: ignore[attr-defined]
     with pytest.raises(PeerError, match="no placement is being planned"):
-        decider.poll()
-    decider.close()
+        planner.poll()
+    planner.close()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
@@ -210,11 +210,11 @@ def test_a_process_plans_what_the_balancer_plans() -> None:
 )
 def test_a_plan_that_comes_to_nothing(code: str, words: str) -> None:
     shape = SlotShape(6, 8, 2)
-    decider = EplbProcess(LoadBalancer(shape), (sys.executable, "-c", code))
-    decider.start(LOADS, even_placement(2, shape))
+    planner = EplbProcess(LoadBalancer(shape), (sys.executable, "-c", code))
+    planner.start(LOADS, even_placement(2, shape))
     with pytest.raises(WeftError, match=words):
-        wait(decider)
-    decider.close()
+        wait(planner)
+    planner.close()
 
 
 @pytest.mark.parametrize(
@@ -231,19 +231,19 @@ def test_what_the_system_refuses_leaves_nothing_open(
             raise OSError(errno.ENFILE, "too many open files")
         return granted(*args, **options)
 
-    decider, before = EplbProcess(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
+    planner, before = EplbProcess(LoadBalancer(SlotShape(6, 8, 2))), len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(*refused, refuse)
     with pytest.raises(OSError, match="too many open files"):
-        decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
+        planner.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_plan_can_be_given_up() -> None:
-    decider = EplbProcess(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(600)"))
-    decider.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
-    assert decider.poll() is None
-    assert decider._process is not None
-    pid = decider._process.pid
+    planner = EplbProcess(LoadBalancer(SlotShape(6, 8, 2)), (sys.executable, "-c", "import time; time.sleep(600)"))
+    planner.start(LOADS, even_placement(2, SlotShape(6, 8, 2)))
+    assert planner.poll() is None
+    assert planner._process is not None
+    pid = planner._process.pid
     assert os.getpriority(os.PRIO_PROCESS, pid) == 19 and os.sched_getscheduler(pid) == os.SCHED_BATCH
-    decider.close()
-    decider.close()
+    planner.close()
+    planner.close()

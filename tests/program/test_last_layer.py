@@ -24,7 +24,7 @@ from weft.layout.resolve import resolve
 from weft.native.records import TABLE, Op
 from weft.ops.base import Numerics
 from weft.program.ir import TABLES, Rows
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.record import Parts
 from weft.verify.trace import trace
@@ -78,18 +78,18 @@ def table(slot: int, prompts: Sequence[Sequence[int]]) -> list[int]:
 def prefill(groups: int, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
     """Every prompt whole, in every group; the last row of each is sampled, the others scored or not."""
     runs = [
-        Run(slot, 0, len(ids), ids, table(slot, prompts), True, targets=ids[1:] if scored else [])
+        ScheduledRequest(slot, 0, len(ids), ids, table(slot, prompts), True, targets=ids[1:] if scored else [])
         for slot, ids in enumerate(prompts)
     ]
-    admits = [Admit(slot, ids, [], SCORED if scored else GREEDY, 0) for slot, ids in enumerate(prompts)]
+    admits = [NewRequest(slot, ids, [], SCORED if scored else GREEDY, 0) for slot, ids in enumerate(prompts)]
     return StepPlan(0, [GroupPlan(list(admits), list(runs)) for _ in range(groups)])
 
 
 def decode(groups: int, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
     """A row of every prompt beside a chunk of the first, which nobody samples."""
-    runs = [Run(slot, len(ids), 1, [], table(slot, prompts), True, 1) for slot, ids in enumerate(prompts)]
-    chunk = Run(3, 0, 4, prompts[0][:4], table(3, prompts), False)
-    admit = Admit(3, prompts[0], [], GREEDY, 0)
+    runs = [ScheduledRequest(slot, len(ids), 1, [], table(slot, prompts), True, 1) for slot, ids in enumerate(prompts)]
+    chunk = ScheduledRequest(3, 0, 4, prompts[0][:4], table(3, prompts), False)
+    admit = NewRequest(3, prompts[0], [], GREEDY, 0)
     return StepPlan(1, [GroupPlan([admit], [*runs, chunk]) for _ in range(groups)])
 
 
@@ -154,8 +154,8 @@ def test_modules_are_compared_row_by_row_wherever_rows_are_left_out(
 def test_a_prompt_of_seven_rows_has_one_in_the_last_mlp(tmp_path: Path) -> None:
     need("step")
     with executor_of(write_random(tmp_path, "biased"), 1, {}, torch.float32, program=True) as made:
-        run = Run(0, 0, 7, PROMPTS[0], [1], True)
-        made.step(StepPlan(0, [GroupPlan([Admit(0, PROMPTS[0], [], GREEDY, 0)], [run])]))
+        run = ScheduledRequest(0, 0, 7, PROMPTS[0], [1], True)
+        made.step(StepPlan(0, [GroupPlan([NewRequest(0, PROMPTS[0], [], GREEDY, 0)], [run])]))
         assert made.runners[0].program is not None
         program = made.runners[0].program.program
         rows_of = {rows: program._step.rows[number] for number, rows in enumerate(program._registers)}

@@ -19,7 +19,7 @@ from weft.sampling.counter_hash import uniform
 from weft.sampling.history import History
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.sampling.sampler import NOT_FINITE, Sampler
-from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, Streams
+from weft.step.plan import DecodeRows, GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest
 from weft.step.sampling_params import SamplingParams
 
 CPU = torch.device("cpu")
@@ -29,23 +29,23 @@ EOS = 3
 
 def admit(sampler: Sampler, slot: int, prompt: Sequence[int] = (), output: Sequence[int] = (), **params: Any) -> None:
     seed = params.pop("seed", 7 + slot)
-    sampler.admit(Admit(slot, list(prompt), list(output), SamplingParams(**params), seed))
+    sampler.admit(NewRequest(slot, list(prompt), list(output), SamplingParams(**params), seed))
 
 
-def run_of(slot: int, output_pos: int = 0) -> Run:
-    return Run(slot=slot, start=0, count=1, ids=[], blocks=[1], sample=True, output_pos=output_pos)
+def run_of(slot: int, output_pos: int = 0) -> ScheduledRequest:
+    return ScheduledRequest(slot=slot, start=0, count=1, ids=[], blocks=[1], sample=True, output_pos=output_pos)
 
 
-def step(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[Sampled]:
+def step(sampler: Sampler, logits: Tensor, runs: Sequence[ScheduledRequest]) -> list[Sampled]:
     rows = rows_of(runs)
     return sampler.remember(sampler.sample(logits, rows, sampler.width(rows)), rows).runs
 
 
-def rows_of(runs: Sequence[Run]) -> SampledRows:
+def rows_of(runs: Sequence[ScheduledRequest]) -> SampledRows:
     return sampled_rows(NO_STREAMS, runs)
 
 
-def ids(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[int]:
+def ids(sampler: Sampler, logits: Tensor, runs: Sequence[ScheduledRequest]) -> list[int]:
     return [sampled.token_id for sampled in step(sampler, logits, runs)]
 
 
@@ -312,15 +312,15 @@ def test_streams_are_told_as_columns_what_runs_are_told_as_records(streams: int,
         if bad is not None:
             logits[bad] = math.nan
         runs = [run_of(slot, at) for slot in range(count)]
-        plan = GroupPlan([], runs[streams:], Streams.of(runs[:streams]))
-        rows = sampled_rows(plan.streams.array(), plan.runs)
+        plan = GroupPlan([], runs[streams:], DecodeRows.of(runs[:streams]))
+        rows = sampled_rows(plan.decodes.array(), plan.runs)
         width = sampler.width(rows)
         values = torch.cat([sampler.sample(logits[lo:hi], rows.part(lo, hi), width) for lo, hi in ((0, 3), (3, 8))])
         result = sampler.remember(values, rows)
         wanted = step(alone, logits, runs)
         assert result.every(plan) == wanted and GroupResult.of(plan, wanted) == result
         telling = [each.slot for each in wanted[:streams] if each.logprob is not None or each.error]
-        assert [each.slot for each in result.told] == telling
+        assert [each.slot for each in result.extras] == telling
 
 
 @pytest.mark.parametrize("params", VARIED, ids=range(len(VARIED)))
@@ -377,7 +377,7 @@ def test_equals_the_plain_reference(
     except TooCloseToCall:
         assume(False)
     sampler = Sampler(1, 12, CPU, (EOS,))
-    sampler.admit(Admit(0, prompt, output, record, seed))
+    sampler.admit(NewRequest(0, prompt, output, record, seed))
     assert ids(sampler, torch.tensor([logits]), [run_of(0, len(output))]) == [wanted]
 
 
@@ -390,9 +390,9 @@ def test_a_history_counts_any_number_of_tokens() -> None:
 
 def test_a_bad_run_is_watched_while_it_grows_and_a_row_without_tokens_is_an_error() -> None:
     sampler = Sampler(2, 6, CPU)
-    sampler.admit(Admit(0, [1], [], SamplingParams(temperature=0.0, bad_token_ids=((5, 5, 4), (3,))), 0))
+    sampler.admit(NewRequest(0, [1], [], SamplingParams(temperature=0.0, bad_token_ids=((5, 5, 4), (3,))), 0))
     sampler.admit(
-        Admit(1, [1], [], SamplingParams(temperature=1.0, allowed_token_ids=(3,), bad_token_ids=((3, 3),)), 0)
+        NewRequest(1, [1], [], SamplingParams(temperature=1.0, allowed_token_ids=(3,), bad_token_ids=((3, 3),)), 0)
     )
     logits = torch.tensor([[0.0, 1, 2, 9, 3, 4], [0.0, 1, 2, 3, 4, 5]])
     found = []

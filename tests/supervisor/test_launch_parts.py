@@ -50,7 +50,7 @@ from weft.machine.cores import CoreShare, assign_cores, available_cores, server_
 from weft.machine.memory_trim import keep_all, not_collected
 from weft.ops.native.step_ops import StepOps
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import reporting_ranks
 from weft.worker import threads
@@ -167,8 +167,8 @@ def test_ranks_whose_experts_move_keep_weights_in_one_form(tmp_path: Path, monke
 
 
 def test_messages_survive_the_wire(tmp_path: Path) -> None:
-    run = Run(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
-    admit = Admit(
+    run = ScheduledRequest(slot=1, start=2, count=3, ids=[4, 5, 6], blocks=[7], sample=True, output_pos=8)
+    admit = NewRequest(
         slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9
     )
     setup = setup_of_rank(tmp_path)

@@ -24,7 +24,7 @@ from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
-from weft.step.plan import GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, ScheduledRequest, StepPlan
 from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Starting
@@ -58,7 +58,7 @@ def _nothing_left() -> Iterator[None]:
 
 
 def step(index: int) -> StepPlan:
-    run = Run(slot=3, start=index, count=1, ids=[1], blocks=[1], sample=True, output_pos=index)
+    run = ScheduledRequest(slot=3, start=index, count=1, ids=[1], blocks=[1], sample=True, output_pos=index)
     return StepPlan(index, [GroupPlan([], [run]), GroupPlan([], [])])
 
 

@@ -103,7 +103,7 @@ def test_a_command_tells_its_rank_what_it_chose_after_it_had_started_it(
     monkeypatch.setenv("UNKNOWN", "1")
     starting = Starting(fake_plan(write_tiny_chat(tmp_path), ProcessLimits(), ranks=1), None, spawner)
     try:
-        environ = starting._setup(0, starting._watch.rendezvous).environ
+        environ = starting._setup(0).environ
         assert environ["WEFT_LOG"] == "debug" and "UNKNOWN" not in environ
     finally:
         starting.close()

@@ -13,7 +13,7 @@ from weft.experts.placement.transport import TransferRate
 from weft.experts.statistics.loads import FloatArray
 
 
-class InlineDecider:
+class InlinePlanner:
     """Plans where it is asked; the plan is there after `delay` looks. `fail`: numbers of the plans that come to
     nothing."""
 
@@ -45,7 +45,7 @@ class InlineDecider:
         self._plan = None
 
 
-class RandomDecider(InlineDecider):
+class RandomDecider(InlinePlanner):
     """Any legal placement, whatever the loads: most slots move."""
 
     def __init__(self, balancer: LoadBalancer, seed: int) -> None:

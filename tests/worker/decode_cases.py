@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.settings import EngineConfig
-from weft.step.plan import Admit, GroupPlan, Run, Streams
+from weft.step.plan import DecodeRows, GroupPlan, NewRequest, ScheduledRequest
 from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import RankCapacity
 
@@ -70,15 +70,19 @@ REQUESTS = st.lists(
 
 
 def admitted(slot: int, ids: list[int], params: SamplingParams = GREEDY) -> GroupPlan:
-    return GroupPlan([Admit(slot, ids, [], params, 0)], [Run(slot, 0, len(ids), ids, [slot + 1], True)])
+    return GroupPlan(
+        [NewRequest(slot, ids, [], params, 0)], [ScheduledRequest(slot, 0, len(ids), ids, [slot + 1], True)]
+    )
 
 
 def streams(*rows: tuple[int, int, int], news: Sequence[tuple[int, int, list[int]]] = ()) -> GroupPlan:
     """rows: slot, position, output position."""
-    found = Streams.of([Run(slot, start, 1, [], [], True, at) for slot, start, at in rows])
-    return GroupPlan([], [], Streams(found.columns, list(news)))
+    found = DecodeRows.of([ScheduledRequest(slot, start, 1, [], [], True, at) for slot, start, at in rows])
+    return GroupPlan([], [], DecodeRows(found.columns, list(news)))
 
 
 def grown(group: GroupPlan, *blocks: tuple[int, int, int]) -> GroupPlan:
     """blocks: slot, known, block."""
-    return GroupPlan([], [], Streams(group.streams.columns, [], struct.pack(f"<{3 * len(blocks)}q", *sum(blocks, ()))))
+    return GroupPlan(
+        [], [], DecodeRows(group.decodes.columns, [], struct.pack(f"<{3 * len(blocks)}q", *sum(blocks, ())))
+    )

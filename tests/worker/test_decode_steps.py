@@ -176,8 +176,8 @@ def test_a_logit_that_is_not_finite_is_told_alike(
         for runner in (runner for each in executor.executors for runner in each.runners):
             runner.cos_sin[2] = torch.nan
         result = executor.step(StepPlan(2, [streams((2, 1, 1), (0, 2, 1))]))
-        assert [record.slot for record in result.groups[0].told] == [0]
-        assert result.groups[0].told[0].error is not None
+        assert [record.slot for record in result.groups[0].extras] == [0]
+        assert result.groups[0].extras[0].error is not None
         assert executor.short_steps == [1] * world
 
 

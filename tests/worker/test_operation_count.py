@@ -16,7 +16,7 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import RankCapacity
@@ -41,9 +41,9 @@ def decode_calls(executor: LockstepExecutor, batch: int, params: SamplingParams)
     """Operations of one decode step over `batch` rows in every dp group, all ranks together."""
     groups = range(executor.layout.attention.dp)
     prompts = [[slot + 1, 2, 3 * slot] for slot in range(batch)]
-    admits = [Admit(slot, ids, [], params, slot) for slot, ids in enumerate(prompts)]
-    first = [Run(slot, 0, 3, ids, [slot + 1], True) for slot, ids in enumerate(prompts)]
-    then = [Run(slot, 3, 1, [], [slot + 1], True, 1) for slot in range(batch)]
+    admits = [NewRequest(slot, ids, [], params, slot) for slot, ids in enumerate(prompts)]
+    first = [ScheduledRequest(slot, 0, 3, ids, [slot + 1], True) for slot, ids in enumerate(prompts)]
+    then = [ScheduledRequest(slot, 3, 1, [], [slot + 1], True, 1) for slot in range(batch)]
     executor.step(StepPlan(0, [GroupPlan(admits, first) for _ in groups]))
     with Counted() as counted:
         executor.step(StepPlan(1, [GroupPlan([], then) for _ in groups]))

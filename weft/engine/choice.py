@@ -15,7 +15,7 @@ from weft.step.sampling_params import SamplingParams
 from weft.text import IncrementalDetokenizer, Tokenizer
 
 
-class Piece(msgspec.Struct):
+class ChoiceDelta(msgspec.Struct):
     """What some records add to a choice. `finish_reason` only in its last piece."""
 
     text: str = ""
@@ -57,11 +57,11 @@ class Choice:
         """The stop string that was found."""
         return self._text.stopped_by
 
-    def add(self, records: Sequence[RequestOutput]) -> Piece | None:
+    def add(self, records: Sequence[RequestOutput]) -> ChoiceDelta | None:
         """What the records add; None once the choice has ended. RequestError 500: no token could be chosen for it."""
         if self.finish_reason is not None:
             return None
-        piece = Piece()
+        piece = ChoiceDelta()
         for record in records:
             self._add(record, piece)
             if piece.finish_reason is not None:
@@ -69,7 +69,7 @@ class Choice:
         self.finish_reason = piece.finish_reason
         return piece
 
-    def _add(self, record: RequestOutput, piece: Piece) -> None:
+    def _add(self, record: RequestOutput, piece: ChoiceDelta) -> None:
         if record.error is not None:
             raise RequestError(record.error, status=500, code="no_token")
         self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens

@@ -32,7 +32,7 @@ class Coordinator:
         equals; they stay there."""
         first = requests[0]
         scores = [
-            scheduler.sharing.cached_prefix(first.digests, first.num_prompt) - scheduler.queued_tokens
+            scheduler.kv_cache.cached_prefix(first.digests, first.num_prompt) - scheduler.queued_tokens
             for scheduler in self.schedulers
         ]
         scheduler = self.schedulers[scores.index(max(scores))]
@@ -47,7 +47,7 @@ class Coordinator:
     def schedule_ahead(self) -> StepPlan | None:
         """The next step while others are in flight, or None if it has to wait for their results."""
         sure = any(scheduler.has_rows for scheduler in self.schedulers)
-        return self._plan() if sure and all(scheduler.can_go_ahead for scheduler in self.schedulers) else None
+        return self._plan() if sure and all(scheduler.can_schedule_ahead for scheduler in self.schedulers) else None
 
     def _plan(self) -> StepPlan:
         plan = StepPlan(self.steps, [scheduler.schedule(self.steps) for scheduler in self.schedulers])

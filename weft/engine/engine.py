@@ -17,9 +17,9 @@ from weft.engine.limits import limits_of
 from weft.engine.outputs import EngineStats, FinishReason, Outputs, RequestOutput
 from weft.engine.request import Request
 from weft.engine.results import output_of
-from weft.engine.scheduler.prefill_throttle import Pace
+from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.engine.scheduler.scheduler import Scheduler
-from weft.engine.step_loop import Steps
+from weft.engine.step_loop import StepLoop
 from weft.errors import PeerError, RequestError, WeftError
 from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.settings import EngineConfig
@@ -45,10 +45,10 @@ class Engine:
         self.failure: str | None = None
         """Why the engine is dead; None while it lives."""
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
-        pace = Pace(config.prefill_stretch)
+        throttle = PrefillThrottle(config.prefill_stretch)
         groups = range(executor.layout.attention.dp)
-        self._coordinator = Coordinator([Scheduler(self.limits, pace) for _ in groups])
-        self._steps = Steps(executor, self._coordinator, pace, balancing)
+        self._coordinator = Coordinator([Scheduler(self.limits, throttle) for _ in groups])
+        self._steps = StepLoop(executor, self._coordinator, throttle, balancing)
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []
         self._admitted = 0

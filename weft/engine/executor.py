@@ -32,11 +32,11 @@ class Executor(Protocol):
 
 
 @runtime_checkable
-class Ahead(Protocol):
+class AsyncExecutor(Protocol):
     """What an executor has besides whose ranks can be given a plan before anybody asks for its results."""
 
     @property
-    def plans_ahead(self) -> bool:
+    def async_scheduling(self) -> bool:
         """Whether they may be given a plan while they run one."""
 
     def submit(self, plan: StepPlan) -> None:

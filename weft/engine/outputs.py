@@ -52,8 +52,8 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Head:
-    """What all records of an output have alike while it flows; in step t it has t + `before` output tokens."""
+class OutputHeader:
+    """What all records of an output have alike while it flows; in step t it has t + `output_offset` output tokens."""
 
     request_id: str
     index: int
@@ -61,47 +61,47 @@ class Head:
     cached_tokens: int
     preemptions: int
     queued_s: float
-    before: int
+    output_offset: int
 
 
-class Stretch(msgspec.Struct, frozen=True, eq=False):
-    """One step's rows of outputs that flow, as columns. `others`: whole records of rows where there is more to tell
+class DecodeOutputs(msgspec.Struct, frozen=True, eq=False):
+    """One step's rows of outputs that flow, as columns. `extras`: whole records of rows where there is more to tell
     than an id; None where there is nothing to tell."""
 
     tick: int
-    heads: list[Head]
+    headers: list[OutputHeader]
     ids: NDArray[np.int64]
-    others: dict[Head, RequestOutput | None]
+    extras: dict[OutputHeader, RequestOutput | None]
 
     def __len__(self) -> int:
-        return len(self.heads)
+        return len(self.headers)
 
-    def __getitem__(self, rows: slice) -> Stretch:
-        return Stretch(self.tick, self.heads[rows], self.ids[rows], self.others)
+    def __getitem__(self, rows: slice) -> DecodeOutputs:
+        return DecodeOutputs(self.tick, self.headers[rows], self.ids[rows], self.extras)
 
     def __iter__(self) -> Iterator[RequestOutput]:
-        others, tick = self.others, self.tick
-        for head, token in zip(self.heads, self.ids.tolist(), strict=True):
-            if head in others:
-                if (record := others[head]) is not None:
+        extras, tick = self.extras, self.tick
+        for header, token in zip(self.headers, self.ids.tolist(), strict=True):
+            if header in extras:
+                if (record := extras[header]) is not None:
                     yield record
                 continue
             yield RequestOutput(
-                request_id=head.request_id,
-                index=head.index,
+                request_id=header.request_id,
+                index=header.index,
                 new_token_ids=[token],
-                prompt_tokens=head.prompt_tokens,
-                output_tokens=tick + head.before,
-                cached_tokens=head.cached_tokens,
-                preemptions=head.preemptions,
-                queued_s=head.queued_s,
+                prompt_tokens=header.prompt_tokens,
+                output_tokens=tick + header.output_offset,
+                cached_tokens=header.cached_tokens,
+                preemptions=header.preemptions,
+                queued_s=header.queued_s,
             )
 
 
 class Outputs(msgspec.Struct, frozen=True, eq=False):
     """What a step brought to all outputs. Records are made when they are read, by whoever reads them."""
 
-    parts: Sequence[list[RequestOutput] | Stretch] = ()
+    parts: Sequence[list[RequestOutput] | DecodeOutputs] = ()
 
     def __iter__(self) -> Iterator[RequestOutput]:
         for part in self.parts:
@@ -116,8 +116,8 @@ class Outputs(msgspec.Struct, frozen=True, eq=False):
         for part in self.parts:
             if isinstance(part, list):
                 found += part
-            elif part.others:
-                found += [record for record in part.others.values() if record is not None]
+            elif part.extras:
+                found += [record for record in part.extras.values() if record is not None]
         return found
 
     def cut(self, rows: int) -> Iterator[Outputs]:

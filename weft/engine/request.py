@@ -6,10 +6,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from weft.step.plan import Admit, Run, TokenLogprob
+from weft.step.plan import NewRequest, ScheduledRequest, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
-WHOLE = sys.maxsize
+ALL_BLOCKS = sys.maxsize
 """Entries of a table that is known to its end, also where it grows."""
 
 
@@ -21,7 +21,7 @@ class Request:
     computed   |<- num_computed ->|          positions whose keys and values lie in `table`
     digests    one per full block of token_ids that is known to the prefix cache's chain
 
-    While it flows, `token_ids` and `num_computed` grow together, at its events only (`Flow`).
+    While it flows, `token_ids` and `num_computed` grow together, at its events only (`DecodeBatch`).
     """
 
     request_id: str
@@ -43,21 +43,21 @@ class Request:
     admission: int = 0
     """Counts admissions and departures, so that results of a plan made before a departure are recognised."""
     num_computed: int = 0
-    num_flying: int = 0
+    num_in_flight: int = 0
     """Positions behind `num_computed` that steps compute which have not retired."""
-    num_drawn: int = 0
+    num_sampling: int = 0
     """Tokens that those steps sample."""
     table: list[int] = field(default_factory=list)
     """Block ids. A departure replaces the list instead of clearing it."""
-    told: int = 0
-    """Leading entries of `table` that the ranks hold under the slot, or will before their next step; or `WHOLE`."""
-    shared: int = 0
+    num_known: int = 0
+    """Leading entries of `table` that the ranks have, or get with their next step; or `ALL_BLOCKS`."""
+    num_published: int = 0
     """Leading blocks of `table` that came from the prefix cache or were offered to it."""
-    claimed: int = 0
-    """Full blocks [0, claimed) were cached or claimed for computing at the last admission."""
+    num_claimed: int = 0
+    """Full blocks [0, num_claimed) were cached or claimed for computing at the last admission."""
     queued_step: int = -1
     """Index of the last step that was planned before the request came."""
-    flows_since: int = -1
+    decoding_since: int = -1
     """Index of the step that gave its first token since it was admitted."""
     last_step: int = -1
     """Index of the last step that refers to this request's blocks."""
@@ -72,26 +72,26 @@ class Request:
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt tokens scored so far; told with the first output token."""
 
-    def prompt_run(self, most: int) -> Run:
+    def prompt_run(self, most: int) -> ScheduledRequest:
         """Its next rows, `most` at most; tells what the ranks do not hold of `table`, and from now on they hold it."""
-        start, count, known = self.num_planned, min(self.num_unplanned, most), min(self.told, len(self.table))
+        start, count, known = self.num_planned, min(self.num_unplanned, most), min(self.num_known, len(self.table))
         ids, sample = self.token_ids[start : start + count], count == self.num_unplanned
         targets = self.token_ids[start + 1 : start + count + 1] if self.scores else []
-        place = self.num_outputs + self.num_drawn
-        self.told = WHOLE
-        self.num_flying += count
-        self.num_drawn += sample
-        return Run(self.slot, start, count, ids, self.table[known:], sample, place, targets, known)
+        place = self.num_outputs + self.num_sampling
+        self.num_known = ALL_BLOCKS
+        self.num_in_flight += count
+        self.num_sampling += sample
+        return ScheduledRequest(self.slot, start, count, ids, self.table[known:], sample, place, targets, known)
 
-    def landed(self, run: Run) -> None:
+    def step_done(self, run: ScheduledRequest) -> None:
         """`run` has retired; what it computed is still to be counted."""
-        self.num_flying -= run.count
-        self.num_drawn -= run.sample
+        self.num_in_flight -= run.count
+        self.num_sampling -= run.sample
 
-    def admit(self) -> Admit:
+    def new_request(self) -> NewRequest:
         """What the ranks must know of it."""
         prompt, outputs = self.token_ids[: self.num_prompt], self.token_ids[self.num_prompt :]
-        return Admit(self.slot, prompt, outputs, self.params, self.seed)
+        return NewRequest(self.slot, prompt, outputs, self.params, self.seed)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -116,7 +116,7 @@ class Request:
     @property
     def num_planned(self) -> int:
         """Positions that are computed or will be by the steps in flight."""
-        return self.num_computed + self.num_flying
+        return self.num_computed + self.num_in_flight
 
     @property
     def num_unplanned(self) -> int:
@@ -124,9 +124,9 @@ class Request:
         return len(self.token_ids) - self.num_planned
 
     @property
-    def flows_on(self) -> bool:
+    def has_next_token(self) -> bool:
         """Whether another token follows those that it has and those in flight, as far as its length goes."""
-        return len(self.token_ids) + self.num_drawn < self.max_len
+        return len(self.token_ids) + self.num_sampling < self.max_len
 
     @property
     def num_uncomputed(self) -> int:

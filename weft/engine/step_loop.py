@@ -11,43 +11,43 @@ from msgspec.structs import replace
 
 from weft.engine.buckets import Buckets
 from weft.engine.coordinator import Coordinator
-from weft.engine.executor import Ahead, Executor
+from weft.engine.executor import AsyncExecutor, Executor
 from weft.engine.outputs import STEP_TOKENS, Outputs
-from weft.engine.scheduler.prefill_throttle import Pace
+from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.step.plan import StepPlan, StepResult
 
 
-class Steps:
+class StepLoop:
     """Runs what `coordinator` plans. One plan ahead where the executor allows it, but never with `balancing`, whose
     expert moves come between two steps. `tokens`: histogram of rows per step."""
 
     def __init__(
-        self, executor: Executor, coordinator: Coordinator, pace: Pace, balancing: ExpertBalancing | None
+        self, executor: Executor, coordinator: Coordinator, throttle: PrefillThrottle, balancing: ExpertBalancing | None
     ) -> None:
-        self._executor, self._coordinator, self._pace, self._balancing = executor, coordinator, pace, balancing
-        ahead = executor if balancing is None and isinstance(executor, Ahead) else None
-        self._ahead = ahead if ahead is not None and ahead.plans_ahead else None
-        self._flying: deque[tuple[StepPlan, float]] = deque()
+        self._executor, self._coordinator, self._throttle, self._balancing = executor, coordinator, throttle, balancing
+        ahead = executor if balancing is None and isinstance(executor, AsyncExecutor) else None
+        self._async_executor = ahead if ahead is not None and ahead.async_scheduling else None
+        self._in_flight: deque[tuple[StepPlan, float]] = deque()
         """Plans that were submitted and not collected, oldest first, and when they were submitted."""
-        self._landed_s = 0.0
+        self._collected_s = 0.0
         """When the last result was collected."""
         self.tokens = Buckets(STEP_TOKENS)
 
     @property
     def in_flight(self) -> bool:
         """Whether a plan was submitted whose results were not collected."""
-        return bool(self._flying)
+        return bool(self._in_flight)
 
     def forget(self) -> None:
         """Drops all plans in flight: the ranks are gone."""
-        self._flying.clear()
+        self._in_flight.clear()
 
     def run(self) -> Outputs:
         """Outputs of the oldest step; empty if there is nothing to run."""
-        return self._run_now() if self._ahead is None else self._run_ahead(self._ahead)
+        return self._run_sync() if self._async_executor is None else self._run_async(self._async_executor)
 
-    def _run_now(self) -> Outputs:
+    def _run_sync(self) -> Outputs:
         plan = self._coordinator.schedule()
         if plan is None:
             return Outputs()
@@ -63,28 +63,28 @@ class Steps:
         self._balancing.stepped(self._executor)
         return result
 
-    def _run_ahead(self, executor: Ahead) -> Outputs:
-        if not self._flying:
+    def _run_async(self, executor: AsyncExecutor) -> Outputs:
+        if not self._in_flight:
             self._submit(executor, self._coordinator.schedule())
-        if len(self._flying) == 1:
+        if len(self._in_flight) == 1:
             self._submit(executor, self._coordinator.schedule_ahead())
-        if not self._flying:
+        if not self._in_flight:
             return Outputs()
-        plan, given_s = self._flying[0]
+        plan, given_s = self._in_flight[0]
         result = executor.collect()
-        self._flying.popleft()
-        began_s, self._landed_s = max(given_s, self._landed_s), time.monotonic()
-        self._observe(plan, self._landed_s - began_s)
+        self._in_flight.popleft()
+        began_s, self._collected_s = max(given_s, self._collected_s), time.monotonic()
+        self._observe(plan, self._collected_s - began_s)
         return self._coordinator.retire(result)
 
-    def _submit(self, executor: Ahead, plan: StepPlan | None) -> None:
+    def _submit(self, executor: AsyncExecutor, plan: StepPlan | None) -> None:
         if plan is not None:
             executor.submit(plan)
-            self._flying.append((plan, time.monotonic()))
+            self._in_flight.append((plan, time.monotonic()))
 
     def _observe(self, plan: StepPlan, seconds: float) -> None:
         """Records a step's rows and duration; the group with the most rows decides how long a step takes."""
         self.tokens.observe(plan.num_rows)
         most = max(plan.groups, key=lambda group: group.num_rows) if len(plan.groups) > 1 else plan.groups[0]
-        streams = len(most.streams)
-        self._pace.observe(streams, most.num_rows - streams, seconds)
+        streams = len(most.decodes)
+        self._throttle.observe(streams, most.num_rows - streams, seconds)

@@ -73,13 +73,13 @@ class ExpertPlan:
     def balancing(self, model: str) -> ExpertBalancing:
         """The engine's part; one for all sets of ranks. ConfigError: statistics cannot be written. `model`: its
         name."""
-        decider = EplbProcess(self.settings.balancer) if self.settings.balancer is not None else None
+        planner = EplbProcess(self.settings.balancer) if self.settings.balancer is not None else None
         recorder = None
         if self.stats is not None:
             recorder = LoadRecorder(
                 Path(self.stats), model, self.num_layers, self.settings.layers, self.placement.experts
             )
-        return ExpertBalancing(self.settings, self.placement, decider, recorder)
+        return ExpertBalancing(self.settings, self.placement, planner, recorder)
 
 
 def plan_experts(config: ModelConfig, layout: Layout, engine: EngineConfig, itemsize: int) -> ExpertPlan | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.ops.base import FP32_MAX
 from weft.sampling.rules import Rules
-from weft.step.plan import Admit
+from weft.step.plan import NewRequest
 from weft.step.sampling_params import SamplingParams
 
 Ids = NDArray[np.int64]
@@ -73,7 +73,7 @@ class Slot:
     rules: Rules | None
 
     @classmethod
-    def of(cls, admit: Admit, eos_token_ids: Sequence[int]) -> Slot:
+    def of(cls, admit: NewRequest, eos_token_ids: Sequence[int]) -> Slot:
         params = admit.params
         repeats = params.repetition_penalty != 1
         penalized = repeats or params.presence_penalty != 0 or params.frequency_penalty != 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from weft.step.plan import Admit
+from weft.step.plan import NewRequest
 
 
 class Rules:
@@ -22,7 +22,7 @@ class Rules:
         self._last = tuple(output_ids)[-self._longest :] if self._longest else ()
 
     @classmethod
-    def of(cls, admit: Admit) -> Rules | None:
+    def of(cls, admit: NewRequest) -> Rules | None:
         """None where nothing is ruled out."""
         params = admit.params
         if params.allowed_token_ids is None and not params.bad_token_ids:

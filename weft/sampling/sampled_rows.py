@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.step.plan import Run
+from weft.step.plan import ScheduledRequest
 
 Column = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ class SampledRows:
         return list(zip(self.slots.tolist(), self.positions.tolist(), strict=True))
 
 
-def sampled_rows(streams: NDArray[np.int64], runs: Sequence[Run]) -> SampledRows:
+def sampled_rows(streams: NDArray[np.int64], runs: Sequence[ScheduledRequest]) -> SampledRows:
     """Of streams, columns [3, rows] as in the plan, and of the runs after them: of each its scored rows, then the row
     that is sampled."""
     slots, positions, targets = [], [], []

@@ -23,7 +23,7 @@ from weft.sampling.draw import Draws, draw
 from weft.sampling.history import Slot, adjust
 from weft.sampling.native_sampling import SamplingKernel, SlotTable
 from weft.sampling.sampled_rows import Column, SampledRows
-from weft.step.plan import WORD, Admit, GroupResult, Sampled, TokenLogprob
+from weft.step.plan import WORD, GroupResult, NewRequest, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
@@ -62,10 +62,10 @@ class Sampler:
         self._following: set[int] = set()
         """Slots that want to know what they are given."""
         self.eos_token_ids = tuple(eos_token_ids)
-        idle = Admit(slot=0, prompt_ids=[], output_ids=[], params=SamplingParams(temperature=0.0), seed=0)
+        idle = NewRequest(slot=0, prompt_ids=[], output_ids=[], params=SamplingParams(temperature=0.0), seed=0)
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
 
-    def admit(self, admit: Admit) -> None:
+    def admit(self, admit: NewRequest) -> None:
         """A request takes its slot."""
         self._slots[admit.slot] = slot = Slot.of(admit, self.eos_token_ids)
         params = admit.params

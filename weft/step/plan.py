@@ -18,10 +18,10 @@ from weft.step.sampling_params import SamplingParams
 WORD = np.dtype("<i8")
 """Of columns."""
 ROW_BYTES = 3 * WORD.itemsize
-"""Of a row of `Streams`."""
+"""Of a row of `DecodeRows`."""
 
 
-class Admit(msgspec.Struct, frozen=True, array_like=True):
+class NewRequest(msgspec.Struct, frozen=True, array_like=True):
     """A request takes `slot` from this step on; replaces whatever the slot held.
 
     `prompt_ids` are the request's prompt, `output_ids` what it had generated before a preemption (both needed by
@@ -35,7 +35,7 @@ class Admit(msgspec.Struct, frozen=True, array_like=True):
     seed: int
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ScheduledRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request's rows in one step: positions start .. start + count - 1.
 
     `ids` are the tokens to compute (prompt, or recomputed after a preemption); empty for a decode row, whose one id is
@@ -58,16 +58,17 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     known: int = 0
 
 
-class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class DecodeRows(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
 
     `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. What is new in block
     tables: `grown`, of blocks behind those that are known, int64, little endian, [blocks, 3]: slot, known (those that
-    came before it included), block; `news`, where more has changed: slot, known, blocks; all as of a `Run`.
+    came before it included), block; `table_updates`, where more has changed: slot, known, blocks; all as of a
+    `ScheduledRequest`.
     """
 
     columns: bytes = b""
-    news: list[tuple[int, int, list[int]]] = []
+    table_updates: list[tuple[int, int, list[int]]] = []
     grown: bytes = b""
 
     def __len__(self) -> int:
@@ -77,38 +78,42 @@ class Streams(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """[3, rows], read-only."""
         return np.frombuffer(self.columns, WORD).reshape(3, -1)
 
-    def more_blocks(self) -> NDArray[np.int64]:
+    def new_blocks(self) -> NDArray[np.int64]:
         """`grown`, [blocks, 3], read-only."""
         return np.frombuffer(self.grown, WORD).reshape(-1, 3)
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Streams:
+    def of(cls, runs: Sequence[ScheduledRequest]) -> DecodeRows:
         """Decode rows that are given as runs."""
         columns = [[run.slot for run in runs], [run.start for run in runs], [run.output_pos for run in runs]]
-        news = [(run.slot, run.known, run.blocks) for run in runs if run.blocks]
-        return cls(np.array(columns, WORD).tobytes(), news)
+        table_updates = [(run.slot, run.known, run.blocks) for run in runs if run.blocks]
+        return cls(np.array(columns, WORD).tobytes(), table_updates)
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One attention-dp group's part: rows are those of `streams`, then the runs' rows, in order."""
+    """One attention-dp group's part: rows are those of `decodes`, then the runs' rows, in order."""
 
-    admits: list[Admit] = []
-    runs: list[Run] = []
-    streams: Streams = Streams()
+    new_requests: list[NewRequest] = []
+    runs: list[ScheduledRequest] = []
+    decodes: DecodeRows = DecodeRows()
 
     @property
     def num_rows(self) -> int:
         """Rows of the group."""
-        streams = len(self.streams.columns) // ROW_BYTES
+        streams = len(self.decodes.columns) // ROW_BYTES
         return streams + sum([run.count for run in self.runs]) if self.runs else streams
 
-    def every_run(self) -> list[Run]:
+    def every_run(self) -> list[ScheduledRequest]:
         """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""
-        news = {slot: (known, [*blocks]) for slot, known, blocks in self.streams.news}
-        for slot, known, block in self.streams.more_blocks().tolist():
-            news.setdefault(slot, (known, []))[1].append(block)
-        told = [(news.get(slot, (0, [])), slot, start, at) for slot, start, at in self.streams.array().T.tolist()]
-        return [Run(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in told] + self.runs
+        table_updates = {slot: (known, [*blocks]) for slot, known, blocks in self.decodes.table_updates}
+        for slot, known, block in self.decodes.new_blocks().tolist():
+            table_updates.setdefault(slot, (known, []))[1].append(block)
+        extras = [
+            (table_updates.get(slot, (0, [])), slot, start, at) for slot, start, at in self.decodes.array().T.tolist()
+        ]
+        return [
+            ScheduledRequest(slot, start, 1, [], blocks, True, at, [], n) for (n, blocks), slot, start, at in extras
+        ] + self.runs
 
 
 FEWEST_SCORED = 16
@@ -160,11 +165,11 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one group's rows gave. `ids`: int64, little endian, the sampled id of each stream; `told`: of the streams
+    """What one group's rows gave. `ids`: int64, little endian, the sampled id of each stream; `extras`: of the streams
     that have more to tell than an id; `runs`: one for each run with `sample` or `targets`; all in the plan's order."""
 
     ids: bytes = b""
-    told: list[Sampled] = []
+    extras: list[Sampled] = []
     runs: list[Sampled] = []
 
     def array(self) -> NDArray[np.int64]:
@@ -173,17 +178,17 @@ class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def every(self, plan: GroupPlan) -> list[Sampled]:
         """One for each of `plan.every_run()` with `sample` or `targets`."""
-        told = {each.slot: each for each in self.told}
-        streams = zip(plan.streams.array()[0].tolist(), self.array().tolist(), strict=True)
-        return [told.get(slot) or Sampled(slot, token) for slot, token in streams] + self.runs
+        extras = {each.slot: each for each in self.extras}
+        streams = zip(plan.decodes.array()[0].tolist(), self.array().tolist(), strict=True)
+        return [extras.get(slot) or Sampled(slot, token) for slot, token in streams] + self.runs
 
     @classmethod
     def of(cls, plan: GroupPlan, sampled: Iterable[Sampled]) -> GroupResult:
         """From one for each of `plan.every_run()` with `sample` or `targets`."""
         records = list(sampled)
-        streams, runs = records[: len(plan.streams)], records[len(plan.streams) :]
-        told = [each for each in streams if each != Sampled(each.slot, each.token_id)]
-        return cls(np.array([each.token_id for each in streams], WORD).tobytes(), told, runs)
+        streams, runs = records[: len(plan.decodes)], records[len(plan.decodes) :]
+        extras = [each for each in streams if each != Sampled(each.slot, each.token_id)]
+        return cls(np.array([each.token_id for each in streams], WORD).tobytes(), extras, runs)
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):

@@ -49,7 +49,7 @@ class _Failing:
 
 
 class ProcessExecutor:
-    """Implements the engine's `Executor` and `Ahead` over ready worker processes, which it owns."""
+    """Implements the engine's `Executor` and `AsyncExecutor` over ready worker processes, which it owns."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class ProcessExecutor:
         clock: StepClock,
         num_experts: int = 0,
         *,
-        plans_ahead: bool = False,
+        async_scheduling: bool = False,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer. `plans_ahead`: as of the engine's `Ahead`."""
-        self._num_experts, self.plans_ahead = num_experts, plans_ahead
+        of a layer. `async_scheduling`: as of the engine's `AsyncExecutor`."""
+        self._num_experts, self.async_scheduling = num_experts, async_scheduling
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)
@@ -83,7 +83,7 @@ class ProcessExecutor:
             self._waiting.append(waits)
 
     def collect(self) -> StepResult:
-        """As of the engine's `Ahead`. PeerError as of `step`."""
+        """As of the engine's `AsyncExecutor`. PeerError as of `step`."""
         with self._failing:
             waits = self._waiting[0]
             began, limit_s = time.monotonic(), self.clock.limit(waits.rows)

@@ -124,8 +124,8 @@ class Starting:
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
-        blocks, ahead = self.memory.num_blocks, self.plan.plans_ahead
-        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, plans_ahead=ahead)
+        blocks, ahead = self.memory.num_blocks, self.plan.async_scheduling
+        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, async_scheduling=ahead)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

@@ -19,7 +19,7 @@ from weft.errors import UsageError
 from weft.layers import Norm
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.text import Tokenizer
 from weft.worker.lockstep_executor import LockstepExecutor
@@ -73,8 +73,8 @@ def layer_inputs(checkpoint: Checkpoint, config: ModelConfig) -> list[Tensor]:
     params = SamplingParams(temperature=0.0, prompt_logprobs=0)
     blocks = list(range(1, limits.num_blocks + 1))
     # rows that are not sampled do not reach the last MLP: all are scored
-    run = Run(slot=0, start=0, count=size, ids=ids, blocks=blocks, sample=True, targets=ids[1:])
-    executor.step(StepPlan(0, [GroupPlan([Admit(0, ids, [], params, 0)], [run])]))
+    run = ScheduledRequest(slot=0, start=0, count=size, ids=ids, blocks=blocks, sample=True, targets=ids[1:])
+    executor.step(StepPlan(0, [GroupPlan([NewRequest(0, ids, [], params, 0)], [run])]))
     executor.close()
     return found
 

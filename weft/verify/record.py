@@ -63,7 +63,7 @@ class LogitsRecorder:
         rows = parts.whole("lm_head")
         row = 0
         for group, part in enumerate(plan.groups):
-            for admit in part.admits:
+            for admit in part.new_requests:
                 self._prompts[group, admit.slot] = tuple(admit.prompt_ids)
             for run in part.every_run():
                 if run.sample:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.compare import relative_difference
 from weft.verify.record import Parts
@@ -66,6 +66,6 @@ def _for_groups(part: tuple[list[int], int], groups: int, block_size: int, lengt
     ids, start = part
     params = SamplingParams(temperature=0.0)
     blocks = list(range(1, -(-length // block_size) + 1))
-    run = Run(slot=0, start=start, count=len(ids), ids=ids, blocks=blocks, sample=True)
-    admits = [Admit(0, ids, [], params, 0)] if start == 0 else []
+    run = ScheduledRequest(slot=0, start=start, count=len(ids), ids=ids, blocks=blocks, sample=True)
+    admits = [NewRequest(0, ids, [], params, 0)] if start == 0 else []
     return StepPlan(0, [GroupPlan(list(admits), [run]) for _ in range(groups)])

@@ -27,7 +27,7 @@ from weft.program.ir import NotTraceableError
 from weft.program.program import Most
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
-from weft.step.plan import GroupPlan, GroupResult, Run, StepPlan, most_sampled
+from weft.step.plan import GroupPlan, GroupResult, ScheduledRequest, StepPlan, most_sampled
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
@@ -192,7 +192,7 @@ class Runner:
         if plan.experts is not None:
             self.experts.run(plan.experts)
         group = plan.groups[self.geometry.group]
-        for admit in group.admits:
+        for admit in group.new_requests:
             self.sampler.admit(admit)
         if self.decode is None or self.program is None:
             return self._run(plan)
@@ -270,7 +270,7 @@ class Runner:
         seconds = CHECK_S if self.device.type == "cpu" else CHECK_ON_DEVICE_S
         invariance = self.ops.check_batch_invariance(self._linear_weights(), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
-        run = Run(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
+        run = ScheduledRequest(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
         groups = self.shards.layout.attention.dp
         for runs in ([run], [run], []):
             self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))

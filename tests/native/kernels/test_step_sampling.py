@@ -19,7 +19,7 @@ from weft.sampling.counter_hash import uniform
 from weft.sampling.native_sampling import SamplingKernel, SlotTable
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
-from weft.step.plan import Admit, Run, Sampled
+from weft.step.plan import NewRequest, Sampled, ScheduledRequest
 from weft.step.sampling_params import SamplingParams
 
 pytestmark = pytest.mark.usefixtures("step_library")
@@ -43,15 +43,15 @@ def kernel(variant: str, threads: int = 0) -> SamplingKernel:
 def sampler_of(kernel: SamplingKernel | None, params: Sequence[SamplingParams], vocab: int, seed: int = 0) -> Sampler:
     sampler = Sampler(len(params), vocab, CPU, (3,), kernel)
     for slot, one in enumerate(params):
-        sampler.admit(Admit(slot, [1, 2], [], one, seed + slot))
+        sampler.admit(NewRequest(slot, [1, 2], [], one, seed + slot))
     return sampler
 
 
-def run_of(slot: int, output_pos: int = 0, targets: Sequence[int] = ()) -> Run:
-    return Run(slot, 0, 1, [], [1], not targets, output_pos, list(targets))
+def run_of(slot: int, output_pos: int = 0, targets: Sequence[int] = ()) -> ScheduledRequest:
+    return ScheduledRequest(slot, 0, 1, [], [1], not targets, output_pos, list(targets))
 
 
-def step(sampler: Sampler, logits: Tensor, runs: Sequence[Run]) -> list[Sampled]:
+def step(sampler: Sampler, logits: Tensor, runs: Sequence[ScheduledRequest]) -> list[Sampled]:
     rows = sampled_rows(NO_STREAMS, runs)
     return sampler.remember(sampler.sample(logits, rows, sampler.width(rows)), rows).runs
 

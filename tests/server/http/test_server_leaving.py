@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.server.conftest import Running, Start
-from tests.support.fakes.fake_executor import ScriptedAhead, ScriptedExecutor
+from tests.support.fakes.fake_executor import ScriptedAsyncExecutor, ScriptedExecutor
 from tests.support.waiting import PATIENCE_S, until
 from weft.server.http import middleware
 
@@ -34,7 +34,7 @@ def posted(server: Running, body: dict[str, Any], path: str = "/v1/completions")
     return sock
 
 
-@pytest.mark.parametrize("ranks", [ScriptedExecutor, ScriptedAhead])
+@pytest.mark.parametrize("ranks", [ScriptedExecutor, ScriptedAsyncExecutor])
 @pytest.mark.parametrize("before", [0, 3], ids=["before the first token", "in the middle"])
 @pytest.mark.parametrize(
     ("path", "body"),

@@ -11,7 +11,7 @@ import pytest
 from tests.server.conftest import Running, Start
 from tests.support.waiting import until
 from weft.cli.commands.serve import template_from
-from weft.engine.choice import Piece
+from weft.engine.choice import ChoiceDelta
 from weft.errors import ConfigError
 from weft.server.openai.joined import likeliest
 from weft.step.plan import TokenLogprob
@@ -69,8 +69,8 @@ def test_the_likeliest_answers_come_back(alphabet: Running) -> None:
 
 
 def test_which_are_the_likeliest() -> None:
-    def piece(text: str, *logprobs: float) -> Piece:
-        return Piece(text, logprobs=[TokenLogprob(0, value, 1, []) for value in logprobs])
+    def piece(text: str, *logprobs: float) -> ChoiceDelta:
+        return ChoiceDelta(text, logprobs=[TokenLogprob(0, value, 1, []) for value in logprobs])
 
     made = [
         piece("a", -1.0, -1.0),

@@ -10,7 +10,7 @@ import pytest
 from tests.server.conftest import Running, Start
 from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG
-from weft.step.plan import Run, Sampled
+from weft.step.plan import Sampled, ScheduledRequest
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TEXT = "abcdefghijklmnopqrstuvwxyz"
@@ -103,7 +103,7 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
 class WithoutLogprobs(ScriptedExecutor):
     """Gives ids alone, as ranks do where nobody asks for more."""
 
-    def _answer(self, run: Run) -> Sampled:
+    def _answer(self, run: ScheduledRequest) -> Sampled:
         return Sampled(run.slot, super()._answer(run).token_id)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from weft.errors import PeerError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.step.plan import GroupPlan, GroupResult, Run, Sampled, StepPlan, StepResult, TokenLogprob
+from weft.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan, StepResult, TokenLogprob
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -37,7 +37,7 @@ class ScriptedExecutor:
 
     def step(self, plan: StepPlan) -> StepResult:
         """A step as the script says."""
-        self.admitted += sum(len(group.admits) for group in plan.groups)
+        self.admitted += sum(len(group.new_requests) for group in plan.groups)
         assert self.gate.wait(120)
         assert self.permits is None or self.permits.acquire(timeout=240)
         time.sleep(self.step_s)
@@ -50,7 +50,7 @@ class ScriptedExecutor:
         answers = [self._answer(run) for run in group.every_run() if run.sample or run.targets]
         return GroupResult.of(group, answers)
 
-    def _answer(self, run: Run) -> Sampled:
+    def _answer(self, run: ScheduledRequest) -> Sampled:
         """Every scored token has probability e^-2, id 0 has e^-1."""
         prompt = [TokenLogprob(token, -2.0, 4, [(0, -1.0)]) for token in run.targets]
         if not run.sample:
@@ -71,19 +71,19 @@ class ScriptedExecutor:
         self.closed = True
 
 
-class ScriptedAhead(ScriptedExecutor):
+class ScriptedAsyncExecutor(ScriptedExecutor):
     """The same, given its steps one ahead."""
 
-    plans_ahead = True
+    async_scheduling = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._flying: deque[StepPlan] = deque()
+        self._in_flight: deque[StepPlan] = deque()
 
     def submit(self, plan: StepPlan) -> None:
         """A step, in line."""
-        self._flying.append(plan)
+        self._in_flight.append(plan)
 
     def collect(self) -> StepResult:
         """The oldest."""
-        return self.step(self._flying.popleft())
+        return self.step(self._in_flight.popleft())

@@ -23,7 +23,7 @@ from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.dispatch.all_to_all import AllToAll, Choices
 from weft.ops.base import Numerics
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.run import DryRun, dry_run
@@ -151,9 +151,9 @@ def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group,
     executor = LockstepExecutor(checkpoint, shards, Numerics(torch.float32), limits, torch.device("cpu"))
     params = SamplingParams(temperature=0.0)
     groups = range(layout.attention.dp)
-    admits = [Admit(slot, [1, 2], [], params, 0) for slot in range(BATCH)]
-    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
-    then = [Run(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
+    admits = [NewRequest(slot, [1, 2], [], params, 0) for slot in range(BATCH)]
+    first = [ScheduledRequest(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    then = [ScheduledRequest(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     for runner in executor.runners:
         real = runner.decoder.transitions.comm

@@ -19,7 +19,7 @@ from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
-from weft.step.plan import Admit, GroupPlan, Run, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.run import dry_run
 from weft.worker.runner import RankCapacity
@@ -44,9 +44,9 @@ def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype:
     limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
     executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
     groups = range(shards.layout.attention.dp)
-    admits = [Admit(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
-    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
-    then = [Run(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
+    admits = [NewRequest(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
+    first = [ScheduledRequest(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    then = [ScheduledRequest(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     before = executor.received()
     executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
@@ -78,8 +78,8 @@ def test_bytes_of_a_step_in_which_all_rows_take_their_largest_logit(
         assert shown is not None
         runner.program = RankProgram(shown.program, shown._comm, shown._block)  # which need not show all logits
     groups = range(shards.layout.attention.dp)
-    admits = [Admit(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
-    first = [Run(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
+    admits = [NewRequest(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
+    first = [ScheduledRequest(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     received = [executor.received()]
     for at in (1, 2):

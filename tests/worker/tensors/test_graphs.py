@@ -22,7 +22,7 @@ from weft.ops.reference.exact_ops import ExactOps
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import SampledRows
 from weft.sampling.sampler import Sampler
-from weft.step.plan import Admit, GroupPlan, StepPlan
+from weft.step.plan import GroupPlan, NewRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import Runner
 from weft.worker.tensors.graph_inputs import PromptMemory, StreamMemory
@@ -180,7 +180,7 @@ def test_greedy_rows_alone_want_the_largest() -> None:
         {"temperature": 0.0, "logprobs": 2}, {"temperature": 0.0, "min_tokens": 2, "stop_token_ids": [3]},
     )  # fmt: skip
     for slot, params in enumerate(asked):
-        sampler.admit(Admit(slot, [1], [], SamplingParams(**params), 0))
+        sampler.admit(NewRequest(slot, [1], [], SamplingParams(**params), 0))
     found = []
     for slot in range(5):
         rows = SampledRows(np.array([slot]), np.array([0]), None, 1)

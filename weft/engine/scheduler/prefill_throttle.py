@@ -16,7 +16,7 @@ _TELLING = 8
 """Prompt rows from which on a step tells what one costs."""
 
 
-class Pace:
+class PrefillThrottle:
     """`stretch` 0: no limit. Until both costs are known there is none either."""
 
     def __init__(self, stretch: float) -> None:

@@ -1,9 +1,9 @@
 """Scheduler: which rows one attention-dp group runs in the next step, and what follows from the sampled ids.
 
-Knows tokens, blocks and slots of its own group; no tensor, no other group, no text. A step is `schedule`, then
-`retire` with the sampled ids; the next may be scheduled before that where `can_go_ahead` says so. Its rows then take
-tokens that are not known yet, and are for nothing where one of these ends its request. Blocks and slots of a request
-that leaves while a step that refers to it is in flight are held back until that step retires.
+A step is `schedule`, then `retire` with the sampled ids. With async scheduling the next step is scheduled before that,
+where `can_schedule_ahead` allows it: its rows take tokens that are not known yet, and are dropped if one of these ends
+their request. Blocks and slots of a request that leaves while a step in flight refers to it are freed when that step
+retires.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections import deque
 
 from weft.engine.kv_cache.block_manager import BlockManager
-from weft.engine.kv_cache.kv_cache_manager import Sharing
+from weft.engine.kv_cache.deferred_free import DeferredFree, PendingFree
+from weft.engine.kv_cache.kv_cache_manager import KVCacheManager
 from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.request import Request
 from weft.engine.results import group_stats
-from weft.engine.scheduler.decode_batch import Flow
-from weft.engine.scheduler.in_flight import Entry, Flight, Held, HeldBack, scored_rows
-from weft.engine.scheduler.output_processor import Landing
-from weft.engine.scheduler.prefill_throttle import Pace
-from weft.engine.scheduler.token_budget import Room
+from weft.engine.scheduler.decode_batch import DecodeBatch
+from weft.engine.scheduler.in_flight import Entry, InFlightStep, scored_rows
+from weft.engine.scheduler.output_processor import OutputProcessor
+from weft.engine.scheduler.prefill_throttle import PrefillThrottle
+from weft.engine.scheduler.token_budget import TokenBudget
 from weft.engine.waiting_queue import WaitingQueue
-from weft.step.plan import Admit, GroupPlan, GroupResult, Run, Sampled
+from weft.step.plan import GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest
 
 
 class Scheduler:
@@ -32,9 +33,9 @@ class Scheduler:
     left the youngest running request is preempted: its blocks go, its tokens stay, it is computed again later.
     """
 
-    def __init__(self, limits: Limits, pace: Pace | None = None) -> None:
+    def __init__(self, limits: Limits, throttle: PrefillThrottle | None = None) -> None:
         self.limits = limits
-        self.pace = pace or Pace(0.0)
+        self.throttle = throttle or PrefillThrottle(0.0)
         self.blocks = BlockManager(limits.num_blocks)
         self.counters = Counters()
         self.queued_tokens = 0
@@ -43,11 +44,11 @@ class Scheduler:
         self._prefilling: dict[int, Request] = {}
         self._decoding: dict[int, Request] = {}
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
-        self._in_flight: deque[Flight] = deque()
-        self._held = HeldBack(self._give_back)
-        self.sharing = Sharing(limits, self.blocks, self._waiting, self._held)
-        self._flow = Flow(limits.max_num_seqs, limits.block_size)
-        self._landing = Landing(self._flow, self.blocks, self.counters, self.remove)
+        self._in_flight: deque[InFlightStep] = deque()
+        self._deferred_free = DeferredFree(self._give_back)
+        self.kv_cache = KVCacheManager(limits, self.blocks, self._waiting, self._deferred_free)
+        self._batch = DecodeBatch(limits.max_num_seqs, limits.block_size)
+        self._output_processor = OutputProcessor(self._batch, self.blocks, self.counters, self.remove)
 
     @property
     def has_work(self) -> bool:
@@ -67,7 +68,7 @@ class Scheduler:
         """Puts a request in line."""
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
-        request.queued_step = self._held.retired
+        request.queued_step = self._deferred_free.retired
         self._waiting.push(request)
 
     def remove(self, request: Request) -> None:
@@ -93,34 +94,34 @@ class Scheduler:
             self._waiting.push(request)
 
     @property
-    def can_go_ahead(self) -> bool:
+    def can_schedule_ahead(self) -> bool:
         """Whether a step may be scheduled while others fly: nobody must be preempted, for blocks come back later."""
-        return self._flow.num_needy <= self.blocks.num_available
+        return self._batch.num_needing_blocks <= self.blocks.num_available
 
     @property
     def has_rows(self) -> bool:
         """Whether a step scheduled now has rows for certain, whatever the cache has room for."""
-        return self._flow.num_rows > 0 or any(each.num_unplanned > 0 for each in self._prefilling.values())
+        return self._batch.num_rows > 0 or any(each.num_unplanned > 0 for each in self._prefilling.values())
 
     def schedule(self, index: int) -> GroupPlan:
         """The group's part of step `index`; without runs when there is nothing to do."""
         self._grow_decodes()
-        flowing, streams = self._flow.plan(index)
-        entries, admits = self._prompts(flowing.count) if self._prefilling or self._waiting else ([], [])
+        rows, decodes = self._batch.plan(index)
+        entries, new_requests = self._prompts(rows.count) if self._prefilling or self._waiting else ([], [])
         for entry in entries:
             entry[0].last_step = index
-        self.counters.computed_tokens += flowing.count + sum([run.count for _, _, run in entries])
-        self._in_flight.append(Flight(index, flowing, entries))
-        return GroupPlan(admits, [run for _, _, run in entries], streams)
+        self.counters.computed_tokens += rows.count + sum([run.count for _, _, run in entries])
+        self._in_flight.append(InFlightStep(index, rows, entries))
+        return GroupPlan(new_requests, [run for _, _, run in entries], decodes)
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Takes in the results of the oldest step in flight, which is `index`."""
         flight = self._in_flight.popleft()
         flight.check(index, result)
-        stretch = self._landing.streams(flight.rows, result)
+        decodes = self._output_processor.process_decodes(flight.rows, result)
         found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
-        self._held.retire(index)
-        return Outputs((stretch, [output for output in found if output is not None]) if found else (stretch,))
+        self._deferred_free.retire(index)
+        return Outputs((decodes, [output for output in found if output is not None]) if found else (decodes,))
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
@@ -128,19 +129,19 @@ class Scheduler:
 
     # -- rows of a step
 
-    def _prompts(self, streams: int) -> tuple[list[Entry], list[Admit]]:
+    def _prompts(self, streams: int) -> tuple[list[Entry], list[NewRequest]]:
         """Rows of prompts beside those of `streams`, and whom they let in."""
-        entries, admits = list[Entry](), list[Admit]()
-        rows = Room.of(self.limits, streams, self.pace)
+        entries, new_requests = list[Entry](), list[NewRequest]()
+        rows = TokenBudget.of(self.limits, streams, self.throttle)
         for request in self._prefilling.values():
             if request.num_unplanned > 0:
                 entries += self._prefill(request, rows)
-        while rows.any and (newcomer := self._admit(rows)):
-            admits.append(newcomer.admit())
-            entries += self._prefill(newcomer, rows)
-        return entries, admits
+        while rows.any and (admitted := self._admit(rows)):
+            new_requests.append(admitted.new_request())
+            entries += self._prefill(admitted, rows)
+        return entries, new_requests
 
-    def _prefill(self, request: Request, rows: Room) -> list[Entry]:
+    def _prefill(self, request: Request, rows: TokenBudget) -> list[Entry]:
         """As many of the request's prompt rows as the step has room for: one entry, or none."""
         if not (count := rows.room(request.scores, self._late(request))):
             return []
@@ -150,32 +151,32 @@ class Scheduler:
 
     def _prefill_entry(self, request: Request, budget: int) -> Entry:
         run = request.prompt_run(budget)
-        if run.sample and request.flows_on:
-            self._flow.join(request)
+        if run.sample and request.has_next_token:
+            self._batch.join(request)
         return request, request.admission, run
 
     def _late(self, request: Request) -> bool:
         """Whether a stream flowed before the request came. Streams are in the order in which they began to flow."""
         oldest = next(iter(self._decoding.values()), None)
-        return oldest is not None and oldest.flows_since < request.queued_step
+        return oldest is not None and oldest.decoding_since < request.queued_step
 
     def _grow_decodes(self) -> None:
         """Gives every decoding request the block of its next position, or preempts until the rest have theirs.
 
         The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
         """
-        needy = self._flow.take_needy()
-        while len(needy) > self.blocks.num_available and self.num_running > 1:
+        needing = self._batch.take_needing_blocks()
+        while len(needing) > self.blocks.num_available and self.num_running > 1:
             self._preempt_youngest()
-            needy = [lane for lane in needy if lane.alive]
-        if needy:
-            self._flow.grow(needy, self.blocks.allocate(len(needy)))
+            needing = [row for row in needing if row.alive]
+        if needing:
+            self._batch.grow(needing, self.blocks.allocate(len(needing)))
 
     # -- admission and departure
 
-    def _admit(self, rows: Room) -> Request | None:
+    def _admit(self, rows: TokenBudget) -> Request | None:
         """Gives the oldest waiting request that waits for no other's prefix a slot and all its blocks, if rows fit."""
-        if (head := self.sharing.next_waiting() if self._slots else None) is None:
+        if (head := self.kv_cache.next_waiting() if self._slots else None) is None:
             return None
         request, cached = head
         if not rows.room(request.scores, self._late(request)):
@@ -192,10 +193,10 @@ class Scheduler:
 
     def _start(self, request: Request, cached: int) -> None:
         tokens = cached * self.limits.block_size
-        request.slot, request.num_computed, request.told = self._slots.pop(), tokens, 0
-        request.shared = cached
+        request.slot, request.num_computed, request.num_known = self._slots.pop(), tokens, 0
+        request.num_published = cached
         request.admission += 1
-        request.claimed = len(request.digests)
+        request.num_claimed = len(request.digests)
         self._waiting.claim(request, request.digests[cached:])
         self._prefilling[request.arrival] = request
         self.queued_tokens -= tokens
@@ -220,33 +221,33 @@ class Scheduler:
 
     def _depart(self, request: Request) -> None:
         """Takes a running request out of its slot and blocks, of which others may have those that it has filled."""
-        self._flow.leave(request)
-        self.sharing.publish(request)
+        self._batch.leave(request)
+        self.kv_cache.publish(request)
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
-        self._waiting.end_claim(request, request.digests[computed : request.claimed])
-        self._held.hold(Held(request.last_step, request.table, request.slot))
-        request.slot, request.table, request.claimed = -1, [], 0
-        request.num_flying = request.num_drawn = 0
+        self._waiting.end_claim(request, request.digests[computed : request.num_claimed])
+        self._deferred_free.hold(PendingFree(request.last_step, request.table, request.slot))
+        request.slot, request.table, request.num_claimed = -1, [], 0
+        request.num_in_flight = request.num_sampling = 0
         request.admission += 1
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, held: PendingFree) -> None:
         self.blocks.release(held.blocks)
         if held.slot >= 0:
             self._slots.append(held.slot)
 
     # -- results
 
-    def _take(self, request: Request, run: Run, result: Sampled | None) -> RequestOutput | None:
+    def _take(self, request: Request, run: ScheduledRequest, result: Sampled | None) -> RequestOutput | None:
         """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
-        request.landed(run)
+        request.step_done(run)
         if result is not None and result.error is not None:
-            return self._landing.fail(request, result.error)
+            return self._output_processor.fail(request, result.error)
         request.num_computed += run.count
         self.queued_tokens -= run.count
-        if self.sharing.publish(request):
-            self._flow.tell(request)
+        if self.kv_cache.publish(request):
+            self._batch.mark_changed(request)
         if result is None:
             return None
         request.prompt_logprobs += result.prompt
@@ -254,8 +255,8 @@ class Scheduler:
             return None
         del self._prefilling[request.arrival]
         self._decoding[request.arrival] = request
-        request.flows_since = self._held.retired + 1
+        request.decoding_since = self._deferred_free.retired + 1
         request.token_ids.append(result.token_id)
         self.queued_tokens += 1
         self.counters.generated_tokens += 1
-        return self._landing.told(request, result)
+        return self._output_processor.process_token(request, result)

@@ -12,7 +12,7 @@ _MOST_MARKS = 1 << 20
 """Ids below it have a mark each, those above share one."""
 
 
-class Ends:
+class StopTokenSet:
     """Ids that somebody who flows would end with; each is counted, for it leaves with the last of them."""
 
     def __init__(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.engine.limits import Limits
-from weft.engine.scheduler.prefill_throttle import Pace
+from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.step.plan import FEWEST_SCORED
 
 
 @dataclass(slots=True)
-class Room:
+class TokenBudget:
     """What is left of a step: rows, rows of logits for scored prompts, and (None: no limit) rows of prompts that came
     when streams flowed already."""
 
@@ -19,10 +19,10 @@ class Room:
     beside: int | None
 
     @classmethod
-    def of(cls, limits: Limits, streams: int, pace: Pace) -> Room:
+    def of(cls, limits: Limits, streams: int, throttle: PrefillThrottle) -> TokenBudget:
         """What a step has beside its decode rows."""
         heads = max(FEWEST_SCORED, limits.max_num_seqs - streams)
-        return cls(limits.max_num_batched_tokens - streams, heads, pace.prompt_rows())
+        return cls(limits.max_num_batched_tokens - streams, heads, throttle.prompt_rows())
 
     @property
     def any(self) -> bool:

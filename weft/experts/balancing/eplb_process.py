@@ -25,7 +25,7 @@ LIMIT_S = 300.0
 
 
 class EplbProcess:
-    """Implements the engine's `Decider`."""
+    """Implements the engine's `PlacementPlanner`."""
 
     def __init__(self, balancer: LoadBalancer, program: tuple[str, ...] = PROGRAM) -> None:
         self._balancer, self._program = balancer, program

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 
 from weft.errors import WeftError
 from weft.experts.balancing.balancer import LoadBalancer
-from weft.experts.balancing.placement_planner import Decider
+from weft.experts.balancing.placement_planner import PlacementPlanner
 from weft.experts.placement.placement import ExpertPlacement
 from weft.experts.placement.transport import TransferRate, works
 from weft.experts.statistics.counters import ExpertCounters, ExpertStats
@@ -78,12 +78,12 @@ class ExpertBalancing:
         self,
         settings: BalanceSettings,
         placement: ExpertPlacement,
-        decider: Decider | None = None,
+        planner: PlacementPlanner | None = None,
         recorder: LoadRecorder | None = None,
     ) -> None:
         self.settings, self.placement = settings, placement
-        self._decider, self._recorder = decider, recorder
-        self._deciding = False
+        self._planner, self._recorder = planner, recorder
+        self._planning = False
         self._moving: _Moving | None = None
         self._steps = self._unread = 0
         self._seen: _Seen | None = None
@@ -92,14 +92,14 @@ class ExpertBalancing:
     def begin(self) -> None:
         """New ranks have loaded `placement`: moves and window of the old ones are void, a decision in the making
         too."""
-        self._moving, self._deciding = None, False
+        self._moving, self._planning = None, False
         self._steps = self._unread = 0
-        if self._decider is not None:
-            self._decider.close()
+        if self._planner is not None:
+            self._planner.close()
 
     def work(self) -> ExpertWork | None:
         """What the ranks do before the next step."""
-        if self._deciding:
+        if self._planning:
             self._take_decision()
         if self._moving is None:
             return None
@@ -125,8 +125,8 @@ class ExpertBalancing:
 
     def close(self) -> None:
         """Ends a decision in the making; safe to call twice."""
-        if self._decider is not None:
-            self._decider.close()
+        if self._planner is not None:
+            self._planner.close()
 
     def stats(self) -> ExpertStats:
         """Counters and gauges at this moment."""
@@ -157,7 +157,7 @@ class ExpertBalancing:
             return
         before = balance(self.placement, loads).per_layer
         self._seen = _Seen(loads, before)
-        if self._decider is None or self._deciding or self._moving is not None:
+        if self._planner is None or self._planning or self._moving is not None:
             return
         calm = [value is None or value >= self.settings.threshold for value in before]
         if all(calm):
@@ -165,22 +165,22 @@ class ExpertBalancing:
         wanted = np.where(np.array(calm)[:, None], 0.0, loads)
         self._totals.decisions += 1
         try:
-            self._decider.start(wanted, self.placement)
+            self._planner.start(wanted, self.placement)
         except (OSError, WeftError) as error:
             self._failed(error)
         else:
-            self._deciding = True
+            self._planning = True
 
     def _take_decision(self) -> None:
-        assert self._decider is not None and self._seen is not None
+        assert self._planner is not None and self._seen is not None
         try:
-            plan = self._decider.poll()
+            plan = self._planner.poll()
             if plan is None:
                 return
-            self._deciding = False
+            self._planning = False
             target = self._worthwhile(plan, self._seen.loads)
         except WeftError as error:
-            self._deciding = False
+            self._planning = False
             self._failed(error)
             return
         moved = int((target.moved(self.placement) > 0).sum())

@@ -11,7 +11,7 @@ from weft.experts.placement.placement import ExpertPlacement
 from weft.experts.statistics.loads import FloatArray
 
 
-class Decider(Protocol):
+class PlacementPlanner(Protocol):
     """Plans one placement after the other. `start` and `poll` return at once."""
 
     def start(self, loads: FloatArray, current: ExpertPlacement) -> None:

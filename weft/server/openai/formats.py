@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import UNSET, UnsetType
 
-from weft.engine.choice import Piece
+from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import TokenLogprob
 from weft.server.openai.records import (
     ChatChoice,
@@ -54,13 +54,13 @@ class Format(Protocol):
     def first(self, index: int) -> ChatChunkChoice | None:
         """What opens a choice before its first piece, if anything."""
 
-    def chunk(self, index: int, piece: Piece) -> ChatChunkChoice | CompletionChoice:
+    def chunk(self, index: int, piece: ChoiceDelta) -> ChatChunkChoice | CompletionChoice:
         """A piece."""
 
-    def choice(self, index: int, piece: Piece) -> ChatChoice | CompletionChoice:
+    def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice | CompletionChoice:
         """All pieces as one."""
 
-    def prompt(self, pieces: Sequence[Piece]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
         """Ids and log-probabilities of the prompt, where the whole answer has them."""
 
 
@@ -79,10 +79,10 @@ class _Words:
             return f"token_id:{token_id}"
         return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
-    def _ids(self, piece: Piece) -> list[int] | UnsetType:
+    def _ids(self, piece: ChoiceDelta) -> list[int] | UnsetType:
         return piece.token_ids if self.shows_ids else UNSET
 
-    def _of_prompt(self, piece: Piece) -> PromptLogprobs | UnsetType:
+    def _of_prompt(self, piece: ChoiceDelta) -> PromptLogprobs | UnsetType:
         if self._shown.prompt_logprobs is None:
             return UNSET
         return [None, *(self._position(entry, self._shown.prompt_logprobs) for entry in piece.prompt_logprobs)]
@@ -111,18 +111,18 @@ class ChatFormat(_Words):
         """The role."""
         return ChatChunkChoice(index, Delta("assistant", ""), None, None)
 
-    def chunk(self, index: int, piece: Piece) -> ChatChunkChoice:
+    def chunk(self, index: int, piece: ChoiceDelta) -> ChatChunkChoice:
         """Content, or an empty delta at the end."""
         delta = Delta(content=piece.text) if piece.text or piece.finish_reason is None else Delta()
         ids, logprobs = self._ids(piece), self._of(piece.logprobs)
         return ChatChunkChoice(index, delta, logprobs, piece.finish_reason, piece.stop_reason, ids)
 
-    def choice(self, index: int, piece: Piece) -> ChatChoice:
+    def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice:
         """The message."""
         message, logprobs = Message(piece.text), self._of(piece.logprobs)
         return ChatChoice(index, message, logprobs, piece.finish_reason or "stop", piece.stop_reason, self._ids(piece))
 
-    def prompt(self, pieces: Sequence[Piece]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
         """The conversation's."""
         return (self._prompt_ids if self._shown.token_ids else UNSET), self._of_prompt(pieces[0])
 
@@ -161,7 +161,7 @@ class CompletionFormat(_Words):
         """Nothing opens a text."""
         return None
 
-    def chunk(self, index: int, piece: Piece) -> CompletionChoice:
+    def chunk(self, index: int, piece: ChoiceDelta) -> CompletionChoice:
         """The new text; with the first of it, the prompt where it is repeated."""
         prompt, begins = self._prompts[index], index not in self._begun
         self._begun.add(index)
@@ -177,15 +177,15 @@ class CompletionFormat(_Words):
             self._of_prompt(piece) if begins else UNSET,
         )
 
-    def choice(self, index: int, piece: Piece) -> CompletionChoice:
+    def choice(self, index: int, piece: ChoiceDelta) -> CompletionChoice:
         """The whole text."""
         return self.chunk(index, piece)
 
-    def prompt(self, pieces: Sequence[Piece]) -> tuple[UnsetType, UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[UnsetType, UnsetType]:
         """Each choice has its own."""
         return UNSET, UNSET
 
-    def _of(self, index: int, piece: Piece, first: list[int]) -> CompletionLogprobs | None:
+    def _of(self, index: int, piece: ChoiceDelta, first: list[int]) -> CompletionLogprobs | None:
         """`first`: the prompt's first token, of which no log-probability exists."""
         if self._shown.logprobs is None:
             return None

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.engine.choice import Piece
+from weft.engine.choice import ChoiceDelta
 
 
-def likeliest(choices: Sequence[Piece], made: int, kept: int) -> list[Piece]:
+def likeliest(choices: Sequence[ChoiceDelta], made: int, kept: int) -> list[ChoiceDelta]:
     """Of each `made` choices of one prompt the `kept` of the highest mean log-probability of a token, best first; all
     of them as they came where all are kept."""
     if made == kept:
         return list(choices)
 
-    def mean(piece: Piece) -> float:
+    def mean(piece: ChoiceDelta) -> float:
         return sum(entry.logprob for entry in piece.logprobs) / max(1, len(piece.logprobs))
 
     groups = [choices[start : start + made] for start in range(0, len(choices), made)]
     return [piece for group in groups for piece in sorted(group, key=mean, reverse=True)[:kept]]
 
 
-def joined(pieces: Sequence[Piece]) -> Piece:
+def joined(pieces: Sequence[ChoiceDelta]) -> ChoiceDelta:
     """One choice of all that came of it."""
-    return Piece(
+    return ChoiceDelta(
         text="".join(piece.text for piece in pieces),
         token_ids=[token for piece in pieces for token in piece.token_ids],
         logprobs=[entry for piece in pieces for entry in piece.logprobs],

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from weft.engine.choice import Choice, Piece
+from weft.engine.choice import Choice, ChoiceDelta
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.errors import CLIENT_GONE, client_gone, error_frame, error_response, shown_error
@@ -60,7 +60,7 @@ class Answer:
     """How long it may wait for its first step."""
     kept: int
     """Choices of each prompt that come back: where that is not all, the likeliest."""
-    pieces: list[list[Piece]] = field(init=False)
+    pieces: list[list[ChoiceDelta]] = field(init=False)
     watch: RequestTimes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +78,9 @@ class Answer:
         """Every choice has ended."""
         return all(choice.finish_reason is not None for choice in self.choices)
 
-    def take(self, engines: Replicas, arrived: Sequence[tuple[int, RequestOutput]]) -> Iterator[tuple[int, Piece]]:
+    def take(
+        self, engines: Replicas, arrived: Sequence[tuple[int, RequestOutput]]
+    ) -> Iterator[tuple[int, ChoiceDelta]]:
         """(choice, what is new in it); a choice whose text holds a stop string is ended in the engine."""
         records: dict[int, list[RequestOutput]] = {}
         for index, output in arrived:
@@ -255,7 +257,7 @@ class EventReply(_Reply):
     def _taken(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
         return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._engines, arrived)])
 
-    def _frames(self, index: int, piece: Piece) -> bytes:
+    def _frames(self, index: int, piece: ChoiceDelta) -> bytes:
         """Nothing for a piece without anything for the client."""
         told = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
         if not told and not (piece.token_ids and self._answer.form.shows_ids):

@@ -81,7 +81,7 @@ class DecodeSteps:
     @staticmethod
     def takes(group: GroupPlan) -> bool:
         """Whether a step of this group is one."""
-        return not group.runs and bool(group.streams.columns)
+        return not group.runs and bool(group.decodes.columns)
 
     def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
         """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
@@ -91,7 +91,7 @@ class DecodeSteps:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
-        record.columns, record.sampling = group.streams.columns, self._sampler.table.address if able else None
+        record.columns, record.sampling = group.decodes.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
         self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
         return logits, GroupResult(self._told.tobytes()) if record.chose != Chose.NONE else None
@@ -115,7 +115,7 @@ class DecodeSteps:
     def inputs(self, group: GroupPlan) -> StepInputs:
         """Those of the step that ran last, `group` its plan."""
         assert self._shape is not None
-        streams = group.streams.array()
+        streams = group.decodes.array()
         return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
 
     def _take_tables(self) -> None:
@@ -146,4 +146,4 @@ class DecodeSteps:
 
 def _rows_of_groups(groups: Sequence[GroupPlan]) -> tuple[int, ...]:
     """Streams of each group; nothing where one of them has more than streams."""
-    return () if any(group.runs for group in groups) else tuple(len(group.streams) for group in groups)
+    return () if any(group.runs for group in groups) else tuple(len(group.decodes) for group in groups)

@@ -135,7 +135,7 @@ class StepGraphs:
     def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
         """Runs a step of streams alone; None: it has others, or no graph has room, and `inputs` have not learnt of
         it."""
-        streams, size = group.streams.array(), self._geometry.block_size
+        streams, size = group.decodes.array(), self._geometry.block_size
         rows = streams.shape[1]
         if group.runs or not rows or not self._graphs or int(streams[1].max()) >= self._width * size:
             return None

@@ -136,7 +136,7 @@ class InputBuilder:
         """The step's inputs; the block tables take in what the plan has."""
         group, device = plan.groups[self._geometry.group], self._geometry.device
         shape = self.learn(plan)
-        streams = group.streams.array()
+        streams = group.decodes.array()
         slots = _column(streams[0], [run.slot for run in group.runs])
         starts = _column(streams[1], [run.start for run in group.runs])
         meta = _meta(starts, self.tables, slots, shape, self._geometry)
@@ -153,9 +153,9 @@ class InputBuilder:
     def learn(self, plan: StepPlan) -> StepShape:
         """What follows from the step's counts; the block tables take in what the plan has. To be called once."""
         group = plan.groups[self._geometry.group]
-        if group.streams.grown:
-            self.tables.grow(group.streams.more_blocks())
-        for news in group.streams.news:
+        if group.decodes.grown:
+            self.tables.grow(group.decodes.new_blocks())
+        for news in group.decodes.table_updates:
             self.tables.take(*news)
         for run in group.runs:
             if run.blocks:
@@ -164,7 +164,7 @@ class InputBuilder:
 
 
 def _counts(group: GroupPlan) -> Counts:
-    return len(group.streams), tuple([(run.count, run.sample, len(run.targets)) for run in group.runs])
+    return len(group.decodes), tuple([(run.count, run.sample, len(run.targets)) for run in group.runs])
 
 
 def _column(streams: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
@@ -272,7 +272,7 @@ def _sources(
     """Of each row: the slot whose last sampled id it takes, or -1, and the planned id."""
     from_slot = slots[shape.run_of_row]
     tokens = np.zeros(len(from_slot), np.int64)
-    for run, end in zip(group.runs, shape.row_ends[len(group.streams) :], strict=True):
+    for run, end in zip(group.runs, shape.row_ends[len(group.decodes) :], strict=True):
         if run.ids:
             from_slot[end - run.count : end], tokens[end - run.count : end] = -1, run.ids
     return from_slot, tokens

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from weft.engine.admission import Admission
 from weft.engine.limits import Limits
 from weft.engine.request import Request
-from weft.engine.scheduler.prefill_throttle import FEWEST, Pace
+from weft.engine.scheduler.prefill_throttle import FEWEST, PrefillThrottle
 from weft.engine.scheduler.scheduler import Scheduler
 from weft.step.plan import GroupPlan, GroupResult, Sampled
 from weft.step.sampling_params import SamplingParams
@@ -16,11 +16,11 @@ from weft.step.sampling_params import SamplingParams
 LIMITS = Limits(max_model_len=512, max_num_seqs=8, max_num_batched_tokens=256, block_size=16, num_blocks=256)
 
 
-def learned(decode_s: float = 0.004, row_s: float = 0.0001, stretch: float = 2.0) -> Pace:
-    pace = Pace(stretch)
-    pace.observe(1, 0, decode_s)
-    pace.observe(0, 100, 100 * row_s)
-    return pace
+def learned(decode_s: float = 0.004, row_s: float = 0.0001, stretch: float = 2.0) -> PrefillThrottle:
+    throttle = PrefillThrottle(stretch)
+    throttle.observe(1, 0, decode_s)
+    throttle.observe(0, 100, 100 * row_s)
+    return throttle
 
 
 def request_of(name: str, length: int) -> Request:
@@ -33,8 +33,8 @@ def request_of(name: str, length: int) -> Request:
 class Steps:
     """A scheduler, and results that come at once."""
 
-    def __init__(self, pace: Pace) -> None:
-        self.scheduler, self.index = Scheduler(LIMITS, pace), 0
+    def __init__(self, throttle: PrefillThrottle) -> None:
+        self.scheduler, self.index = Scheduler(LIMITS, throttle), 0
 
     def step(self) -> list[int]:
         """Rows of each run."""
@@ -46,26 +46,26 @@ class Steps:
 
 
 def test_costs_are_learned_and_give_the_number_of_rows() -> None:
-    assert Pace(2.0).prompt_rows() is None
+    assert PrefillThrottle(2.0).prompt_rows() is None
     assert learned().prompt_rows() == 40
     assert learned(stretch=3.0).prompt_rows() == 80
     assert learned(stretch=0.0).prompt_rows() is None
 
 
 def test_a_step_with_both_tells_what_a_row_costs() -> None:
-    pace = Pace(2.0)
-    pace.observe(8, 0, 0.010)
-    pace.observe(8, 50, 0.015)
-    assert pace.prompt_rows() == 100
+    throttle = PrefillThrottle(2.0)
+    throttle.observe(8, 0, 0.010)
+    throttle.observe(8, 50, 0.015)
+    assert throttle.prompt_rows() == 100
 
 
 @example([(1, 0, 1.0), (0, 8, 1e-310)])
 @given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 300), st.floats(0, 10)), max_size=30))
 def test_never_fewer_rows_than_the_least(steps: list[tuple[int, int, float]]) -> None:
-    pace = Pace(2.0)
+    throttle = PrefillThrottle(2.0)
     for step in steps:
-        pace.observe(*step)
-    found = pace.prompt_rows()
+        throttle.observe(*step)
+    found = throttle.prompt_rows()
     assert found is None or found >= FEWEST
 
 

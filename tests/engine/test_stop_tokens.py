@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.engine.scheduler.stop_tokens import Ends
+from weft.engine.scheduler.stop_tokens import StopTokenSet
 
 IDS = st.frozensets(st.sampled_from((-1, 0, 1, 2, 7, 40, 151_643, 1 << 20, (1 << 20) + 5, 1 << 40)), max_size=4)
 
 
 @given(st.lists(IDS, max_size=8), st.data())
 def test_a_step_that_gave_one_is_never_overlooked(owners: list[frozenset[int]], data: st.DataObject) -> None:
-    ends = Ends()
+    ends = StopTokenSet()
     for owner in owners:
         ends.add(owner)
     gone = owners[: data.draw(st.integers(0, 2))]
@@ -31,7 +31,7 @@ def test_a_step_that_gave_one_is_never_overlooked(owners: list[frozenset[int]], 
 
 
 def test_ids_beyond_all_vocabularies_take_no_memory() -> None:
-    ends = Ends()
+    ends = StopTokenSet()
     ends.add((1 << 62,))
     assert ends.may_be_in(np.array([1 << 62, 3])) and not ends.may_be_in(np.array([3]))
-    assert not Ends().may_be_in(np.array([0, 1, 2]))
+    assert not StopTokenSet().may_be_in(np.array([0, 1, 2]))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.engine.request import WHOLE, Request
-from weft.engine.scheduler.batch_rows import Rows
-from weft.engine.scheduler.decode_batch import Flow
-from weft.step.plan import Streams
+from weft.engine.request import ALL_BLOCKS, Request
+from weft.engine.scheduler.batch_rows import StepRows
+from weft.engine.scheduler.decode_batch import DecodeBatch
+from weft.step.plan import DecodeRows
 from weft.step.sampling_params import SamplingParams
 
 SLOTS, VOCAB = 12, 40
@@ -32,7 +32,7 @@ class Plain:
     request: Request
     tokens: list[int]
     planned: int
-    landed: int
+    processed: int
 
     @property
     def has_row(self) -> bool:
@@ -43,7 +43,7 @@ class Plain:
 class Step:
     """A step in flight, of both."""
 
-    rows: Rows
+    rows: StepRows
     plain: list[Plain]
 
 
@@ -54,9 +54,9 @@ class Worlds:
     random: Random
     block_size: int
     span: int
-    flow: Flow = field(init=False)
+    batch: DecodeBatch = field(init=False)
     plain: dict[int, Plain] = field(default_factory=dict)
-    flying: deque[Step] = field(default_factory=deque)
+    in_flight: deque[Step] = field(default_factory=deque)
     tables: dict[int, list[int]] = field(default_factory=dict)
     free: set[int] = field(default_factory=lambda: set(range(SLOTS)))
     arrivals: int = 0
@@ -64,11 +64,11 @@ class Worlds:
     seen: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.flow = Flow(SLOTS, self.block_size, self.span)
+        self.batch = DecodeBatch(SLOTS, self.block_size, self.span)
 
     def join(self) -> None:
         """A request whose prompt was computed, and whose first token is known."""
-        held = {plain.request.slot for step in self.flying for plain in step.plain}
+        held = {plain.request.slot for step in self.in_flight for plain in step.plain}
         if not (free := sorted(self.free - held)):
             return
         self.arrivals += 1
@@ -90,10 +90,10 @@ class Worlds:
             num_computed=prompt,
         )
         request.table = [self._block() for _ in range(-(-prompt // self.block_size))]
-        request.told = WHOLE
+        request.num_known = ALL_BLOCKS
         self.tables[slot] = list(request.table)
         self.free.remove(slot)
-        self.flow.join(request)
+        self.batch.join(request)
         self.plain[request.arrival] = Plain(request, tokens, prompt, prompt)
 
     def leave(self) -> None:
@@ -107,75 +107,75 @@ class Worlds:
         if plain is not None and plain.has_row:
             request, index = plain.request, self.random.randrange(len(plain.request.table))
             request.table[index] = self._block()
-            request.told = min(request.told, index)
-            self.flow.tell(request)
+            request.num_known = min(request.num_known, index)
+            self.batch.mark_changed(request)
 
     def plan(self) -> None:
         """Who has a row is told by columns as by a look at everybody; ranks know every block that a row needs."""
         rows = [plain for plain in self.plain.values() if plain.has_row]
         wanting = [plain for plain in rows if plain.planned == len(plain.request.table) * self.block_size]
-        assert (self.flow.num_rows, self.flow.num_needy) == (len(rows), len(wanting))
-        needy = self.flow.take_needy()
-        assert [lane.request for lane in needy] == [plain.request for plain in wanting]
-        if needy:
-            self.flow.grow(needy, [self._block() for _ in needy])
-        found, streams = self.flow.plan(len(self.flying))
+        assert (self.batch.num_rows, self.batch.num_needing_blocks) == (len(rows), len(wanting))
+        needing = self.batch.take_needing_blocks()
+        assert [row.request for row in needing] == [plain.request for plain in wanting]
+        if needing:
+            self.batch.grow(needing, [self._block() for _ in needing])
+        found, streams = self.batch.plan(len(self.in_flight))
         expected = [(plain.request.slot, plain.planned, plain.planned + 1 - plain.request.num_prompt) for plain in rows]
         assert [tuple(column) for column in streams.array().T.tolist()] == expected
-        self._tell(streams)
+        self._apply(streams)
         assert all(self.tables[plain.request.slot] == plain.request.table for plain in rows)
         for plain in rows:
             plain.planned += 1
-        self.flying.append(Step(found, rows))
+        self.in_flight.append(Step(found, rows))
 
-    def land(self) -> None:
+    def process(self) -> None:
         """Whoever reached its length, was given an id that may end it or has more to tell is named; then it is settled,
         and nobody has lost a token."""
-        if not self.flying:
+        if not self.in_flight:
             return
-        step = self.flying.popleft()
+        step = self.in_flight.popleft()
         ids = np.array([self.random.randrange(VOCAB) for _ in step.plain], np.int64)
-        told = {plain.request.slot for plain in step.plain if self.random.random() < 0.02}
-        landed = self.flow.land(step.rows, ids, told)
+        extras = {plain.request.slot for plain in step.plain if self.random.random() < 0.02}
+        processed = self.batch.process(step.rows, ids, extras)
         alive = [plain for plain in step.plain if self.plain.get(plain.request.arrival) is plain]
         given = dict(zip((plain.request.arrival for plain in step.plain), ids.tolist(), strict=True))
         ends = frozenset(token for plain in self.plain.values() for token in plain.request.eos_ids)
-        looked_at = []
+        events = []
         for plain in alive:
             token = given[plain.request.arrival]
             plain.tokens.append(token)
-            plain.landed += 1
-            if plain.request.slot in told or token in ends or len(plain.tokens) == plain.request.max_len:
-                looked_at.append(plain)
-        assert [lane.request for lane in landed.looked_at] == [plain.request for plain in looked_at]
+            plain.processed += 1
+            if plain.request.slot in extras or token in ends or len(plain.tokens) == plain.request.max_len:
+                events.append(plain)
+        assert [row.request for row in processed.events] == [plain.request for plain in events]
         dead = [plain.request for plain in step.plain if plain not in alive]
-        assert [lane.request for lane in landed.dead] == dead
-        for lane in landed.looked_at:
-            assert lane.settled < self.flow.landed, "its last result can no longer be dropped"
-            self.flow.settle(lane)
-            self._check(self.plain[lane.request.arrival])
+        assert [row.request for row in processed.dead] == dead
+        for row in processed.events:
+            assert row.synced < self.batch.processed, "its last result can no longer be dropped"
+            self.batch.sync(row)
+            self._check(self.plain[row.request.arrival])
         behind = [len(plain.tokens) - len(plain.request.token_ids) for plain in self.plain.values()]
         assert max(behind, default=0) < self.span, "ids that are not kept any more"
-        for plain in looked_at:
+        for plain in events:
             if given[plain.request.arrival] in plain.request.eos_ids or len(plain.tokens) == plain.request.max_len:
                 self._end(plain)
-        self.seen |= {name for name, some in (("dead", dead), ("looked", looked_at)) if some}
+        self.seen |= {name for name, some in (("dead", dead), ("looked", events)) if some}
         self.seen |= {"behind"} if max(behind, default=0) == self.span - 1 else set()
 
     def _check(self, plain: Plain) -> None:
         assert plain.request.token_ids == plain.tokens
-        assert plain.request.num_computed == plain.landed == len(plain.tokens) - 1
+        assert plain.request.num_computed == plain.processed == len(plain.tokens) - 1
 
     def _end(self, plain: Plain) -> None:
-        self.flow.leave(plain.request)
+        self.batch.leave(plain.request)
         self._check(plain)
         del self.plain[plain.request.arrival]
         self.free.add(plain.request.slot)
 
-    def _tell(self, streams: Streams) -> None:
-        for slot, known, blocks in streams.news:
+    def _apply(self, streams: DecodeRows) -> None:
+        for slot, known, blocks in streams.table_updates:
             self.tables[slot] = self.tables[slot][:known] + blocks
-        for slot, known, block in streams.more_blocks().tolist():
+        for slot, known, block in streams.new_blocks().tolist():
             self.tables[slot] = [*self.tables[slot][:known], block]
 
     def _block(self) -> int:
@@ -192,11 +192,11 @@ class Worlds:
                 self.leave()
             elif draw < joins + 0.06:
                 self.displace()
-            elif len(self.flying) < ahead:
+            elif len(self.in_flight) < ahead:
                 self.plan()
             else:
-                self.land()
-        self.flow.settle_all()
+                self.process()
+        self.batch.sync_all()
         for plain in self.plain.values():
             self._check(plain)
 
@@ -224,8 +224,8 @@ def test_the_worlds_have_everything() -> None:
 def test_nothing_holds_a_request_that_has_left() -> None:
     worlds = Worlds(Random(3), 4, 16)
     worlds.run(200, 2, 0.4)
-    while worlds.flying:
-        worlds.land()
+    while worlds.in_flight:
+        worlds.process()
     tokens = [weakref.ref(plain.request.token_ids) for plain in worlds.plain.values()]
     assert len(tokens) > 3
     while worlds.plain:
@@ -234,13 +234,13 @@ def test_nothing_holds_a_request_that_has_left() -> None:
     for _ in range(50):
         worlds.join()
         worlds.plan()
-        worlds.land()
+        worlds.process()
 
 
 @pytest.mark.parametrize("rows", (1, 200))
 def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows: int) -> None:
     """None of their objects is touched."""
-    flow = Flow(rows, 1 << 10, 1 << 10)
+    batch = DecodeBatch(rows, 1 << 10, 1 << 10)
     for slot in range(rows):
         request = Request(
             request_id=str(slot),
@@ -256,17 +256,17 @@ def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows:
             slot=slot,
             num_computed=1,
             table=[slot + 1],
-            told=WHOLE,
+            num_known=ALL_BLOCKS,
         )
-        flow.join(request)
-    rest = flow.plan(0)[0]
-    lanes = rest.lanes
-    before = [(lane.request.token_ids[:], lane.request.num_computed, lane.settled) for lane in lanes]
+        batch.join(request)
+    rest = batch.plan(0)[0]
+    batch_rows = rest.batch_rows
+    before = [(row.request.token_ids[:], row.request.num_computed, row.synced) for row in batch_rows]
     for step in range(1, 300):
-        landed = flow.land(rest, np.full(rows, 7), ())
-        assert landed.looked_at == landed.dead == []
-        rest, streams = flow.plan(step)
-        assert rest.lanes is lanes and streams.news == [] and not streams.grown
-    assert [(lane.request.token_ids, lane.request.num_computed, lane.settled) for lane in lanes] == before
-    flow.settle_all()
-    assert all(lane.request.token_ids == [1, 2] + [7] * 299 for lane in lanes)
+        processed = batch.process(rest, np.full(rows, 7), ())
+        assert processed.events == processed.dead == []
+        rest, streams = batch.plan(step)
+        assert rest.batch_rows is batch_rows and streams.table_updates == [] and not streams.grown
+    assert [(row.request.token_ids, row.request.num_computed, row.synced) for row in batch_rows] == before
+    batch.sync_all()
+    assert all(row.request.token_ids == [1, 2] + [7] * 299 for row in batch_rows)

@@ -23,7 +23,7 @@ def texts(path: Path, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     monkeypatch.setattr("weft.launch_plan.plan.assign_cpus", assigned)
     with LLM(str(path), max_num_seqs=3) as llm:
-        assert all(each.plans_ahead is ahead for each in llm._engines._executors)
+        assert all(each.async_scheduling is ahead for each in llm._engines._executors)
         return [result.outputs[0].text for result in llm.generate(PROMPTS, PARAMS)]
 
 

@@ -12,7 +12,7 @@ from weft.errors import PeerError
 from weft.ipc.messages import RunStep, StepDone, unpack_for_rank
 from weft.launch_plan.timeouts import StepClock
 from weft.layout.resolve import resolve
-from weft.step.plan import GroupPlan, GroupResult, Run, Sampled, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan
 from weft.supervisor.executor import ProcessExecutor
 
 
@@ -51,11 +51,11 @@ def ranks() -> tuple[ProcessExecutor, Told]:
     """Two attention-dp groups of one rank each."""
     told = Told()
     layout = resolve({"attention.dp": 2}, world_size=2)
-    return ProcessExecutor(layout, 8, told, StepClock(60.0), plans_ahead=True), told  # type: ignore[arg-type]
+    return ProcessExecutor(layout, 8, told, StepClock(60.0), async_scheduling=True), told  # type: ignore[arg-type]
 
 
 def plan(index: int) -> StepPlan:
-    run = Run(slot=0, start=0, count=1, ids=[1], blocks=[1], sample=True)
+    run = ScheduledRequest(slot=0, start=0, count=1, ids=[1], blocks=[1], sample=True)
     return StepPlan(index, [GroupPlan([], [run]) for _ in range(2)])
 
 
