@@ -23,7 +23,7 @@ def check_engine(engine: Engine) -> None:
 
 
 def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
-    """Each live request runs in one slot or waits without blocks; counters agree with a count from nothing."""
+    """Each live request runs in one slot or waits without blocks; counters agree with a new count."""
     running = [*scheduler._decoding.values(), *scheduler._prefilling.values()]
     assert len(running) == len({id(request) for request in running}) == scheduler.num_running
     assert {id(request) for request in running} == {id(request) for request in requests if request.slot >= 0}
@@ -41,7 +41,7 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
     assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
     assert len(scheduler._waiting) == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
     in_flight = Counter(id(request) for flight in scheduler._in_flight for request, admission, run in flight.entries)
-    assert scheduler._in_flight or not scheduler._deferred_free, "held back for nobody"
+    assert scheduler._in_flight or not scheduler._deferred_free, "blocks held back without a step in flight"
     for request in requests:
         rows = (
             run.count
@@ -55,7 +55,7 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
 
 
 def check_batch(scheduler: Scheduler) -> None:
-    """Who decodes flows; the columns of the next step are what its requests say."""
+    """All requests that decode are in the batch; its columns agree with the requests."""
     batch = scheduler._batch
     batch_rows = batch._by_arrival
     assert set(scheduler._decoding) <= set(batch_rows) <= {*scheduler._decoding, *scheduler._prefilling}
@@ -70,7 +70,7 @@ def check_batch(scheduler: Scheduler) -> None:
         assert row.slot == row.request.slot and row.table is row.request.table
         assert row.request.num_known == ALL_BLOCKS or row in batch._growth._changed
     ending = Counter(token for row in batch_rows.values() for token in row.request.eos_ids | row.request.stop_ids)
-    assert ending == batch._ends.counts
+    assert ending == batch._stop_tokens.counts
     for row, (slot, start, place) in zip(batch._rows, batch._columns.T.tolist(), strict=True):
         if row.planned:
             assert (slot, start + batch._moved) == (row.request.slot, batch.tick + row.offset) and batch.tick < row.end
@@ -92,7 +92,7 @@ def check_blocks(scheduler: Scheduler, requests: list[Request]) -> None:
     assert set(blocks._idle) <= set(published) and not set(blocks._free) & set(published)
     check_contents(requests, holders, published, size)
     parents = {block: blocks._parent[block] for block in published}
-    assert {0, *parents.values()} <= {0, *published}, "a cached block that nobody can find"
+    assert {0, *parents.values()} <= {0, *published}, "a cached block without a path from a root"
     order = {block: place for place, block in enumerate(blocks._idle)}
     for block, parent in parents.items():
         if parent in order:
@@ -114,7 +114,7 @@ def check_contents(requests: list[Request], holders: Counter[int], published: di
 
 
 def check_queue(scheduler: Scheduler, requests: list[Request]) -> None:
-    """Claims are what running requests have still to compute; nobody is parked on anything else."""
+    """Claims are what running requests have still to compute; requests are parked on nothing else."""
     size, queue = scheduler.limits.block_size, scheduler._waiting
     claims: dict[bytes, list[Request]] = {}
     for request in requests:

@@ -1,4 +1,4 @@
-"""Columns of requests that flow against a plain twin that looks at every request in every step."""
+"""The decode batch's columns against a plain twin that visits every request in every step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tokens(list[int]):
 
 @dataclass
 class Plain:
-    """One request as the twin keeps it: all its tokens, how many rows were planned, and how many have landed."""
+    """One request as the twin keeps it: all its tokens, how many rows were planned and processed."""
 
     request: Request
     tokens: list[int]
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass
 class Worlds:
-    """A flow, its twin, and what a scheduler does between them."""
+    """A decode batch, its twin, and what a scheduler does between them."""
 
     random: Random
     block_size: int
@@ -97,7 +97,7 @@ class Worlds:
         self.plain[request.arrival] = Plain(request, tokens, prompt, prompt)
 
     def leave(self) -> None:
-        """Somebody is aborted or preempted: from then on its own fields are all there is."""
+        """A request is aborted or preempted: its own fields are then complete."""
         if self.plain:
             self._end(self.random.choice(list(self.plain.values())))
 
@@ -111,7 +111,7 @@ class Worlds:
             self.batch.mark_changed(request)
 
     def plan(self) -> None:
-        """Who has a row is told by columns as by a look at everybody; ranks know every block that a row needs."""
+        """The columns have the rows that the twin has; ranks know every block that a row needs."""
         rows = [plain for plain in self.plain.values() if plain.has_row]
         wanting = [plain for plain in rows if plain.planned == len(plain.request.table) * self.block_size]
         assert (self.batch.num_rows, self.batch.num_needing_blocks) == (len(rows), len(wanting))
@@ -129,8 +129,8 @@ class Worlds:
         self.in_flight.append(Step(found, rows))
 
     def process(self) -> None:
-        """Whoever reached its length, was given an id that may end it or has more to tell is named; then it is settled,
-        and nobody has lost a token."""
+        """Requests at their length, with an id that may end them or with extras have events; once synced, no request
+        has lost a token."""
         if not self.in_flight:
             return
         step = self.in_flight.popleft()
@@ -154,13 +154,13 @@ class Worlds:
             assert row.synced < self.batch.processed, "its last result can no longer be dropped"
             self.batch.sync(row)
             self._check(self.plain[row.request.arrival])
-        behind = [len(plain.tokens) - len(plain.request.token_ids) for plain in self.plain.values()]
-        assert max(behind, default=0) < self.span, "ids that are not kept any more"
+        unsynced = [len(plain.tokens) - len(plain.request.token_ids) for plain in self.plain.values()]
+        assert max(unsynced, default=0) < self.span, "ids that are not kept any more"
         for plain in events:
             if given[plain.request.arrival] in plain.request.eos_ids or len(plain.tokens) == plain.request.max_len:
                 self._end(plain)
         self.seen |= {name for name, some in (("dead", dead), ("looked", events)) if some}
-        self.seen |= {"behind"} if max(behind, default=0) == self.span - 1 else set()
+        self.seen |= {"unsynced"} if max(unsynced, default=0) == self.span - 1 else set()
 
     def _check(self, plain: Plain) -> None:
         assert plain.request.token_ids == plain.tokens
@@ -209,7 +209,7 @@ class Worlds:
     joins=st.sampled_from((0.03, 0.15, 0.4)),
     span=st.sampled_from((1, 2, 7, 256)),
 )
-def test_columns_say_what_a_look_at_everybody_says(
+def test_columns_equal_a_visit_of_every_request(
     seed: int, block_size: int, ahead: int, joins: float, span: int
 ) -> None:
     Worlds(Random(seed), block_size, span).run(250, ahead, joins)
@@ -218,7 +218,7 @@ def test_columns_say_what_a_look_at_everybody_says(
 def test_the_worlds_have_everything() -> None:
     worlds = Worlds(Random(1), 1, 3)
     worlds.run(3_000, 2, 0.3)
-    assert worlds.seen == {"dead", "looked", "behind"}
+    assert worlds.seen == {"dead", "looked", "unsynced"}
 
 
 def test_nothing_holds_a_request_that_has_left() -> None:

@@ -182,7 +182,7 @@ def oldest_preempted(patch: Patch) -> None:
 
 
 def claims_outlive_their_owner(patch: Patch) -> None:
-    """A departed request leaves its claims behind, and those that wait for them."""
+    """Claims of a departed request stay, and so do the requests that wait for them."""
     depart = Scheduler._depart
 
     def departed(self: Scheduler, request: Request) -> None:
@@ -204,36 +204,36 @@ def queue_miscounted(patch: Patch) -> None:
 
 def freed_twice(patch: Patch) -> None:
     """What was held for a step is given back once more."""
-    give = Scheduler._give_back
+    free = Scheduler._free
 
-    def give_back(self: Scheduler, held: PendingFree) -> None:
-        give(self, held)
+    def freed(self: Scheduler, held: PendingFree) -> None:
+        free(self, held)
         if held.slot == 1 and held.blocks:
             self.blocks._free.append(held.blocks[-1])
 
-    patch.setattr(Scheduler, "_give_back", give_back)
+    patch.setattr(Scheduler, "_free", freed)
 
 
 def last_id_dropped(patch: Patch) -> None:
-    """A request that flows is brought up to date without the id that came last."""
+    """A decoding request is synced without its last id."""
     sync = DecodeBatch.sync
     patch.setattr(DecodeBatch, "sync", lambda self, row, but=0: sync(self, row, but=1))
 
 
 def displaced_untold(patch: Patch) -> None:
-    """The ranks do not hear that a table has another's block now, whose own one goes to somebody else."""
+    """The ranks do not hear that a block of a table was replaced; its old block goes to another request."""
     patch.setattr(DecodeBatch, "mark_changed", lambda self, request: None)
 
 
 def ends_overlooked(patch: Patch) -> None:
-    """Who joins while others flow is not looked at when an id ends it."""
+    """A request that joins while others decode is not checked for its stop ids."""
     join = DecodeBatch.join
 
     def joined(self: DecodeBatch, request: Request) -> None:
-        known = Counter(self._ends.counts) if self._by_arrival else None
+        known = Counter(self._stop_tokens.counts) if self._by_arrival else None
         join(self, request)
         if known is not None:
-            self._ends.counts = known
+            self._stop_tokens.counts = known
 
     patch.setattr(DecodeBatch, "join", joined)
 
@@ -250,7 +250,7 @@ def length_unseen(patch: Patch) -> None:
 
 
 def rows_of_those_who_left(patch: Patch) -> None:
-    """A request that left while a step was in flight is told that step's id all the same."""
+    """A request that left while a step was in flight still gets that step's id."""
     process = DecodeBatch.process
 
     def overlooked(
