@@ -2,7 +2,7 @@
 values do; a sampled id is a hash of all positions read through the block table.
 
 So a wrong table, a block freed too early, a false prefix hit or a position off by one changes an answer. It also
-checks what a plan promises. Knows no scheduler.
+checks what a plan promises.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class GroupMemory:
 
 
 class PagedFake:
-    """An Executor whose ranks have run a plan long before anybody asks for its result. `poison` maps the seed of a
+    """An Executor whose ranks have run a plan long before its result is collected. `poison` maps the seed of a
     request to the output whose logits are not finite; `fail_at` is the step at which a rank dies."""
 
     def __init__(

@@ -33,7 +33,7 @@ class World:
     caching: bool = True
     seed: int = 0
     ahead: bool = False
-    """Whether the ranks take a step before the one in hand is done."""
+    """Whether the ranks take a step before the current one is done."""
 
     @property
     def config(self) -> EngineConfig:

@@ -92,7 +92,7 @@ def test_what_has_run_and_what_waits() -> None:
     for name in ("runs", "waits"):
         engine.add_request(name, [1, 2, 3], SamplingParams(max_tokens=9, ignore_eos=True))
     engine.step()
-    assert engine.has_run("runs") and not engine.has_run("waits") and engine.has_run("nobody")
+    assert engine.has_run("runs") and not engine.has_run("waits") and engine.has_run("unknown")
 
 
 def test_max_tokens_and_the_context_end_with_length() -> None:

@@ -1,4 +1,4 @@
-"""Prompts that come late do not hold up streams that flow; a burst is read before it is answered."""
+"""Late prompts do not delay requests that decode; a burst of prompts is computed before it decodes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_late_prompts_share_the_rows_of_a_step() -> None:
 
 
 def test_a_burst_is_read_as_fast_as_steps_allow() -> None:
-    """Whoever came before the first stream flowed is not held back, in whatever step its turn comes."""
+    """A request that arrived before the first one decoded is not throttled, whichever step it runs in."""
     steps = Steps(learned())
     for name in "abcd":
         steps.scheduler.add(request_of(name, 200))

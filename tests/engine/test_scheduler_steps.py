@@ -86,7 +86,7 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_only_its_last_row_is_samp
     assert [len(plan.new_requests) for plan in plans] == [1, 0, 0, 0]
     assert plans[2].runs[0].ids == prompt_of(40)[32:] and plans[3].every_run()[0].ids == []
     assert [plan.every_run()[0].output_pos for plan in plans] == [0, 0, 0, 1]
-    # the whole table was told with the first chunk: only what is new is told again
+    # the whole table was sent with the first chunk: only new blocks are sent later
     assert [(run.known, len(run.blocks)) for plan in plans for run in plan.every_run()] == [
         (0, 10),
         (10, 0),
@@ -305,7 +305,7 @@ def test_one_who_cannot_fit_now_is_not_overtaken() -> None:
     assert bench.rows() == [(0, 20), (0, 2)]
 
 
-def test_a_newcomer_leaves_each_running_request_a_block_to_grow() -> None:
+def test_a_new_request_leaves_each_running_request_a_block_to_grow() -> None:
     bench = Bench(num_blocks=5, max_num_batched_tokens=64)
     bench.add(prompt_of(6), max_tokens=3)
     bench.plan()

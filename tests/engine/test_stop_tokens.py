@@ -1,4 +1,4 @@
-"""Ids that may end somebody, against a set that is asked one by one."""
+"""The multiset of stop ids against a set that is checked one by one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
 from weft.ops.reference.torch_ops import TorchOps
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
-from weft.step.plan import NewRequest, Run
+from weft.step.plan import NewRequest, ScheduledRequest
 from weft.step.sampling_params import SamplingParams
 
 pytestmark = [
@@ -160,7 +160,7 @@ def test_sampling_as_on_the_cpu() -> None:
         for slot in range(6):
             params = SamplingParams(temperature=slot * 0.4, top_p=0.9, logprobs=2, repetition_penalty=1.1)
             sampler.admit(NewRequest(slot, [1, 2], [3], params, slot))
-        runs = [Run(slot, 0, 1, [], [1], True, 1) for slot in range(6)]
+        runs = [ScheduledRequest(slot, 0, 1, [], [1], True, 1) for slot in range(6)]
         rows = sampled_rows(np.zeros((3, 0), np.int64), runs)
         records = sampler.remember(sampler.sample(logits.to(device), rows, sampler.width(rows)), rows).runs
         found.append([(record.token_id, [token for token, _ in record.top]) for record in records])

@@ -1,4 +1,4 @@
-"""Which requests an engine takes, and what it makes of them. Knows limits and ids; no queue and no block."""
+"""Checks new requests against the engine's limits and makes their `Request` records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_VOCABULARY = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Checks requests and builds their outputs. `vocab_size` None: any id that fits 31 bits is taken."""
+    """Checks requests and builds their outputs. `vocab_size` None: any id of at most 31 bits is accepted."""
 
     limits: Limits
     eos_token_ids: frozenset[int]
@@ -35,7 +35,7 @@ class Admission:
         admission: int,
         arrival: int,
     ) -> list[Request]:
-        """The `n` outputs of a request, the `admission`-th taken in, with places `arrival`, `arrival` + 1 ...
+        """The `n` outputs of the engine's `admission`-th request, with `arrival`, `arrival` + 1 ... as order.
 
         RequestError: params out of range, an empty prompt, ids outside the vocabulary, or more tokens than the context
         or the cache holds.
@@ -74,7 +74,7 @@ class Admission:
             raise RequestError(f"the prompt holds token id {wrong}; legal: 0 to {vocab_size - 1}", param="prompt")
 
     def _max_len(self, num_prompt: int, params: SamplingParams) -> int:
-        """Tokens at which an output ends. The last sampled one is never computed and needs no place in the cache."""
+        """Length at which an output ends. Its last token is never computed and needs no place in the cache."""
         limits = self.limits
         if num_prompt + 1 > limits.max_model_len:
             raise RequestError(
@@ -100,7 +100,7 @@ class Admission:
 
 
 def _token(token: SupportsIndex) -> int:
-    """A whole number of any integer type; RequestError for anything else."""
+    """`token` as an int, from any integer type; RequestError for anything else."""
     try:
         if not isinstance(token, bool):
             return index(token)

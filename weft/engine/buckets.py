@@ -1,4 +1,4 @@
-"""Buckets: how often values fell between bounds. One thread writes; knows no metric's name."""
+"""A histogram with fixed bounds. Only one thread may write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate
 
 
 class Buckets:
-    """`bounds` ascend; a value belongs to the first bound that is not below it, or to none of them."""
+    """`bounds` must ascend; a value is counted at the first bound that is not below it, else at infinity."""
 
     __slots__ = ("bounds", "_counts", "_sum")
 
@@ -18,15 +18,15 @@ class Buckets:
         self._sum = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
-        """`value`, so many times."""
+        """Counts `value` `times` times."""
         self._counts[bisect_left(self.bounds, value)] += times
         self._sum += value * times
 
     def cumulative(self) -> tuple[int, ...]:
-        """For each bound how many values are not above it; last, how many there are."""
+        """For each bound the number of values not above it; last, the number of all values."""
         return tuple(accumulate(self._counts))
 
     @property
     def sum(self) -> float:
-        """Of all values."""
+        """Sum of all values."""
         return self._sum

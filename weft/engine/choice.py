@@ -1,6 +1,6 @@
-"""Choice: one output as a person reads it: text, logprobs and an end, from the engine's records. Knows no HTTP.
+"""One output as text, log-probabilities and a finish reason, made from the engine's records.
 
-The one file of this package that knows text; server and Python API share it.
+Server and Python API share it; it is the only file of this package that handles text.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from weft.text import IncrementalDetokenizer, Tokenizer
 
 
 class ChoiceDelta(msgspec.Struct):
-    """What some records add to a choice. `finish_reason` only in its last piece."""
+    """What some records add to a choice. `finish_reason` is set only in the last one."""
 
     text: str = ""
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
     prompt_logprobs: list[TokenLogprob] = []
-    """Of every prompt token but the first; in one piece, before or with the first text."""
+    """Of every prompt token but the first; all at once, before or with the first text."""
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     """The stop string or the token id that ended it."""
 
 
 class Choice:
-    """Text never holds half a character nor anything from a stop string on. `stopped_by`: the stop string found."""
+    """Text never contains half a character, nor a stop string or what follows it. `stopped_by`: the one found."""
 
     def __init__(
         self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams, *, mute: bool = False
     ) -> None:
-        """`mute`: only the prompt matters; what is generated is neither text nor counted."""
-        self._asked = (tokenizer, prompt_ids, params)
+        """`mute`: generated tokens are neither decoded nor counted; only the prompt matters."""
+        self._arguments = (tokenizer, prompt_ids, params)
         self._params, self._mute = params, mute
         self._text = IncrementalDetokenizer(
             tokenizer,
@@ -49,8 +49,8 @@ class Choice:
         self.finish_reason: str | None = None
 
     def anew(self) -> Choice:
-        """The same output, before anything has come."""
-        return Choice(*self._asked, mute=self._mute)
+        """A new choice with the same arguments."""
+        return Choice(*self._arguments, mute=self._mute)
 
     @property
     def stopped_by(self) -> str | None:
@@ -58,7 +58,7 @@ class Choice:
         return self._text.stopped_by
 
     def add(self, records: Sequence[RequestOutput]) -> ChoiceDelta | None:
-        """What the records add; None once the choice has ended. RequestError 500: no token could be chosen for it."""
+        """What the records add; None once the choice has ended. RequestError 500: no token could be sampled."""
         if self.finish_reason is not None:
             return None
         piece = ChoiceDelta()
@@ -91,7 +91,7 @@ class Choice:
             piece.finish_reason, piece.stop_reason = "stop", self._text.stopped_by
 
     def _shown(self, record: RequestOutput) -> list[int]:
-        """The ids that become text: not the one that ended the output."""
+        """The ids that become text: not the id that ended the output."""
         ended = record.finish_reason is FinishReason.STOP and record.new_token_ids
         wanted = self._params.include_stop_str_in_output and isinstance(record.stop_reason, int)
         return record.new_token_ids[:-1] if ended and not wanted else record.new_token_ids

@@ -1,7 +1,6 @@
-"""Coordinator: one step plan out of the decisions of all attention-dp groups, and the group of each new request.
+"""Joins the decisions of all attention-dp groups into one step plan, and chooses a group for each new request.
 
-Knows schedulers; no rank and no tensor. A group without work joins a step with no runs; when no group has work there
-is no step.
+A group without work takes part in a step with no rows; without any work there is no step.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from weft.step.plan import StepPlan, StepResult
 
 
 class Coordinator:
-    """schedulers[g] is attention-dp group g's."""
+    """`schedulers[g]` is the scheduler of attention-dp group g."""
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
         self.schedulers = tuple(schedulers)
@@ -28,7 +27,7 @@ class Coordinator:
         return any(scheduler.has_work for scheduler in self.schedulers)
 
     def place(self, requests: Sequence[Request]) -> Scheduler:
-        """Gives all outputs of one request to the group with the most (cached prefix - queued) tokens, the lowest of
+        """Adds all outputs of one request to the group with the most (cached prefix - queued) tokens, the lowest of
         equals; they stay there."""
         first = requests[0]
         scores = [
@@ -45,7 +44,7 @@ class Coordinator:
         return self._plan() if self.has_work else None
 
     def schedule_ahead(self) -> StepPlan | None:
-        """The next step while others are in flight, or None if it has to wait for their results."""
+        """The next step while others are in flight, or None if it must wait for their results."""
         sure = any(scheduler.has_rows for scheduler in self.schedulers)
         return self._plan() if sure and all(scheduler.can_schedule_ahead for scheduler in self.schedulers) else None
 
@@ -57,7 +56,7 @@ class Coordinator:
         return plan
 
     def retire(self, result: StepResult) -> Outputs:
-        """What the oldest step in flight brought, group by group."""
+        """Processes the results of the oldest step in flight, group by group. WeftError: wrong number of groups."""
         if len(result.groups) != len(self.schedulers):
             raise WeftError(f"step {result.index}: results of {len(result.groups)} groups, not {len(self.schedulers)}")
         if len(self.schedulers) == 1:

@@ -1,7 +1,6 @@
-"""Engine: requests in, outputs out, a plan in hand and, where it can be, the next one behind it. Knows no tensor, no
-text, no HTTP; not thread-safe.
+"""Engine: requests in, outputs out. Not thread-safe.
 
-schedule  ->  run on the executor  ->  postprocess
+A step: schedule  ->  run on the executor  ->  process the results
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from weft.step.sampling_params import SamplingParams
 
 
 class Engine:
-    """`config.max_model_len` must be decided. Each output of an admitted request ends with exactly one RequestOutput
-    that has a finish_reason, whatever happens to it; the executor stays the caller's to close. `balancing`: of expert
-    slots, whose placement the executor's ranks have loaded."""
+    """Each output of an admitted request ends with exactly one RequestOutput with a finish_reason, also after errors.
+
+    `config.max_model_len` must be set. The caller closes `executor`. `balancing` moves experts between slots; the ranks
+    must have loaded its placement."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Engine:
         self.executor, self.balancing = executor, balancing
         self.limits = limits_of(config, executor.num_blocks)
         self.failure: str | None = None
-        """Why the engine is dead; None while it lives."""
+        """Why the engine has stopped for good; None while it works."""
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
         throttle = PrefillThrottle(config.prefill_stretch)
         groups = range(executor.layout.attention.dp)
@@ -56,11 +56,11 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` would run something or report something."""
+        """Whether `step` would run or report something."""
         return bool(self._ended) or self._steps.in_flight or self._coordinator.has_work
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Takes a request in. RequestError: it cannot ever run here. PeerError: the engine is dead."""
+        """Adds a request. RequestError: it can never run here. PeerError: the engine has failed."""
         if self.failure is not None:
             raise PeerError(f"the engine has stopped: {self.failure}")
         if request_id in self._live or any(output.request_id == request_id for output in self._ended):
@@ -80,35 +80,34 @@ class Engine:
         return self._finish(request_id, index, FinishReason.STOP, stop_reason)
 
     def has_run(self, request_id: str) -> bool:
-        """Whether a step has run some of the request, or it is no more."""
+        """Whether a step has run rows of the request, or the request has ended."""
         return request_id not in self._live or self.is_running(request_id)
 
     def is_running(self, request_id: str) -> bool:
-        """Whether a step has run some of the request, or runs it, and it has not ended. Any thread may ask while a step
-        is in hand: nothing here changes meanwhile."""
+        """Whether a step has run or runs rows of the request, and it has not ended. Safe from any thread while `step`
+        waits for the executor."""
         return any(request.admission for request, _ in list(self._live.get(request_id, {}).values()))
 
     def pause(self, request_id: str) -> None:
-        """Frees what the request's running outputs hold, until `resume`; their tokens stay."""
+        """Frees slots and blocks of the request's outputs that decode, until `resume`; their tokens stay."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.pause(request)
 
     def resume(self, request_id: str) -> None:
-        """Lets paused outputs run again, from where they were."""
+        """Lets paused outputs run again; they continue where they stopped."""
         for request, scheduler in self._live.get(request_id, {}).values():
             scheduler.resume(request)
 
     def step(self) -> Outputs:
-        """Outputs of the next step of all groups. An executor's failure ends every request with its message, and the
-        engine."""
+        """Runs one step of all groups and returns its outputs. If the executor fails, every request ends with its error
+        message and the engine stops."""
         reported, self._ended = self._ended, []
         try:
             outputs = self._steps.run()
         except WeftError as error:
             outputs = Outputs((self._die(str(error)),))
         except BaseException as error:
-            # A defect, or a signal: the step in hand can never be joined to the next one, and without this, later
-            # steps would be taken for it.
+            # A bug, or a signal: without this, results of this step would be taken for those of a later one.
             name = type(error).__name__
             self._die(f"{name}: {error}" if str(error) else f"{name} in the middle of a step")
             raise
@@ -117,16 +116,16 @@ class Engine:
         return Outputs((reported, *outputs.parts)) if reported else outputs
 
     def finish(self) -> None:
-        """No step follows: what has been counted and not yet written is."""
+        """Writes expert statistics that are still in memory; call once after the last step."""
         if self.balancing is not None and self.failure is None:
             self.balancing.finish(self.executor)
 
     def in_flight(self) -> frozenset[str]:
-        """Ids of the requests in the step in hand; after a failure, of those in the step that failed."""
+        """Ids of the requests in steps in flight; after a failure, of those in the steps that failed."""
         return frozenset().union(*(scheduler.in_flight() for scheduler in self._coordinator.schedulers))
 
     def stats(self) -> EngineStats:
-        """Counters and gauges at this moment."""
+        """Current counters and gauges."""
         groups = tuple(scheduler.stats() for scheduler in self._coordinator.schedulers)
         experts = None if self.balancing is None else self.balancing.stats()
         return EngineStats(
@@ -155,7 +154,7 @@ class Engine:
 
     def _die(self, message: str) -> list[RequestOutput]:
         self.failure = message
-        self._steps.forget()
+        self._steps.clear()
         live = [each for outputs in self._live.values() for each in outputs.values()]
         return [self._end(*each, FinishReason.ERROR, error=message) for each in live]
 
@@ -168,6 +167,6 @@ class Engine:
         stop_reason: str | None = None,
         error: str | None = None,
     ) -> RequestOutput:
-        if not request.done:  # a step that failed half-way may have ended it without a word
+        if not request.done:  # a step that failed half-way may have ended it without an output
             scheduler.remove(request)
         return output_of(request, finish=finish, stop_reason=stop_reason, error=error)

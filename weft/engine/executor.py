@@ -1,4 +1,4 @@
-"""Executor: the seam between the engine and its ranks. Knows plans and results; no request and no tensor."""
+"""The interface between the engine and its ranks: plans in, results out."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Executor(Protocol):
         """Runs `plan` on every rank. PeerError: a rank is gone, and no further step can run."""
 
     def expert_counts(self) -> IntArray:
-        """Rows that chose each expert since the last call, [layers with experts, experts], added up over the ranks;
-        asked for only where ranks count."""
+        """Rows that chose each expert since the last call, [layers with experts, experts], summed over the ranks;
+        called only where ranks count."""
 
     def close(self) -> None:
         """Ends the ranks; safe to call twice."""
@@ -33,14 +33,14 @@ class Executor(Protocol):
 
 @runtime_checkable
 class AsyncExecutor(Protocol):
-    """What an executor has besides whose ranks can be given a plan before anybody asks for its results."""
+    """An executor that accepts a step before the results of the previous one are collected (async scheduling)."""
 
     @property
     def async_scheduling(self) -> bool:
-        """Whether they may be given a plan while they run one."""
+        """Whether a plan may be submitted while the ranks run another."""
 
     def submit(self, plan: StepPlan) -> None:
-        """Gives `plan` to every rank. PeerError: a rank is gone."""
+        """Sends `plan` to every rank. PeerError: a rank is gone."""
 
     def collect(self) -> StepResult:
-        """What the oldest plan that was given and not collected brought. PeerError: a rank is gone."""
+        """Waits for the results of the oldest plan that was submitted and not collected. PeerError: a rank is gone."""

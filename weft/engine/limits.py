@@ -1,4 +1,4 @@
-"""Limits: the numbers that one group's scheduler obeys. Knows no request and no rank."""
+"""Limits of one group's scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weft.settings import EngineConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Per attention-dp group; tokens, except `num_blocks` (KV blocks of `block_size` tokens) and `max_num_seqs`."""
+    """Of one attention-dp group: tokens, except `num_blocks` (KV blocks of `block_size` tokens) and `max_num_seqs`."""
 
     max_model_len: int
     max_num_seqs: int
@@ -21,7 +21,7 @@ class Limits:
 
     @property
     def capacity(self) -> int:
-        """Tokens whose keys and values fit into the empty pool."""
+        """Tokens whose keys and values fit into all blocks."""
         return self.num_blocks * self.block_size
 
     def blocks_for(self, tokens: int) -> int:

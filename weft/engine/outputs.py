@@ -1,4 +1,4 @@
-"""What the engine says to its callers: outputs of requests and counters. Plain records; know no HTTP and no text."""
+"""Outputs of requests and statistics, as the engine returns them. Plain records."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class FinishReason(StrEnum):
 
 
 class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one step brought to output `index` of a request.
+    """What one step added to output `index` of a request.
 
     Every admitted output ends with exactly one record whose `finish_reason` is set. `stop_reason` is the token id of
-    `stop_token_ids` that ended it, or what `Engine.stop_request` was given; None for an end-of-sequence token. The
+    `stop_token_ids` that ended it, or the argument of `Engine.stop_request`; None for an end-of-sequence token. The
     token that ended it is the last of `new_token_ids`. `prompt_logprobs`, where asked for, come with the first token:
     one for each prompt token but the first. `cached_tokens` counts prompt tokens taken from the prefix cache at the
     first admission.
@@ -48,12 +48,12 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cached_tokens: int = 0
     preemptions: int = 0
     queued_s: float = 0.0
-    """Seconds from its arrival until a step first ran some of it."""
+    """Seconds from arrival to the first admission."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class OutputHeader:
-    """What all records of an output have alike while it flows; in step t it has t + `output_offset` output tokens."""
+    """The fields that all records of a decoding output share; in step t it has t + `output_offset` output tokens."""
 
     request_id: str
     index: int
@@ -65,8 +65,8 @@ class OutputHeader:
 
 
 class DecodeOutputs(msgspec.Struct, frozen=True, eq=False):
-    """One step's rows of outputs that flow, as columns. `extras`: whole records of rows where there is more to tell
-    than an id; None where there is nothing to tell."""
+    """One step's decode rows, as columns. `extras`: records of rows that have more than an id; None for rows whose
+    request has left."""
 
     tick: int
     headers: list[OutputHeader]
@@ -99,7 +99,7 @@ class DecodeOutputs(msgspec.Struct, frozen=True, eq=False):
 
 
 class Outputs(msgspec.Struct, frozen=True, eq=False):
-    """What a step brought to all outputs. Records are made when they are read, by whoever reads them."""
+    """What a step added to all outputs. A record is made when it is read, in the thread that reads it."""
 
     parts: Sequence[list[RequestOutput] | DecodeOutputs] = ()
 
@@ -111,7 +111,7 @@ class Outputs(msgspec.Struct, frozen=True, eq=False):
         return any(map(len, self.parts))
 
     def whole(self) -> list[RequestOutput]:
-        """The records that are made already, among them every one with a finish_reason."""
+        """Records that exist already, among them every one with a finish_reason."""
         found: list[RequestOutput] = []
         for part in self.parts:
             if isinstance(part, list):
@@ -121,14 +121,14 @@ class Outputs(msgspec.Struct, frozen=True, eq=False):
         return found
 
     def cut(self, rows: int) -> Iterator[Outputs]:
-        """Pieces of at most so many, in order."""
+        """Parts of at most `rows` records, in order."""
         for part in self.parts:
             for first in range(0, len(part), rows):
                 yield Outputs((part[first : first + rows],))
 
 
 class Counters(msgspec.Struct, kw_only=True):
-    """A group's running counts: they only grow. `computed_tokens` rows sent to the ranks (recomputed ones again),
+    """A group's counters: they only grow. `computed_tokens` rows sent to the ranks (recomputed ones again),
     `queried_tokens` known tokens of admissions (resumed ones again) and `cached_tokens` those of them found in the
     prefix cache."""
 
@@ -160,8 +160,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     total: GroupStats
     step_tokens: tuple[int, ...] = ()
-    """Steps by their number of rows: not above each of STEP_TOKENS, and all."""
+    """Cumulative histogram of rows per step: steps with at most each of STEP_TOKENS rows, and all steps."""
     rows: float = 0
-    """Of all steps."""
+    """Rows of all steps."""
     groups: tuple[GroupStats, ...]
     experts: ExpertStats | None = None

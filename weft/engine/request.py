@@ -1,4 +1,4 @@
-"""Request: one output of one user request, as its scheduler keeps it. Knows its tokens and blocks; decides nothing."""
+"""One output of one user request, with its tokens and blocks, as its scheduler keeps it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weft.step.plan import NewRequest, ScheduledRequest, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 ALL_BLOCKS = sys.maxsize
-"""Entries of a table that is known to its end, also where it grows."""
+"""`num_known` of a table that the ranks know to its end, also where it grows."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -21,13 +21,13 @@ class Request:
     computed   |<- num_computed ->|          positions whose keys and values lie in `table`
     digests    one per full block of token_ids that is known to the prefix cache's chain
 
-    While it flows, `token_ids` and `num_computed` grow together, at its events only (`DecodeBatch`).
+    While it decodes, `token_ids` and `num_computed` grow together, at its events only (`DecodeBatch`).
     """
 
     request_id: str
     index: int
     arrival: int
-    """Place in the order of arrival, over all groups: the youngest running request is preempted first."""
+    """Order of arrival over all groups: the youngest running request is preempted first."""
     token_ids: list[int]
     num_prompt: int
     max_len: int
@@ -35,45 +35,45 @@ class Request:
     params: SamplingParams
     seed: int
     eos_ids: frozenset[int]
-    """Empty where the request ignores them."""
+    """Empty if the request ignores them."""
     stop_ids: frozenset[int]
     digests: list[bytes] = field(default_factory=list)
 
     slot: int = -1
     admission: int = 0
-    """Counts admissions and departures, so that results of a plan made before a departure are recognised."""
+    """Counts admissions and departures: results of a plan made before a departure are recognised by it."""
     num_computed: int = 0
     num_in_flight: int = 0
-    """Positions behind `num_computed` that steps compute which have not retired."""
+    """Positions after `num_computed` that steps in flight compute."""
     num_sampling: int = 0
-    """Tokens that those steps sample."""
+    """Tokens that steps in flight sample."""
     table: list[int] = field(default_factory=list)
     """Block ids. A departure replaces the list instead of clearing it."""
     num_known: int = 0
-    """Leading entries of `table` that the ranks have, or get with their next step; or `ALL_BLOCKS`."""
+    """Leading entries of `table` that ranks know, or get with the next step; or `ALL_BLOCKS`."""
     num_published: int = 0
-    """Leading blocks of `table` that came from the prefix cache or were offered to it."""
+    """Leading blocks of `table` that came from the prefix cache or were published in it."""
     num_claimed: int = 0
     """Full blocks [0, num_claimed) were cached or claimed for computing at the last admission."""
     queued_step: int = -1
-    """Index of the last step that was planned before the request came."""
+    """Index of the last step that had retired when the request arrived."""
     decoding_since: int = -1
-    """Index of the step that gave its first token since it was admitted."""
+    """Index of the step that sampled its first token since its admission."""
     last_step: int = -1
     """Index of the last step that refers to this request's blocks."""
     done: bool = False
     paused: bool = False
-    """Neither running nor in line: nobody takes what it has answered already."""
+    """Neither running nor waiting: the client does not read its earlier output."""
     cached_tokens: int = 0
     preemptions: int = 0
     arrived_s: float = field(default_factory=time.monotonic)
     queued_s: float = 0.0
-    """From arrival to the first admission."""
+    """Seconds from arrival to the first admission."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of the prompt tokens scored so far; told with the first output token."""
+    """Of the prompt tokens scored so far; reported with the first output token."""
 
     def prompt_run(self, most: int) -> ScheduledRequest:
-        """Its next rows, `most` at most; tells what the ranks do not hold of `table`, and from now on they hold it."""
+        """Its next rows, at most `most`, with the entries of `table` that ranks do not know; from now on they do."""
         start, count, known = self.num_planned, min(self.num_unplanned, most), min(self.num_known, len(self.table))
         ids, sample = self.token_ids[start : start + count], count == self.num_unplanned
         targets = self.token_ids[start + 1 : start + count + 1] if self.scores else []
@@ -84,22 +84,22 @@ class Request:
         return ScheduledRequest(self.slot, start, count, ids, self.table[known:], sample, place, targets, known)
 
     def step_done(self, run: ScheduledRequest) -> None:
-        """`run` has retired; what it computed is still to be counted."""
+        """`run` has retired; its rows are no longer in flight. `num_computed` stays the caller's to update."""
         self.num_in_flight -= run.count
         self.num_sampling -= run.sample
 
     def new_request(self) -> NewRequest:
-        """What the ranks must know of it."""
+        """The record by which ranks learn of the request."""
         prompt, outputs = self.token_ids[: self.num_prompt], self.token_ids[self.num_prompt :]
         return NewRequest(self.slot, prompt, outputs, self.params, self.seed)
 
     @property
     def place(self) -> tuple[int, int]:
-        """Order of who goes first, in line and when blocks run out."""
+        """Sort key: smaller ones are admitted first and preempted last."""
         return self.params.priority, self.arrival
 
     def begin(self, cached_tokens: int) -> None:
-        """Its first step comes, with so many tokens from the prefix cache."""
+        """Records the first admission, with `cached_tokens` from the prefix cache."""
         self.cached_tokens = cached_tokens
         self.queued_s = self.queued_s or time.monotonic() - self.arrived_s
 
@@ -110,22 +110,22 @@ class Request:
 
     @property
     def scores(self) -> bool:
-        """Whether the prompt's own log-probabilities are still to be computed; its cached blocks are of no use then."""
+        """Whether log-probabilities of the prompt are still to be computed; cached blocks cannot be used then."""
         return self.params.prompt_logprobs is not None and self.num_outputs == 0
 
     @property
     def num_planned(self) -> int:
-        """Positions that are computed or will be by the steps in flight."""
+        """Positions that are computed, or will be by steps in flight."""
         return self.num_computed + self.num_in_flight
 
     @property
     def num_unplanned(self) -> int:
-        """Known tokens that no step computes or has computed; below 0 where rows of tokens to come are planned."""
+        """Known tokens that no step computes or has computed; negative if rows of future tokens are planned."""
         return len(self.token_ids) - self.num_planned
 
     @property
     def has_next_token(self) -> bool:
-        """Whether another token follows those that it has and those in flight, as far as its length goes."""
+        """Whether its length allows another token after those that it has and those in flight."""
         return len(self.token_ids) + self.num_sampling < self.max_len
 
     @property

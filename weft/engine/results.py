@@ -1,7 +1,6 @@
-"""What a sampled id means for its request: whether it ends it, and the record that callers get. And a group's figures.
-Pure functions.
+"""Whether a sampled id ends its request, the record that callers get, and a group's statistics. Pure functions.
 
-Stop strings belong to whoever has the text.
+Stop strings are found where the text is made, in `Choice`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def output_of(
     stop_reason: int | str | None = None,
     error: str | None = None,
 ) -> RequestOutput:
-    """The record that tells a caller what `result` brought, or that the request ended."""
+    """The record with `result`'s token, or with the reason why the request ended."""
     logprobs = []
     if result is not None and result.logprob is not None:
         logprobs = [TokenLogprob(result.token_id, result.logprob, result.rank_of_token, result.top)]

@@ -1,5 +1,5 @@
-"""Runs steps: a plan goes to the executor, its results come back. Either one step at a time, or one plan ahead: while
-the ranks run a step, the next one is planned and sent, so that they need not wait for the engine.
+"""Runs steps on the executor: one at a time, or with async scheduling. Async: while the ranks run a step, the next one
+is planned and sent, so that they do not wait for the engine.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from weft.step.plan import StepPlan, StepResult
 
 
 class StepLoop:
-    """Runs what `coordinator` plans. One plan ahead where the executor allows it, but never with `balancing`, whose
-    expert moves come between two steps. `tokens`: histogram of rows per step."""
+    """Runs the plans of `coordinator`: with async scheduling if the executor has it, but never with `balancing`, which
+    moves experts between two steps. `tokens`: histogram of rows per step."""
 
     def __init__(
         self, executor: Executor, coordinator: Coordinator, throttle: PrefillThrottle, balancing: ExpertBalancing | None
     ) -> None:
         self._executor, self._coordinator, self._throttle, self._balancing = executor, coordinator, throttle, balancing
-        ahead = executor if balancing is None and isinstance(executor, AsyncExecutor) else None
-        self._async_executor = ahead if ahead is not None and ahead.async_scheduling else None
+        self._async_executor: AsyncExecutor | None = None
+        if balancing is None and isinstance(executor, AsyncExecutor) and executor.async_scheduling:
+            self._async_executor = executor
         self._in_flight: deque[tuple[StepPlan, float]] = deque()
-        """Plans that were submitted and not collected, oldest first, and when they were submitted."""
+        """Plans that were submitted and not collected, oldest first, and the time of submission."""
         self._collected_s = 0.0
-        """When the last result was collected."""
+        """Time of the last `collect`."""
         self.tokens = Buckets(STEP_TOKENS)
 
     @property
     def in_flight(self) -> bool:
-        """Whether a plan was submitted whose results were not collected."""
+        """Whether results of a submitted plan are still to be collected."""
         return bool(self._in_flight)
 
-    def forget(self) -> None:
-        """Drops all plans in flight: the ranks are gone."""
+    def clear(self) -> None:
+        """Drops all plans in flight, because the ranks are gone."""
         self._in_flight.clear()
 
     def run(self) -> Outputs:
-        """Outputs of the oldest step; empty if there is nothing to run."""
+        """Outputs of the oldest step in flight, or of a new one; empty if there is nothing to run."""
         return self._run_sync() if self._async_executor is None else self._run_async(self._async_executor)
 
     def _run_sync(self) -> Outputs:
@@ -70,10 +71,10 @@ class StepLoop:
             self._submit(executor, self._coordinator.schedule_ahead())
         if not self._in_flight:
             return Outputs()
-        plan, given_s = self._in_flight[0]
+        plan, submitted_s = self._in_flight[0]
         result = executor.collect()
         self._in_flight.popleft()
-        began_s, self._collected_s = max(given_s, self._collected_s), time.monotonic()
+        began_s, self._collected_s = max(submitted_s, self._collected_s), time.monotonic()
         self._observe(plan, self._collected_s - began_s)
         return self._coordinator.retire(result)
 
@@ -83,8 +84,8 @@ class StepLoop:
             self._in_flight.append((plan, time.monotonic()))
 
     def _observe(self, plan: StepPlan, seconds: float) -> None:
-        """Records a step's rows and duration; the group with the most rows decides how long a step takes."""
+        """Records a step's rows and seconds, these for the group with the most rows."""
         self.tokens.observe(plan.num_rows)
         most = max(plan.groups, key=lambda group: group.num_rows) if len(plan.groups) > 1 else plan.groups[0]
-        streams = len(most.decodes)
-        self._throttle.observe(streams, most.num_rows - streams, seconds)
+        decodes = len(most.decodes)
+        self._throttle.observe(decodes, most.num_rows - decodes, seconds)

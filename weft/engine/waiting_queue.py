@@ -1,7 +1,7 @@
-"""WaitingQueue: requests without a slot, oldest first, and prefixes that others are computing for them.
+"""Requests without a slot, oldest first, and the prefixes that running requests are computing.
 
-Knows no block and no budget. A request whose next full block is claimed by a running one is parked until that claim
-ends: it then finds the block in the prefix cache, or computes it itself if the other was aborted or preempted.
+A request whose next full block is claimed by a running one is parked until that claim ends: it then finds the block in
+the prefix cache, or computes it if the other request was aborted or preempted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WaitingQueue:
         heappush(self._heap, (request.place, request))
 
     def discard(self, request: Request) -> None:
-        """Takes out a request that has just been marked done; its entry goes when it comes up."""
+        """Counts out a request that has just been marked done; its heap entry is dropped later, by `head`."""
         self._size -= 1
 
     def head(self) -> Request | None:
@@ -40,12 +40,12 @@ class WaitingQueue:
         return self._heap[0][1] if self._heap else None
 
     def pop(self) -> Request:
-        """Takes out what `head` gave."""
+        """Removes and returns what `head` returned."""
         self._size -= 1
         return heappop(self._heap)[1]
 
     def park(self, digest: bytes) -> None:
-        """The head waits for the end of the claim on `digest`."""
+        """Lets the head wait until the claim on `digest` ends."""
         self._parked.setdefault(digest, []).append(heappop(self._heap)[1])
 
     def last_claimed(self, digests: Sequence[bytes], start: int, limit: int) -> bytes | None:
@@ -63,7 +63,7 @@ class WaitingQueue:
             self._claims.setdefault(digest, []).append(request)
 
     def end_claim(self, request: Request, digests: Sequence[bytes]) -> None:
-        """The request has computed these blocks, or will not; whoever waited for them is in line again."""
+        """The request has computed these blocks, or will not; requests parked for them return to the queue."""
         for digest in digests:
             claims = self._claims[digest]
             claims.remove(request)

@@ -1,1 +1,1 @@
-"""The records of one step: what every rank runs, what comes back, and how a request wants to be sampled. No torch."""
+"""The records of one step: the plan that every rank runs, its results, and sampling parameters. No torch."""

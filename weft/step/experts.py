@@ -1,6 +1,6 @@
-"""What ranks do with expert slots beside a step: receive weights for new placements, and take a placement up.
+"""What ranks do with expert slots before a step: move weights for a new placement, and switch a layer to it.
 
-Plain records; no tensor, no scheduler. Slots are numbers of the whole expert block, layers numbers of the model.
+Plain records. Slots are numbered over the whole expert block, layers over the model.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import msgspec
 
 
 class ExpertMove(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Part `part` of `parts` of the weights in slot `source` goes to whoever owns `slot`, which keeps it beside what
-    `slot` holds until the layer switches."""
+    """Part `part` of `parts` of the weights in slot `source` goes to the rank that owns `slot`, which keeps it beside
+    the slot's weights until the layer switches."""
 
     layer: int
     slot: int
@@ -20,7 +20,7 @@ class ExpertMove(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ExpertSwitch(msgspec.Struct, frozen=True, array_like=True):
-    """From this step on `layer` has this expert in each slot; every slot that changes has all of its weights."""
+    """From this step on `layer` has expert `experts[i]` in slot i; the rank has all parts of changed slots."""
 
     layer: int
     experts: list[int]

@@ -1,7 +1,7 @@
-"""The step plan: what every rank runs in one step, and what comes back. Plain records; no tensor, no scheduler.
+"""The step plan, which every rank runs, and the results of a step. Plain records.
 
-One `StepPlan` goes to every rank. Ranks obey it and decide nothing. A request that is running in an attention-dp
-group has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling state) under it.
+All ranks get the same `StepPlan` and make no scheduling decisions. A request that is running in an attention-dp group
+has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling state) under it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from weft.step.experts import ExpertWork
 from weft.step.sampling_params import SamplingParams
 
 WORD = np.dtype("<i8")
-"""Of columns."""
+"""Dtype of columns."""
 ROW_BYTES = 3 * WORD.itemsize
-"""Of a row of `DecodeRows`."""
+"""Bytes of one row of `DecodeRows.columns`."""
 
 
 class NewRequest(msgspec.Struct, frozen=True, array_like=True):
-    """A request takes `slot` from this step on; replaces whatever the slot held.
+    """A request takes `slot` from this step on; it replaces the request that had the slot.
 
-    `prompt_ids` are the request's prompt, `output_ids` what it had generated before a preemption (both needed by
-    penalties). `seed` is resolved: never None.
+    `output_ids` were generated before a preemption (penalties need them and `prompt_ids`). `seed` is resolved: never
+    None.
     """
 
     slot: int
@@ -40,11 +40,11 @@ class ScheduledRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `ids` are the tokens to compute (prompt, or recomputed after a preemption); empty for a decode row, whose one id is
     the slot's last sampled id. Of the slot's block table (block ids count from 1; 0 is the null block) the first
-    `known` entries stay, `blocks` follow; it then covers every position up to start + count - 1. `sample`: the last
-    row is sampled; `output_pos` is the index of the output token that it gives (0 for the first).
+    `known` entries stay, then come `blocks`; the table then covers all positions up to start + count - 1. `sample`: the
+    last row is sampled; `output_pos` is the index of its output token (0 for the first).
 
-    `targets`: where the prompt's own log-probabilities are wanted, the ids that follow the first len(targets) rows: all
-    rows but the last where that is sampled.
+    `targets`: the next ids of the first len(targets) rows, if log-probabilities of the prompt are wanted: of all rows
+    but the last if that is sampled.
     """
 
     slot: int
@@ -59,12 +59,11 @@ class ScheduledRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DecodeRows(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Requests with one row each, a decode row, which is sampled: as columns, for most steps have nothing else.
+    """Decode rows, as columns: one sampled row of each decoding request. Most steps have nothing else.
 
-    `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos. What is new in block
-    tables: `grown`, of blocks behind those that are known, int64, little endian, [blocks, 3]: slot, known (those that
-    came before it included), block; `table_updates`, where more has changed: slot, known, blocks; all as of a
-    `ScheduledRequest`.
+    `columns`: int64, little endian, [3, rows]: slot, start (the row's position), output_pos.
+    `grown`: int64, little endian, [blocks, 3]: slot, known, block, for tables that get a block after `known` entries.
+    `table_updates`: slot, known, blocks, for tables with other changes; meaning as in `ScheduledRequest`.
     """
 
     columns: bytes = b""
@@ -84,14 +83,14 @@ class DecodeRows(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, runs: Sequence[ScheduledRequest]) -> DecodeRows:
-        """Decode rows that are given as runs."""
+        """Decode rows from runs."""
         columns = [[run.slot for run in runs], [run.start for run in runs], [run.output_pos for run in runs]]
         table_updates = [(run.slot, run.known, run.blocks) for run in runs if run.blocks]
         return cls(np.array(columns, WORD).tobytes(), table_updates)
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One attention-dp group's part: rows are those of `decodes`, then the runs' rows, in order."""
+    """One attention-dp group's part: the rows of `decodes`, then the rows of `runs`, in order."""
 
     new_requests: list[NewRequest] = []
     runs: list[ScheduledRequest] = []
@@ -100,11 +99,11 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
     @property
     def num_rows(self) -> int:
         """Rows of the group."""
-        streams = len(self.decodes.columns) // ROW_BYTES
-        return streams + sum([run.count for run in self.runs]) if self.runs else streams
+        decodes = len(self.decodes.columns) // ROW_BYTES
+        return decodes + sum([run.count for run in self.runs]) if self.runs else decodes
 
     def every_run(self) -> list[ScheduledRequest]:
-        """Streams as runs too, in the order of their rows; `known` is 0 where a table has no news."""
+        """All rows as runs, in order; of decode rows, `known` is 0 if the table has not changed."""
         table_updates = {slot: (known, [*blocks]) for slot, known, blocks in self.decodes.table_updates}
         for slot, known, block in self.decodes.new_blocks().tolist():
             table_updates.setdefault(slot, (known, []))[1].append(block)
@@ -117,17 +116,17 @@ class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
 
 
 FEWEST_SCORED = 16
-"""Prompt rows of a step that may be scored, however few requests may run: each needs a row of logits."""
+"""Prompt rows that a step may always score; each needs a row of logits."""
 
 
 def most_sampled(max_num_seqs: int) -> int:
-    """Rows of logits that a step of one group has at most: one of every request, and those of scored prompts."""
+    """Most rows of logits in one group's step: one for each request, and those of scored prompts."""
     return max_num_seqs + max(FEWEST_SCORED, max_num_seqs)
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] belongs to attention-dp group g; a group without runs takes part with zero rows. `experts`: what moves
-    between expert slots before the step."""
+    """groups[g] is attention-dp group g's part; a group without work has zero rows there. `experts`: moves between
+    expert slots before the step."""
 
     index: int
     groups: list[GroupPlan]
@@ -140,7 +139,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Natural logarithms. `rank` is the token's place among all (1: most likely); `top` is most likely first."""
+    """Log-probabilities are natural. `rank`: of the token among all (1: most likely); `top`: most likely first."""
 
     token_id: int
     logprob: float
@@ -149,10 +148,10 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One sampled token. `logprob` and `top` (id, logprob; most likely first) only where the request asked for them.
+    """One sampled token. `logprob` and `top` (id, logprob; most likely first) only if the request asked for them.
 
-    `prompt`: of the run's targets, in order; a run that only scores has no token, `token_id` is -1. `error` ends the
-    request (its logits were not finite); `token_id` means nothing then.
+    `prompt`: of the run's targets, in order; a run that is only scored has `token_id` -1. `error` ends the request (its
+    logits were not finite); `token_id` has no meaning then.
     """
 
     slot: int
@@ -165,34 +164,34 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class GroupResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one group's rows gave. `ids`: int64, little endian, the sampled id of each stream; `extras`: of the streams
-    that have more to tell than an id; `runs`: one for each run with `sample` or `targets`; all in the plan's order."""
+    """Results of one group's rows, in the plan's order. `ids`: int64, little endian, the sampled id of each decode row;
+    `extras`: of decode rows that have more than an id; `runs`: of each run with `sample` or `targets`."""
 
     ids: bytes = b""
     extras: list[Sampled] = []
     runs: list[Sampled] = []
 
     def array(self) -> NDArray[np.int64]:
-        """`ids`, [streams], read-only."""
+        """`ids`, [decode rows], read-only."""
         return np.frombuffer(self.ids, WORD)
 
     def every(self, plan: GroupPlan) -> list[Sampled]:
         """One for each of `plan.every_run()` with `sample` or `targets`."""
         extras = {each.slot: each for each in self.extras}
-        streams = zip(plan.decodes.array()[0].tolist(), self.array().tolist(), strict=True)
-        return [extras.get(slot) or Sampled(slot, token) for slot, token in streams] + self.runs
+        decodes = zip(plan.decodes.array()[0].tolist(), self.array().tolist(), strict=True)
+        return [extras.get(slot) or Sampled(slot, token) for slot, token in decodes] + self.runs
 
     @classmethod
     def of(cls, plan: GroupPlan, sampled: Iterable[Sampled]) -> GroupResult:
         """From one for each of `plan.every_run()` with `sample` or `targets`."""
         records = list(sampled)
-        streams, runs = records[: len(plan.decodes)], records[len(plan.decodes) :]
-        extras = [each for each in streams if each != Sampled(each.slot, each.token_id)]
-        return cls(np.array([each.token_id for each in streams], WORD).tobytes(), extras, runs)
+        decodes, runs = records[: len(plan.decodes)], records[len(plan.decodes) :]
+        extras = [each for each in decodes if each != Sampled(each.slot, each.token_id)]
+        return cls(np.array([each.token_id for each in decodes], WORD).tobytes(), extras, runs)
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """groups[g] is what group g's rows gave."""
+    """groups[g] holds the results of group g."""
 
     index: int
     groups: list[GroupResult]

@@ -1,4 +1,4 @@
-"""What a request asks of sampling, in vLLM's and OpenAI's words. Checked ranges live in `check`; knows no tokenizer."""
+"""How a request wants to be sampled, with the names of vLLM and OpenAI; `check` holds the legal ranges."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    allowed_token_ids: tuple[int, ...] | None = None  # no other token is ever chosen
-    bad_words: tuple[str, ...] = ()  # texts that are not written; whoever has the tokenizer makes bad_token_ids of them
-    bad_token_ids: tuple[tuple[int, ...], ...] = ()  # runs of tokens of which the last is not chosen after the others
-    priority: int = 0  # lower goes first, in line and when blocks run out; ties by arrival
+    allowed_token_ids: tuple[int, ...] | None = None  # no other token is ever sampled
+    bad_words: tuple[str, ...] = ()  # texts that are never generated; the front end tokenizes them into bad_token_ids
+    bad_token_ids: tuple[
+        tuple[int, ...], ...
+    ] = ()  # sequences of tokens whose last one is never sampled after the others
+    priority: int = 0  # lower is admitted first and preempted last; ties by arrival
     logprobs: int | None = None  # number of alternatives beside the sampled token
     logprob_token_ids: tuple[int, ...] = ()  # with logprobs: of these tokens instead of the likeliest
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
-    cache_salt: str | None = None  # KV blocks are shared with requests of the same salt alone
+    cache_salt: str | None = None  # KV blocks are shared only with requests that have the same salt
 
     def __post_init__(self) -> None:
-        """Other forms that callers know: one stop string, lists, a dictionary of biases. `check` judges the content."""
+        """Accepts other forms: one stop string, lists, a dictionary of biases. `check` validates the values."""
         for field in ("stop", "bad_words"):
             if isinstance(getattr(self, field), str):
                 msgspec.structs.force_setattr(self, field, (getattr(self, field),))
@@ -178,7 +180,7 @@ def _shown(value: object) -> str:
 
 
 def _is_text(value: object, longest: int) -> bool:
-    """Of 1 to `longest` characters, all of which UTF-8 has: half a surrogate pair is none."""
+    """A string of 1 to `longest` characters that UTF-8 can encode; a lone surrogate cannot be."""
     if not isinstance(value, str) or not 1 <= len(value) <= longest:
         return False
     try:

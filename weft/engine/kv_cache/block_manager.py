@@ -1,13 +1,13 @@
-"""BlockManager: who holds which KV block of one attention-dp group, and which blocks hold a prefix worth keeping.
+"""References to the KV blocks of one attention-dp group, and the blocks that hold a cached prefix.
 
-Knows digests and block ids, no request and no token. Every block is in exactly one state:
+Every block is in exactly one state:
 
     free  --allocate-->  held (references > 0)  --release-->  free, or idle if published
     idle (published, no references)  --acquire-->  held;  --evict-->  free
 
-Whoever holds a published block also holds every block before it in the chain (`publish` sees to it), and `release`
-lets go of a table from its end, so a parent becomes idle after its children: the least recently used idle block, the
-first of `_idle`, is always a leaf.
+A request that holds a published block also holds every block before it in the chain (`publish` ensures it), and
+`release` works from a table's end, so a parent becomes idle after its children: the least recently used idle block,
+the first of `_idle`, is always a leaf.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 
 class BlockManager:
-    """`num_blocks` blocks with ids 1 .. num_blocks; 0 is the null block and never handed out."""
+    """`num_blocks` blocks with ids 1 .. num_blocks; 0 is the null block and never allocated."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
@@ -30,7 +30,7 @@ class BlockManager:
 
     @property
     def num_available(self) -> int:
-        """Blocks that `allocate` can give."""
+        """Blocks that `allocate` can return."""
         return len(self._free) + len(self._idle)
 
     @property
@@ -39,7 +39,7 @@ class BlockManager:
         return len(self._idle)
 
     def match(self, digests: Sequence[bytes], limit: int) -> list[int]:
-        """Published blocks of the longest cached prefix, at most `limit`; takes no references."""
+        """Published blocks of the longest cached prefix, at most `limit`; adds no references."""
         blocks: list[int] = []
         for digest in digests[:limit]:
             block = self._by_digest.get(digest)
@@ -53,14 +53,14 @@ class BlockManager:
         return sum(not self._references[block] for block in blocks)
 
     def acquire(self, blocks: Iterable[int]) -> None:
-        """One more holder for each published block."""
+        """Adds a reference to each of these published blocks."""
         for block in blocks:
             if not self._references[block]:
                 del self._idle[block]
             self._references[block] += 1
 
     def allocate(self, count: int) -> list[int]:
-        """`count` unpublished blocks with one holder; evicts idle ones when no free ones are left."""
+        """`count` unpublished blocks with one reference; evicts idle blocks when none is free. ValueError: too few."""
         if count > self.num_available:
             raise ValueError(f"{count} blocks asked for, {self.num_available} available")
         kept = max(len(self._free) - count, 0)
@@ -72,7 +72,7 @@ class BlockManager:
         return blocks
 
     def release(self, blocks: Sequence[int]) -> None:
-        """One holder less for each block of a table (or of its tail), the last block first."""
+        """Drops a reference to each block of a table (or of its tail), the last block first."""
         for block in reversed(blocks):
             self._references[block] -= 1
             if self._references[block] == 0:
@@ -82,11 +82,11 @@ class BlockManager:
                     self._idle[block] = None
 
     def publish(self, table: list[int], index: int, digest: bytes) -> int | None:
-        """Offers the full, computed block table[index] to later requests.
+        """Publishes the full, computed block table[index] under `digest`.
 
-        Where an equal block is published already, table[index] becomes that one; the displaced block is returned,
-        still held, for the caller to release when no step in flight reads it. A block that follows an unpublished one
-        stays private, for nobody could find it.
+        If an equal block is published already, table[index] becomes that one; the displaced block is returned with
+        its reference, and the caller releases it when no step in flight reads it. A block that follows an unpublished
+        one stays private, because no request could find it.
         """
         block, parent = table[index], table[index - 1] if index else 0
         if self._digest[block] is not None or (parent and self._digest[parent] is None):
@@ -100,7 +100,7 @@ class BlockManager:
         return None
 
     def withdraw(self, blocks: Iterable[int]) -> None:
-        """Unpublishes `blocks` and all that follow them: their contents are not to be trusted. O(num_blocks)."""
+        """Unpublishes `blocks` and all blocks that follow them, because their contents may be wrong. O(num_blocks)."""
         gone = {block for block in blocks if self._digest[block] is not None}
         while grown := {block for block in self._by_digest.values() if self._parent[block] in gone} - gone:
             gone |= grown

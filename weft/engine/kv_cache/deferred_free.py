@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PendingFree:
-    """Blocks, and a slot unless -1, that go back when step `until` has retired."""
+    """Blocks, and a slot unless -1, that are freed when step `until` has retired."""
 
     until: int
     blocks: list[int]
@@ -17,26 +17,26 @@ class PendingFree:
 
 
 class DeferredFree:
-    """Blocks and slots that go back once the steps that refer to them have retired."""
+    """Frees blocks and slots once the steps that refer to them have retired."""
 
-    def __init__(self, give_back: Callable[[PendingFree], None]) -> None:
+    def __init__(self, free: Callable[[PendingFree], None]) -> None:
         self.retired = -1
-        """Index of the last step that has."""
-        self._give_back = give_back
+        """Index of the last step that has retired."""
+        self._free = free
         self._waiting: deque[PendingFree] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def hold(self, held: PendingFree) -> None:
-        """Gives `held` back, now or when its step retires."""
-        if held.until > self.retired:
-            self._waiting.append(held)
+    def free(self, pending: PendingFree) -> None:
+        """Frees `pending`, now or when its step retires."""
+        if pending.until > self.retired:
+            self._waiting.append(pending)
         else:
-            self._give_back(held)
+            self._free(pending)
 
     def retire(self, index: int) -> None:
-        """Steps up to `index` have retired."""
+        """Frees everything that waited for steps up to `index`."""
         self.retired = index
         while self._waiting and self._waiting[0].until <= index:
-            self._give_back(self._waiting.popleft())
+            self._free(self._waiting.popleft())

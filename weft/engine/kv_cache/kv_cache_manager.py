@@ -1,5 +1,4 @@
-"""Sharing: which blocks of a request others may have. Knows the prefix cache's digests, who waits for whom, and what is
-held back; no slot and no budget."""
+"""The prefix cache over a group's blocks: which cached blocks a request takes, and when its own are published."""
 
 from __future__ import annotations
 
@@ -14,21 +13,21 @@ from weft.engine.waiting_queue import WaitingQueue
 
 
 class KVCacheManager:
-    """Of one group; its parts are the scheduler's."""
+    """Of one group. `blocks`, `waiting` and `deferred` belong to the scheduler."""
 
-    def __init__(self, limits: Limits, blocks: BlockManager, waiting: WaitingQueue, held: DeferredFree) -> None:
-        self._limits, self._blocks, self._waiting, self._held = limits, blocks, waiting, held
+    def __init__(self, limits: Limits, blocks: BlockManager, waiting: WaitingQueue, deferred: DeferredFree) -> None:
+        self._limits, self._blocks, self._waiting, self._deferred = limits, blocks, waiting, deferred
 
     def shareable(self, num_tokens: int) -> int:
-        """Full blocks that may come from the cache: the last token is always computed, for its logits."""
+        """Most blocks that may come from the cache: the last token is always computed, for its logits."""
         return (num_tokens - 1) // self._limits.block_size
 
     def cached_prefix(self, digests: Sequence[bytes], num_tokens: int) -> int:
-        """How many of a new request's tokens the prefix cache holds."""
+        """Tokens of a new request that are in the prefix cache."""
         return len(self._blocks.match(digests, self.shareable(num_tokens))) * self._limits.block_size
 
     def next_waiting(self) -> tuple[Request, list[int]] | None:
-        """The oldest waiting request that waits for no other's prefix, and the blocks that the cache has for it."""
+        """The oldest request that does not wait for another's prefix, and its cached blocks. Parks those that do."""
         while (request := self._waiting.head()) is not None:
             limit = 0 if request.scores else self.shareable(len(request.token_ids))
             cached = self._blocks.match(request.digests, limit)
@@ -39,11 +38,11 @@ class KVCacheManager:
         return None
 
     def publish(self, request: Request) -> bool:
-        """Makes the blocks known to the cache that were filled since it was called last. Whether the request's table
-        has changed: where others had the same blocks already, it has theirs now.
+        """Publishes the blocks that were filled since the last call. Returns whether `request.table` has changed: a
+        block whose contents were published before by another request is replaced by that one.
 
-        Of a prompt that is after each step, for others may wait for it. What a request answers is wanted by later ones,
-        such as the next turn of a chat: that is when it leaves, and steps between do without.
+        Called after each step of a prompt, because other requests may wait for its blocks, and when the request leaves:
+        only later requests, such as the next turn of a chat, can use blocks of its answer.
         """
         size = self._limits.block_size
         first, full = request.num_published, request.num_computed // size
@@ -57,7 +56,7 @@ class KVCacheManager:
             displaced = self._blocks.publish(request.table, index, digests[index])
             if displaced is not None:
                 changed, request.num_known = True, min(request.num_known, index)
-                self._held.hold(PendingFree(request.last_step, [displaced]))
+                self._deferred.free(PendingFree(request.last_step, [displaced]))
         if first < request.num_claimed:
             self._waiting.end_claim(request, digests[first : min(full, request.num_claimed)])
         return changed

@@ -1,4 +1,4 @@
-"""What `DecodeBatch` keeps of each request that flows, of each step in flight, and by step. Plain records."""
+"""Records of the decode batch: one for each request, for each step in flight, and queues by step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from weft.engine.request import Request
 
 @dataclass(slots=True, eq=False)
 class BatchRow:
-    """A request from its first decode row on, until it ends or is set back. Its row of tick t has position
-    t + `offset`."""
+    """A request from its first decode row until it leaves the batch. Its row in step t has position t + `offset`."""
 
     request: Request
     slot: int
     table: list[int]
-    """The request's own, so that its growth touches no other object."""
+    """The request's list itself, so that growth does not touch the request."""
     number: int
-    """In the order in which they began to flow."""
+    """Counts joins."""
     offset: int
     end: int
-    """Tick after that of its last row, as far as its length goes."""
+    """The tick after its last row, as far as its length decides."""
     synced: int
-    """Tick up to which results are in the request's own fields."""
+    """Results of ticks below it are in the request's own fields."""
     header: OutputHeader
     planned: bool = True
     """Whether it has a row in the next step."""
@@ -35,7 +34,7 @@ class BatchRow:
 
     @classmethod
     def of(cls, request: Request, number: int, tick: int) -> BatchRow:
-        """Its first decode row comes in step `tick`."""
+        """The row of a request whose first decode step is `tick`."""
         offset = request.num_planned - tick
         header = OutputHeader(
             request_id=request.request_id,
@@ -50,8 +49,7 @@ class BatchRow:
 
 
 class StepRows(msgspec.Struct, frozen=True, eq=False):
-    """The lanes that have a row in one step, in order: their slots, their heads, the step's tick, and how many lanes
-    had departed when it was planned."""
+    """The decode rows of one step, in order. `departures`: rows that had left the batch when the step was planned."""
 
     batch_rows: list[BatchRow]
     slots: NDArray[np.int64]
@@ -66,22 +64,22 @@ class StepRows(msgspec.Struct, frozen=True, eq=False):
 
 
 class ProcessedRows(msgspec.Struct, frozen=True, eq=False):
-    """What the results of a step mean for lanes: who must be looked at, in order; whose rows were for nothing."""
+    """`events`: rows that Python must handle, in order. `dead`: rows whose request has left; their ids are dropped."""
 
     events: list[BatchRow]
     dead: list[BatchRow]
 
 
 class TickQueue:
-    """Lanes by the tick at which something is due."""
+    """Rows by the tick at which something is due for them."""
 
     def __init__(self) -> None:
         self._due: dict[int, list[BatchRow]] = {}
 
     def at(self, tick: int) -> list[BatchRow]:
-        """What is due at `tick`, to be added to; it has not been taken."""
+        """The list of rows that are due at `tick`, to append to; the tick must not have been taken."""
         return self._due.setdefault(tick, [])
 
     def take(self, tick: int) -> list[BatchRow]:
-        """What is due, once."""
+        """Removes and returns the rows that are due at `tick`."""
         return self._due.pop(tick, [])

@@ -16,12 +16,11 @@ Entry = tuple[Request, int, ScheduledRequest]
 
 
 class InFlightStep(msgspec.Struct, frozen=True, eq=False):
-    """A step that was planned and has not retired."""
+    """A step that was planned and whose results were not processed. `entries`: its rows of prompts."""
 
     index: int
     rows: StepRows
     entries: list[Entry]
-    """Of prompts."""
 
     def check(self, index: int, result: GroupResult) -> None:
         """WeftError: `result`, of step `index`, is not this step's."""
@@ -38,7 +37,7 @@ class InFlightStep(msgspec.Struct, frozen=True, eq=False):
         return [run.slot for _, _, run in self.entries if run.sample or run.targets]
 
     def pairs(self, result: GroupResult) -> Iterator[tuple[Request, ScheduledRequest, Sampled | None]]:
-        """Runs of requests that have not departed since, each with its record, if it has one."""
+        """Entries whose request has not departed since, each with its result, if it has one."""
         records = iter(result.runs)
         for request, admission, run in self.entries:
             record = next(records) if run.sample or run.targets else None
@@ -46,7 +45,7 @@ class InFlightStep(msgspec.Struct, frozen=True, eq=False):
                 yield request, run, record
 
     def requests(self) -> set[str]:
-        """Ids of those that have rows."""
+        """Ids of the requests that have rows in the step."""
         entries = {request.request_id for request, _, _ in self.entries}
         return entries.union(header.request_id for header in self.rows.headers)
 

@@ -1,4 +1,4 @@
-"""What sampled ids mean for the requests of a group: who is told what, and who ends. Knows no budget, no admission."""
+"""Turns the sampled ids of a group's step into outputs, and ends requests that are finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weft.step.plan import GroupResult, Sampled
 
 
 class OutputProcessor:
-    """`remove` ends a request."""
+    """`remove` takes a finished request out of the scheduler."""
 
     def __init__(
         self, batch: DecodeBatch, blocks: BlockManager, counters: Counters, remove: Callable[[Request], None]
@@ -22,7 +22,7 @@ class OutputProcessor:
         self._batch, self._blocks, self._counters, self._remove = batch, blocks, counters, remove
 
     def process_decodes(self, rows: StepRows, result: GroupResult) -> DecodeOutputs:
-        """The ids of requests that flow: Python looks only at those that something has happened to."""
+        """Outputs of the decode rows; Python handles only rows with an event one by one."""
         extras = {record.slot: record for record in result.extras} if result.extras else {}
         ids = result.array()
         processed = self._batch.process(rows, ids, extras)
@@ -33,7 +33,7 @@ class OutputProcessor:
         return DecodeOutputs(rows.tick, rows.headers, ids, records)
 
     def _process_event(self, row: BatchRow, record: Sampled | None) -> RequestOutput:
-        """One stream's result, where there is or may be more to it than an id."""
+        """The output of a row that has more than an id, or may have ended."""
         request = row.request
         if record is not None and record.error is not None:
             self._counters.generated_tokens -= 1
@@ -43,14 +43,14 @@ class OutputProcessor:
         return self.process_token(request, record or Sampled(request.slot, request.token_ids[-1]))
 
     def process_token(self, request: Request, result: Sampled) -> RequestOutput:
-        """Its last id is `result`'s, which may end it."""
+        """The output for the request's last token, which is `result`'s; ends the request if it is finished."""
         finish, reason = finish_after(request)
         if finish:
             self._remove(request)
         return output_of(request, result, finish=finish, stop_reason=reason)
 
     def fail(self, request: Request, error: str) -> RequestOutput:
-        """It ends. What it read or wrote must not reach another one through the cache."""
+        """Ends the request with an error. Its blocks leave the prefix cache: their contents may be wrong."""
         self._blocks.withdraw(request.table)
         request.num_published = len(request.table)
         self._remove(request)

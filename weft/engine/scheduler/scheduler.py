@@ -39,13 +39,13 @@ class Scheduler:
         self.blocks = BlockManager(limits.num_blocks)
         self.counters = Counters()
         self.queued_tokens = 0
-        """Known tokens that are not computed yet, over all requests of the group."""
+        """Known tokens that are not computed yet, of all requests of the group."""
         self._waiting = WaitingQueue()
         self._prefilling: dict[int, Request] = {}
         self._decoding: dict[int, Request] = {}
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[InFlightStep] = deque()
-        self._deferred_free = DeferredFree(self._give_back)
+        self._deferred_free = DeferredFree(self._free)
         self.kv_cache = KVCacheManager(limits, self.blocks, self._waiting, self._deferred_free)
         self._batch = DecodeBatch(limits.max_num_seqs, limits.block_size)
         self._output_processor = OutputProcessor(self._batch, self.blocks, self.counters, self.remove)
@@ -62,17 +62,17 @@ class Scheduler:
 
     def in_flight(self) -> set[str]:
         """Ids of the requests in steps that have not retired."""
-        return set[str]().union(*(flight.requests() for flight in self._in_flight))
+        return set[str]().union(*(step.requests() for step in self._in_flight))
 
     def add(self, request: Request) -> None:
-        """Puts a request in line."""
+        """Adds a request to the waiting queue."""
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
         request.queued_step = self._deferred_free.retired
         self._waiting.push(request)
 
     def remove(self, request: Request) -> None:
-        """Ends a request in whatever state it is; its blocks are free now, or when the step in flight has retired."""
+        """Ends a request in any state; its blocks are free now, or when the steps in flight have retired."""
         request.done = True
         self.queued_tokens -= request.num_uncomputed
         self.counters.finished += 1
@@ -82,29 +82,29 @@ class Scheduler:
             self._waiting.discard(request)
 
     def pause(self, request: Request) -> None:
-        """Takes a request that has answered something out of its slot and blocks until `resume`; its tokens stay."""
+        """Frees slot and blocks of a request that decodes, until `resume`; its tokens stay."""
         if request.arrival in self._decoding:
             self._set_back(request)
             request.paused = True
 
     def resume(self, request: Request) -> None:
-        """Puts a paused request in line, at its old place."""
+        """Puts a paused request back into the waiting queue, at its old place."""
         if request.paused:
             request.paused = False
             self._waiting.push(request)
 
     @property
     def can_schedule_ahead(self) -> bool:
-        """Whether a step may be scheduled while others fly: nobody must be preempted, for blocks come back later."""
+        """Whether a step may be scheduled while others are in flight: if no request must be preempted."""
         return self._batch.num_needing_blocks <= self.blocks.num_available
 
     @property
     def has_rows(self) -> bool:
-        """Whether a step scheduled now has rows for certain, whatever the cache has room for."""
+        """Whether a step scheduled now would certainly have rows."""
         return self._batch.num_rows > 0 or any(each.num_unplanned > 0 for each in self._prefilling.values())
 
     def schedule(self, index: int) -> GroupPlan:
-        """The group's part of step `index`; without runs when there is nothing to do."""
+        """The group's part of step `index`; it has no rows if there is nothing to do."""
         self._grow_decodes()
         rows, decodes = self._batch.plan(index)
         entries, new_requests = self._prompts(rows.count) if self._prefilling or self._waiting else ([], [])
@@ -115,11 +115,11 @@ class Scheduler:
         return GroupPlan(new_requests, [run for _, _, run in entries], decodes)
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
-        """Takes in the results of the oldest step in flight, which is `index`."""
-        flight = self._in_flight.popleft()
-        flight.check(index, result)
-        decodes = self._output_processor.process_decodes(flight.rows, result)
-        found = [self._take(*pair) for pair in flight.pairs(result)] if flight.entries else []
+        """Processes the results of the oldest step in flight, which must be `index`."""
+        step = self._in_flight.popleft()
+        step.check(index, result)
+        decodes = self._output_processor.process_decodes(step.rows, result)
+        found = [self._take(*pair) for pair in step.pairs(result)] if step.entries else []
         self._deferred_free.retire(index)
         return Outputs((decodes, [output for output in found if output is not None]) if found else (decodes,))
 
@@ -129,41 +129,42 @@ class Scheduler:
 
     # -- rows of a step
 
-    def _prompts(self, streams: int) -> tuple[list[Entry], list[NewRequest]]:
-        """Rows of prompts beside those of `streams`, and whom they let in."""
+    def _prompts(self, decodes: int) -> tuple[list[Entry], list[NewRequest]]:
+        """Rows of prompts beside `decodes` decode rows, and the requests that are admitted for them."""
         entries, new_requests = list[Entry](), list[NewRequest]()
-        rows = TokenBudget.of(self.limits, streams, self.throttle)
+        budget = TokenBudget.of(self.limits, decodes, self.throttle)
         for request in self._prefilling.values():
             if request.num_unplanned > 0:
-                entries += self._prefill(request, rows)
-        while rows.any and (admitted := self._admit(rows)):
+                entries += self._prefill(request, budget)
+        while budget.is_left and (admitted := self._admit(budget)):
             new_requests.append(admitted.new_request())
-            entries += self._prefill(admitted, rows)
+            entries += self._prefill(admitted, budget)
         return entries, new_requests
 
-    def _prefill(self, request: Request, rows: TokenBudget) -> list[Entry]:
-        """As many of the request's prompt rows as the step has room for: one entry, or none."""
-        if not (count := rows.room(request.scores, self._late(request))):
+    def _prefill(self, request: Request, budget: TokenBudget) -> list[Entry]:
+        """As many of the request's prompt rows as the budget allows: one entry, or none."""
+        if not (count := budget.most(request.scores, self._late(request))):
             return []
         entry = self._prefill_entry(request, count)
-        rows.take(entry[2].count, scored_rows(entry))
+        budget.take(entry[2].count, scored_rows(entry))
         return [entry]
 
-    def _prefill_entry(self, request: Request, budget: int) -> Entry:
-        run = request.prompt_run(budget)
+    def _prefill_entry(self, request: Request, count: int) -> Entry:
+        run = request.prompt_run(count)
         if run.sample and request.has_next_token:
             self._batch.join(request)
         return request, request.admission, run
 
     def _late(self, request: Request) -> bool:
-        """Whether a stream flowed before the request came. Streams are in the order in which they began to flow."""
+        """Whether any request decoded before this one arrived; `_decoding` is in the order of first tokens."""
         oldest = next(iter(self._decoding.values()), None)
         return oldest is not None and oldest.decoding_since < request.queued_step
 
     def _grow_decodes(self) -> None:
-        """Gives every decoding request the block of its next position, or preempts until the rest have theirs.
+        """Allocates the block of the next position for every decoding request that needs one; preempts while too few
+        are free.
 
-        The oldest is never preempted: alone it has the whole pool, and admission saw to it that it fits.
+        The oldest request is never preempted: admission has checked that it fits into the whole pool.
         """
         needing = self._batch.take_needing_blocks()
         while len(needing) > self.blocks.num_available and self.num_running > 1:
@@ -174,15 +175,16 @@ class Scheduler:
 
     # -- admission and departure
 
-    def _admit(self, rows: TokenBudget) -> Request | None:
-        """Gives the oldest waiting request that waits for no other's prefix a slot and all its blocks, if rows fit."""
+    def _admit(self, budget: TokenBudget) -> Request | None:
+        """Admits the oldest request that does not wait for another's prefix: a slot, blocks for all its tokens, and
+        rows of `budget`. None: there is no such request, or no room for it."""
         if (head := self.kv_cache.next_waiting() if self._slots else None) is None:
             return None
         request, cached = head
-        if not rows.room(request.scores, self._late(request)):
+        if not budget.most(request.scores, self._late(request)):
             return None
         fresh = self.limits.blocks_for(len(request.token_ids)) - len(cached)
-        # One block of growth is left to each running request, so that the newcomer is not preempted at once.
+        # One block is reserved for each running request, so that the new one is not preempted at once.
         if fresh + self.blocks.count_idle(cached) + self.num_running > self.blocks.num_available:
             return None
         self._waiting.pop()
@@ -220,27 +222,27 @@ class Scheduler:
             request.prompt_logprobs = []
 
     def _depart(self, request: Request) -> None:
-        """Takes a running request out of its slot and blocks, of which others may have those that it has filled."""
+        """Frees slot and blocks of a running request; full blocks are published in the prefix cache first."""
         self._batch.leave(request)
         self.kv_cache.publish(request)
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
         computed = request.num_computed // self.limits.block_size
         self._waiting.end_claim(request, request.digests[computed : request.num_claimed])
-        self._deferred_free.hold(PendingFree(request.last_step, request.table, request.slot))
+        self._deferred_free.free(PendingFree(request.last_step, request.table, request.slot))
         request.slot, request.table, request.num_claimed = -1, [], 0
         request.num_in_flight = request.num_sampling = 0
         request.admission += 1
 
-    def _give_back(self, held: PendingFree) -> None:
-        self.blocks.release(held.blocks)
-        if held.slot >= 0:
-            self._slots.append(held.slot)
+    def _free(self, pending: PendingFree) -> None:
+        self.blocks.release(pending.blocks)
+        if pending.slot >= 0:
+            self._slots.append(pending.slot)
 
     # -- results
 
     def _take(self, request: Request, run: ScheduledRequest, result: Sampled | None) -> RequestOutput | None:
-        """One run's result: what it computed becomes known to the cache, its sampled id to the request."""
+        """Processes one prompt run: publishes its blocks, and appends its sampled id to the request."""
         request.step_done(run)
         if result is not None and result.error is not None:
             return self._output_processor.fail(request, result.error)

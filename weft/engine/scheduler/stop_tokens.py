@@ -1,4 +1,4 @@
-"""Ends: the ids that may end somebody, and whether a step gave any of them. Knows no request."""
+"""The token ids that may end a request of the decode batch, and whether a step sampled any of them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST_MARKS = 1 << 20
-"""Ids below it have a mark each, those above share one."""
+"""Ids below it have a mark each; larger ids share one."""
 
 
 class StopTokenSet:
-    """Ids that somebody who flows would end with; each is counted, for it leaves with the last of them."""
+    """A multiset of token ids: an id stays until each request that added it has removed it."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
         self._marks: NDArray[np.bool_] | None = None
-        """By id; None where they are to be made anew."""
+        """[largest id + 2]; None where `counts` has changed."""
 
     def __contains__(self, token: object) -> bool:
         return token in self.counts
 
     def add(self, ids: Collection[int]) -> None:
-        """Of somebody who begins to flow."""
+        """Adds the stop ids of a request that joins."""
         for token in ids:
             if not self.counts[token]:
                 self._marks = None
             self.counts[token] += 1
 
     def remove(self, ids: Collection[int]) -> None:
-        """As they were added."""
+        """Removes ids that were added."""
         for token in ids:
             self.counts[token] -= 1
             if not self.counts[token]:
@@ -39,7 +39,7 @@ class StopTokenSet:
                 self._marks = None
 
     def may_be_in(self, ids: NDArray[np.int64]) -> bool:
-        """Whether any of them is among `ids`; sometimes where only a neighbour beyond all vocabularies is."""
+        """Whether `ids` has any of them. May be True for another id of at least `_MOST_MARKS`; never wrongly False."""
         if self._marks is None:
             self._marks = self._made()
         return bool(self._marks.take(ids, mode="clip").any())

@@ -25,7 +25,7 @@ LIMIT_S = 300.0
 
 
 class EplbProcess:
-    """Implements the engine's `PlacementPlanner`."""
+    """A `PlacementPlanner` that starts one process for each plan."""
 
     def __init__(self, balancer: LoadBalancer, program: tuple[str, ...] = PROGRAM) -> None:
         self._balancer, self._program = balancer, program

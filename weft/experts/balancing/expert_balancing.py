@@ -1,9 +1,9 @@
-"""Balancing of expert slots while serving: window, decision, moves, switch. Pure Python; knows no tensor, no process.
+"""Balancing of expert slots while serving: window, decision, moves, switch.
 
 count rows per expert  ->  window full: read them, decide  ->  parts of slots move  ->  a layer switches
 
-One object serves all engines of a server, one after the other: a set of ranks that died takes its moves along, and the
-next begins with the placement in force, which is what the ranks had switched to.
+One object serves all engines of a server, one after the other. If ranks die, their moves are lost; new ranks begin with
+the placement in force, which is the one that the old ranks had switched to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = get_logger(__name__)
 
 
 class CountsExperts(Protocol):
-    """What is needed of the ranks."""
+    """The part of an executor that balancing needs."""
 
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call, [layers with experts, experts], added up over the ranks."""
@@ -55,7 +55,7 @@ class BalanceSettings:
 
 @dataclass(slots=True)
 class _Moving:
-    """A placement on its way: what is left to do before which step, and what the step in hand does."""
+    """A placement that is being installed: work left for later steps, and the work `sent` with the current step."""
 
     target: ExpertPlacement
     works: Iterator[ExpertWork]
@@ -65,14 +65,14 @@ class _Moving:
 
 @dataclass(slots=True)
 class _Seen:
-    """The loads of the last full window, and their balance under the placement that it ended with."""
+    """The loads of the last full window, and their balance under the placement at its end."""
 
     loads: FloatArray
     before: tuple[float | None, ...] = field(default=())
 
 
 class ExpertBalancing:
-    """`placement` is in force: what all ranks have switched to. `work` and `stepped` frame every step."""
+    """`placement` is in force: all ranks have switched to it. Call `work` before and `stepped` after every step."""
 
     def __init__(
         self,
@@ -90,15 +90,14 @@ class ExpertBalancing:
         self._totals = ExpertCounters()
 
     def begin(self) -> None:
-        """New ranks have loaded `placement`: moves and window of the old ones are void, a decision in the making
-        too."""
+        """New ranks have loaded `placement`: drops moves and window of the old ones, and cancels planning."""
         self._moving, self._planning = None, False
         self._steps = self._unread = 0
         if self._planner is not None:
             self._planner.close()
 
     def work(self) -> ExpertWork | None:
-        """What the ranks do before the next step."""
+        """The moves and switches that ranks do before the next step."""
         if self._planning:
             self._take_decision()
         if self._moving is None:
@@ -107,7 +106,7 @@ class ExpertBalancing:
         return self._moving.sent
 
     def stepped(self, ranks: CountsExperts) -> None:
-        """The step that `work` was given to has retired on all ranks."""
+        """Call when the step with the last `work` has retired on all ranks."""
         self._commit()
         self._steps += 1
         self._unread += 1
@@ -118,18 +117,18 @@ class ExpertBalancing:
             self._window_full(self._read(ranks).astype(np.float64))
 
     def finish(self, ranks: CountsExperts) -> None:
-        """The engine ends with healthy ranks: what the window has so far is recorded."""
+        """Records the counts of the unfinished window; call when the engine ends with healthy ranks."""
         if self._recorder is not None and self._unread:
             self._read(ranks)
         self.close()
 
     def close(self) -> None:
-        """Ends a decision in the making; safe to call twice."""
+        """Cancels planning; safe to call twice."""
         if self._planner is not None:
             self._planner.close()
 
     def stats(self) -> ExpertStats:
-        """Counters and gauges at this moment."""
+        """Current counters and gauges."""
         seen = self._seen
         now = balance(self.placement, seen.loads).per_layer if seen is not None else ()
         return ExpertStats(
@@ -143,7 +142,7 @@ class ExpertBalancing:
         )
 
     def _read(self, ranks: CountsExperts) -> IntArray:
-        """What was counted since the last time, recorded where it is to be."""
+        """Counts since the last call, which also go to the recorder, if there is one."""
         counts, steps, self._unread = ranks.expert_counts(), self._unread, 0
         if self._recorder is not None:
             try:
@@ -189,7 +188,7 @@ class ExpertBalancing:
             self._moving = _Moving(target, found, moved)
 
     def _worthwhile(self, plan: ExpertPlacement, loads: FloatArray) -> ExpertPlacement:
-        """The plan in the layers that it makes better. WeftError: it is not of this server, or moves too much."""
+        """The plan in the layers that it improves. WeftError: it does not fit this server, or moves too much."""
         moved = plan.moved(self.placement)
         if (moved > self.settings.most_moved).any():
             row = int(moved.argmax())
@@ -208,7 +207,7 @@ class ExpertBalancing:
         _log.error("rebalancing of experts failed, the placement stays: %s", error)
 
     def _commit(self) -> None:
-        """What the last step's work has brought is in force."""
+        """Puts the work of the last step into force."""
         moving = self._moving
         if moving is None or moving.sent is None:
             return

@@ -1,6 +1,6 @@
-"""The seam between a running engine and whoever plans placements for it: off the engine's thread, one plan at a time.
+"""The interface between expert balancing and the planner of placements, which works outside the engine's thread.
 
-Knows no process; `launch` has one that plans in a process of its own, tests plan at once.
+`EplbProcess` plans in a separate process; tests plan at once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class PlacementPlanner(Protocol):
     """Plans one placement after the other. `start` and `poll` return at once."""
 
     def start(self, loads: FloatArray, current: ExpertPlacement) -> None:
-        """Begins to plan for loads [layers, experts]; layers without load keep what they have."""
+        """Begins to plan for loads [layers, experts]; layers without load keep their placement."""
 
     def poll(self) -> ExpertPlacement | None:
-        """The plan, once, when it is there. WeftError: it came to nothing."""
+        """Returns the plan once, when it is ready. WeftError: planning failed."""
 
     def close(self) -> None:
-        """Ends a plan in the making; safe to call twice."""
+        """Cancels planning; safe to call twice."""
