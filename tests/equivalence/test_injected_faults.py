@@ -27,7 +27,8 @@ from weft.comm.lockstep import LockstepComm
 from weft.layers import Attention, Embedding, OProj
 from weft.layout.placement import Interval
 from weft.layout.splits import even_splits, splits_after
-from weft.ops.base import AttentionMeta, Numerics
+from weft.ops.attention import AttentionMeta
+from weft.ops.base import Numerics, Ops
 from weft.ops.reference.torch_ops import TorchOps
 
 Patch = pytest.MonkeyPatch
@@ -72,7 +73,7 @@ def _once(around: Callable[..., Any]) -> Callable[..., Any]:
 def wrong_kv_head(patch: Patch) -> None:
     def around(original: Callable[..., None], self: Attention, *args: Any) -> None:
         original(self, *args)
-        self.kv_of_head = (self.kv_of_head + 1) % self.heads.kv
+        self.spec = dataclasses.replace(self.spec, kv_of_head=(self.spec.kv_of_head + 1) % self.heads.kv)
 
     wrap(patch, Attention, "__init__", around)
 
@@ -89,9 +90,9 @@ def position_off_by_one(patch: Patch) -> None:
 
 def oldest_key_dropped(patch: Patch) -> None:
     def around(original: Callable[..., Tensor], ops: Any, *args: Any) -> Tensor:
-        return original(ops, *args[:-1], max(MIXED_LENGTHS) - 1)
+        return original(ops, *args[:-1], dataclasses.replace(args[-1], window=max(MIXED_LENGTHS) - 1))
 
-    wrap_ops(patch, "attention", around)
+    wrap(patch, Ops, "attention", around)
 
 
 MIXED_LENGTHS = [len(prompt) + MIXED.max_tokens - 1 for prompt in MIXED.prompts]

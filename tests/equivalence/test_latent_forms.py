@@ -15,7 +15,8 @@ from tests.support.exact_model import write_random
 from weft.layers import LatentAttention
 from weft.layers.base import Params
 from weft.layout.resolve import resolve
-from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Numerics
 from weft.ops.weights import plain
 
 

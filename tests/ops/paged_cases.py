@@ -9,7 +9,8 @@ from functools import cache as cache_results
 import torch
 from torch import Tensor
 
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import Ops
 
 NEAR, LONGEST = 320, 1100
 
@@ -97,3 +98,11 @@ def dense_attention(sizes: Sizes, runs: Sequence[Run], dtype: torch.dtype) -> Te
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         results.append(torch.einsum("anm,mad->nad", weights, v[: start + rows, heads]).flatten(1))
     return torch.cat(results)
+
+
+def attended(
+    ops: Ops, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int = 0
+) -> Tensor:
+    """Attention of `ops`, for one call."""
+    spec = AttentionSpec(kv_of_head, q.shape[2], scale, window)
+    return ops.attention(q, cache, ops.attention_backend.prepare(meta), spec)

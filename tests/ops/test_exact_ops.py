@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from paged_cases import Sizes, dense_attention, paged
+from paged_cases import Sizes, attended, dense_attention, paged
 
 from weft.arch.config import RopeConfig
 from weft.errors import WeftError
 from weft.ops import Numerics, make_ops
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.reference.exact_ops import ExactOps, on_grid, snap
-from weft.ops.reference.paged_attention import paged_attention
 from weft.ops.reference.rope import build_cos_sin
+from weft.ops.reference.torch_ops import TorchOps
 
 CPU = torch.device("cpu")
 EXACT = Numerics(torch.float32, exact=True)
@@ -41,8 +41,8 @@ def test_results_are_on_the_grid() -> None:
     order = torch.arange(6).int()
     meta = AttentionMeta(order, order + size, torch.zeros(6).int(), torch.tensor([[1, 2]]).int(), (6,))
     turned = ops.rope_and_cache(q, k, v, build_cos_sin(RopeConfig(), 8, 9, dtype=torch.float64), meta, cache)
-    attended = ops.attention(turned, cache, torch.tensor([0, 0, 1, 1]).int(), 8**-0.5, meta, 0)
-    results = [ops.rms_norm(x, grid(32), 1e-5), ops.silu_mul(x), turned, attended]
+    found = attended(ops, turned, cache, torch.tensor([0, 0, 1, 1]).int(), 8**-0.5, meta, 0)
+    results = [ops.rms_norm(x, grid(32), 1e-5), ops.silu_mul(x), turned, found]
     for result in results:
         assert result.dtype == torch.float32 and on_grid(result) and result.abs().max() <= 4
     assert on_grid(cache.k) and on_grid(cache.v) and torch.equal(cache.v[1, :, 0], snap(v[0]).double())
@@ -52,8 +52,15 @@ def test_attention_is_snapped_fp64_attention() -> None:
     sizes, runs = Sizes((0, 0, 1), 2, 8, 4), ((0, 20, 1), (30, 2, 2))
     case = paged(sizes, runs, torch.float64)
     ops = ExactOps(EXACT, CPU)
-    out = ops.attention(case.q.float(), case.cache, case.kv_of_head, sizes.scale, case.meta, 0)
-    twin = paged_attention(case.q.float().double(), case.cache, case.kv_of_head, sizes.scale, case.meta, 0)
+    out = attended(ops, case.q.float(), case.cache, case.kv_of_head, sizes.scale, case.meta, 0)
+    twin = attended(
+        TorchOps(Numerics(torch.float64), CPU),
+        case.q.float().double(),
+        case.cache,
+        case.kv_of_head,
+        sizes.scale,
+        case.meta,
+    )
     assert torch.equal(out, snap(twin))
     assert (out - dense_attention(sizes, runs, torch.float64)).abs().max() < 1 / 64
 

@@ -7,11 +7,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from paged_cases import attended
 
 import weft.ops
 from tests.support.native_libraries import need
 from weft.ops import Numerics, make_ops
-from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import HeadNorms, Heads
 from weft.ops.native.step_ops import StepOps
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use, Weight
@@ -84,7 +86,7 @@ def test_a_rank_without_rows_goes_through_packed_operations() -> None:
         q = ops.qkv(qkv, Heads(3, 1, dim, torch.zeros(4, dim), given), meta, cache)
         assert q.shape == (0, 3, dim)
     kv_of_head = torch.zeros(3, dtype=torch.int32)
-    assert ops.attention(q, cache, kv_of_head, 1.0, meta, 0).shape == (0, width)
+    assert attended(ops, q, cache, kv_of_head, 1.0, meta, 0).shape == (0, width)
     assert ops.gated(x, packed(2 * dim, Use.GATED), None).shape == (0, dim)
     assert ops.logits(x, packed(32, Use.HEAD)).shape == (0, 32)
     assert torch.equal(both, before)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from paged_cases import Run as Rows
-from paged_cases import Sizes, dense_attention, paged
+from paged_cases import Sizes, attended, dense_attention, paged
 from torch import Tensor
 
 from weft.ops import Numerics, make_ops
-from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import HeadNorms, Heads, Ops
 from weft.ops.reference.torch_ops import TorchOps
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
@@ -53,7 +54,7 @@ def attend(ops: Ops, sizes: Sizes, runs: Sequence[Rows], dtype: torch.dtype, see
     case = paged(sizes, runs, dtype, seed)
     cache = KVCache(case.cache.k.to(CUDA), case.cache.v.to(CUDA))
     kv_of_head = case.kv_of_head.to(CUDA)
-    return ops.attention(case.q.to(CUDA), cache, kv_of_head, sizes.scale, on_cuda(case.meta), sizes.window)
+    return attended(ops, case.q.to(CUDA), cache, kv_of_head, sizes.scale, on_cuda(case.meta), sizes.window)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["fastest", "twin"])
@@ -88,7 +89,7 @@ def test_rows_that_are_left_over_join_no_tile(monkeypatch: pytest.MonkeyPatch, s
     meta = AttentionMeta(positions, 0 * positions, 0 * positions, tables, tuple(range(1, 9)))
     heads = torch.zeros(1, dtype=torch.int32, device=CUDA)
     ops, q = make_ops(Numerics(torch.float32), CUDA), torch.randn(8, 1, 32, device=CUDA)
-    assert ops.attention(q, KVCache(both[:, 0], both[:, 1]), heads, 0.2, meta, 0)[0].isfinite().all()
+    assert attended(ops, q, KVCache(both[:, 0], both[:, 1]), heads, 0.2, meta, 0)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

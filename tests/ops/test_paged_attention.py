@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from implementations import ops_on
-from paged_cases import Case, Run, Sizes, dense_attention, paged
+from paged_cases import Case, Run, Sizes, attended, dense_attention, paged
 
 from weft.ops.base import Ops
 
@@ -29,7 +29,7 @@ RUNS: tuple[Run, ...] = ((0, 37, 1), (100, 1, 2), (250, 20, 3), (0, 1, 4), (16, 
 
 
 def attend(ops: Ops, sizes: Sizes, case: Case) -> torch.Tensor:
-    return ops.attention(case.q, case.cache, case.kv_of_head, sizes.scale, case.meta, sizes.window)
+    return attended(ops, case.q, case.cache, case.kv_of_head, sizes.scale, case.meta, sizes.window)
 
 
 @pytest.mark.parametrize("sizes", CASES.values(), ids=CASES)
@@ -126,7 +126,7 @@ def test_a_wrong_answer_is_far_outside_the_tolerance(ops: Ops, dtype: torch.dtyp
     meta = replace(
         meta, positions=meta.positions[rows], slots=meta.slots[rows], run_of_row=meta.run_of_row[rows], row_ends=(36,)
     )
-    out = ops.attention(case.q[rows], case.cache, heads, scale, meta, window)
+    out = attended(ops, case.q[rows], case.cache, heads, scale, meta, window)
     assert (out.double() - wanted[rows]).abs().max() > 10 * TOLERANCE[dtype]
 
 

@@ -6,13 +6,16 @@ Shapes: N rows, H hidden, A query heads here, K KV heads here, D head dim.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
 from weft.layers.base import Params, tensor_or_none
 from weft.layout.splits import HeadShare
-from weft.ops.base import AttentionMeta, HeadNorms, Heads, KVCache, Ops
+from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import HeadNorms, Heads, Ops
 
 
 class Attention:
@@ -21,7 +24,7 @@ class Attention:
     def __init__(
         self, params: Params, name: str, config: ModelConfig, layer: int, share: HeadShare, ops: Ops, cos_sin: Tensor
     ) -> None:
-        self.ops, self.window = ops, config.window(layer)
+        self.ops = ops
         self.weight, self.bias = params[f"{name}.qkv.weight"], tensor_or_none(params, f"{name}.qkv.bias")
         q_norm, k_norm = (tensor_or_none(params, f"{name}.{each}_norm.weight") for each in "qk")
         norms = None
@@ -31,13 +34,14 @@ class Attention:
         self.heads = Heads(q, kv, config.head_dim, cos_sin, norms)
         group = config.num_heads // config.num_kv_heads
         owners = [head // group - share.kv[0] for head in range(*share.q)]
-        self.kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
-        self.scale = config.softmax_scale
+        kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
+        spec = AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
+        self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""
         return self.ops.qkv(self.ops.linear(x_NH, self.weight, self.bias), self.heads, meta, cache)
 
-    def attend(self, q_NAD: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        """[N, A, D] -> [N, A * D]; `meta`: of these rows, which may be some of those that have keys."""
-        return self.ops.attention(q_NAD, cache, self.kv_of_head, self.scale, meta, self.window)
+    def attend(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """[N, A, D] -> [N, A * D]; `prepared`: of these rows, which may be some of those that have keys."""
+        return self.ops.attention(q_NAD, cache, prepared, self.spec)

@@ -8,6 +8,7 @@ Shapes: N rows, H hidden, A heads here, L latent, R rotated dims.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from weft.arch.config import ModelConfig
 from weft.layers.base import Params, Unfolding, tensor, tensor_or_none
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.layout.splits import HeadShare
-from weft.ops.base import AttentionMeta, KVCache, Latents, Ops
+from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import Latents, Ops
 from weft.ops.weights import Weight, plain
 
 
@@ -29,7 +31,7 @@ class LatentAttention:
         mla = config.mla
         assert mla is not None
         self.ops, self.mla = ops, mla
-        self.heads, self.window = share.q[1] - share.q[0], config.window(layer)
+        self.heads = share.q[1] - share.q[0]
         self.q_a, self.q_a_norm = params.get(f"{name}.q_a.weight"), tensor_or_none(params, f"{name}.q_a_norm.weight")
         q_b, kv_a = params[f"{name}.q_b.weight"], params[f"{name}.kv_a.weight"]
         # what is packed was put in order before
@@ -39,17 +41,20 @@ class LatentAttention:
         parts = (unfold.to_latent, unfold.to_value) if isinstance(unfold, Unfolding) else unfolded(plain(unfold), mla)
         self.way = Latents(tensor(params, f"{name}.kv_a_norm.weight"), config.rms_norm_eps, parts[0], cos_sin)
         self.to_value: Weight = parts[1]
-        self.kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=cos_sin.device)
-        self.scale = softmax_scale(config)
+        kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=cos_sin.device)
+        dim = self.way.norm.shape[0] + cos_sin.shape[1]
+        spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
+        self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, L + R], for `attend`; writes the rows' latents to `cache`."""
         q, latent = self._projected(x_NH), self.ops.linear(x_NH, self.kv_a, None)
         return self.ops.latent_queries(q, latent, self.way, meta, cache)
 
-    def attend(self, q: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        """[N, A, L + R] -> [N, A * value dim]; `meta`: of these rows, which may be some of those that have latents."""
-        found = self.ops.attention(q, cache, self.kv_of_head, self.scale, meta, self.window)
+    def attend(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """[N, A, L + R] -> [N, A * value dim]; `prepared`: of these rows, which may be some of those that have
+        latents."""
+        found = self.ops.attention(q, cache, prepared, self.spec)
         return self.ops.per_head(found, self.to_value, self.heads)
 
     def _projected(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,10 +17,13 @@ from weft.layout.placement import Placement
 from weft.layout.rows import RowTable
 from weft.models.dispatch import TokenDispatcher
 from weft.models.transitions import Transitions
-from weft.ops.base import AttentionMeta, KVCache, Ops
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Ops
 
 Tap = Callable[[str, Tensor, Placement], None]
 """Sees a module's result: its name, this rank's part, and how the parts make the whole."""
+Prepared = tuple[Any, Any]
+"""What the attention backend made of a step's rows, and of its sampled rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +81,30 @@ class Decoder:
         self._early = not self.boundaries["attention.in"].steps
         self.tap: Tap | None = None
 
-    def forward(self, batch: Batch, caches: Sequence[KVCache], arrived: Tensor | None = None) -> Tensor:
+    def prepare(self, batch: Batch) -> Prepared:
+        """What attention needs of the rows, asked once for all layers; outside a graph's capture."""
+        backend = self.ops.attention_backend
+        rows = backend.prepare(batch.meta)
+        if not self._early or self.norm is None:
+            return rows, None
+        return rows, rows if batch.sampled_meta is batch.meta else backend.prepare(batch.sampled_meta)
+
+    def forward(
+        self,
+        batch: Batch,
+        caches: Sequence[KVCache],
+        arrived: Tensor | None = None,
+        prepared: Prepared | None = None,
+    ) -> Tensor:
         """Logits [own sampled rows, vocabulary] of this rank; before the last stage, the residual stream.
 
-        `arrived`: the residual stream of the stage before, where there is one.
+        `arrived`: the residual stream of the stage before, where there is one. `prepared`: what `prepare` gives.
         """
+        prepared = prepared or self.prepare(batch)
         x = self._enter(batch) if arrived is None else arrived
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True), self.first_layer):
             ends = self.norm is not None and layer is self.layers[-1]
-            x = self._attention_half(f"layers.{index}", layer, x, batch, cache, ends)
+            x = self._attention_half(f"layers.{index}", layer, x, batch, cache, prepared, ends)
             h, table = layer.dense_norm.forward(x), batch.sampled if ends else batch.rows
             x = self.ops.add(x, self._mlp_half(f"layers.{index}", layer, h, table))
         return x if self.lm_head is None else self._head(x, batch)
@@ -100,15 +119,22 @@ class Decoder:
         return x
 
     def _attention_half(
-        self, name: str, layer: DecoderLayer, x: Tensor, batch: Batch, cache: KVCache, ends: bool
+        self,
+        name: str,
+        layer: DecoderLayer,
+        x: Tensor,
+        batch: Batch,
+        cache: KVCache,
+        prepared: Prepared,
+        ends: bool,
     ) -> Tensor:
         """`ends`: gives the sampled rows alone."""
         h = self._move("attention.in", layer.attention_norm.forward(x), batch.rows)
-        h, table, meta = layer.attention.queries(h, batch.meta, cache), batch.rows, batch.meta
+        h, table, of_rows = layer.attention.queries(h, batch.meta, cache), batch.rows, prepared[0]
         if ends and self._early:
             x, h = self.ops.select((x, h), batch.sampled_rows)
-            table, meta = batch.sampled, batch.sampled_meta
-        h = layer.attention.attend(h, meta, cache)
+            table, of_rows = batch.sampled, prepared[1]
+        h = layer.attention.attend(h, of_rows, cache)
         self._show(f"{name}.attention", h, self.boundaries["o_proj.in"].src)
         h = self._move("o_proj.in", h, table)
         h = self._move("o_proj.out", layer.o_proj.forward(h), table)

@@ -8,7 +8,9 @@ import torch
 
 from weft.errors import ConfigError
 from weft.native.step_library import SPIN_SHARED_NS, Pool, open_library, why_missing
-from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.attention_registry import BACKENDS, Backends, choose_attention
+from weft.ops.base import Numerics, Ops
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.step_ops import StepOps
 from weft.ops.packed import DTYPES as PACKABLE
@@ -20,13 +22,25 @@ __all__ = ["AttentionMeta", "Invariance", "KVCache", "Numerics", "Ops", "make_op
 
 
 def make_ops(
-    numerics: Numerics, device: torch.device | str, *, spin_ns: int = SPIN_SHARED_NS, pages: Pages = OWN_PAGES
+    numerics: Numerics,
+    device: torch.device | str,
+    *,
+    spin_ns: int = SPIN_SHARED_NS,
+    pages: Pages = OWN_PAGES,
+    attention: str = "auto",
+    attention_backends: Backends = BACKENDS,
 ) -> Ops:
     """The fastest implementation that this machine has for `numerics` on `device`, with as many threads as torch has.
 
-    `spin_ns`: how long its threads spin before they sleep; `pages`: where the step library's weights lie.
+    `spin_ns`: how long its threads spin before they sleep; `pages`: where the step library's weights lie; `attention`:
+    the backend's name, `auto` for the one that the implementation brings.
     """
-    device = torch.device(device)
+    ops = _fastest(numerics, torch.device(device), spin_ns, pages)
+    ops.attention_backend = choose_attention(attention, ops, attention_backends)
+    return ops
+
+
+def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Pages) -> Ops:
     if numerics.exact:
         return ExactOps(numerics, device)
     if device.type != "cpu":

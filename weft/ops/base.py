@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import FileBlocks, Use, Weight
@@ -48,34 +50,6 @@ class Numerics:
     def cache_dtype(self) -> torch.dtype:
         """dtype of the KV cache."""
         return torch.float64 if self.exact else self.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionMeta:
-    """Where the N rows of one attention block stand, and where their keys lie. int32, on the device, but `row_ends`.
-
-    positions[N]; slots[N] = block * S + offset for the row's own K/V; run_of_row[N]; block_tables[R, max blocks];
-    row_ends: cumulative rows of the runs (host integers, for the twin).
-    """
-
-    positions: Tensor
-    slots: Tensor
-    run_of_row: Tensor
-    block_tables: Tensor
-    row_ends: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KVCache:
-    """One layer's cache on this rank: k and v are [B + 1, K, S, D]; block 0 is the null block.
-
-    `packed`: the S * D elements of a block and head lie as the step library's products read them, K as
-    [D / 2, S, 2] and V as [S / 2, D, 2].
-    """
-
-    k: Tensor
-    v: Tensor
-    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +89,7 @@ class Ops(ABC):
 
     name: str
     numerics: Numerics
+    attention_backend: AttentionBackend[Any]
 
     def why_not_capturable(self, experts: bool) -> str:
         """What keeps a CUDA graph from holding a step of these operations, of a model with routed experts or without;
@@ -197,12 +172,10 @@ class Ops(ABC):
         """Rotates q [N, A, D] and k [N, K, D] by `cos_sin` [max positions, D] (cos half, sin half; neox style), writes
         k and v to the cache at meta.slots, returns the rotated q."""
 
-    @abstractmethod
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        """Causal attention of q [N, A, D] over cached keys; head a reads KV head kv_of_head[a] (int32 [A]); `window`
-        0 or the number of latest keys seen. Returns [N, A * D]. Bit-equal for a row in any batch and any chunking."""
+    def attention(self, q: Tensor, cache: KVCache, prepared: Any, spec: AttentionSpec) -> Tensor:
+        """Causal attention of q [N, A, D] over cached keys: [N, A * D]. `prepared`: what the backend made of these
+        rows (`AttentionBackend.prepare`)."""
+        return self.attention_backend.forward(q, cache, prepared, spec)
 
     @abstractmethod
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:

@@ -35,7 +35,7 @@ from weft.native.records import (
     OperandRecord,
 )
 from weft.native.step_library import Pool
-from weft.ops.base import KVCache
+from weft.ops.attention import KVCache
 from weft.ops.native.pages import Pages
 from weft.ops.native.single import point_at_cache
 from weft.ops.packed import PackedSlots, PackedWeight

@@ -23,7 +23,8 @@ from weft.models.build import build_decoder
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
-from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Numerics
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.slot_tables import SlotTables
 from weft.program.argmax_pruning import pruner_of

@@ -35,7 +35,8 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
-from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import Heads, Latents, Numerics, Ops
 from weft.ops.packed import PackedSlots, PackedWeight
 from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
@@ -46,6 +47,33 @@ from weft.program.routed import trace_choices, trace_routed
 from weft.program.tape import ROWS, Tape
 
 
+class TracingAttention(AttentionBackend[None]):
+    """Adds the step library's ATTENTION. The instruction reads where rows stand from a step's record."""
+
+    name = "recording"
+
+    def __init__(self, tape: Tape, layer_of: Mapping[int, int]) -> None:
+        self._tape, self._layer_of = tape, layer_of
+
+    def prepare(self, meta: AttentionMeta) -> None:
+        return None
+
+    def forward(
+        self, q: Tensor, cache: KVCache, prepared: None, spec: AttentionSpec, *, partial: bool = False
+    ) -> Tensor:
+        if partial:
+            raise _unknown("partial attention")
+        heads, dim = q.shape[1:]
+        out = self._tape.new(self._tape.view(q).buffer.rows, heads * dim, q.dtype)
+        found = self._tape.add(Op.ATTENTION, out, q)
+        found.cache = self._layer_of[id(cache)]
+        found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: spec.window}
+        found.numbers |= {BLOCK_SIZE: cache.k.shape[2], TABLE: TABLES.index(found.out.buffer.rows.table)}
+        found.floats[SCALE] = spec.scale
+        found.tensors[KV_OF_HEAD] = spec.kv_of_head
+        return out
+
+
 class TracingOps(Ops):
     """Adds each operation to the tape. `tape.module`: the module that the last transition was for."""
 
@@ -54,6 +82,7 @@ class TracingOps(Ops):
     def __init__(self, numerics: Numerics, tape: Tape, layer_of: Mapping[int, int]) -> None:
         """`layer_of`: the layer of a cache, by the address of its record."""
         self.numerics, self._tape, self._layer_of = numerics, tape, layer_of
+        self.attention_backend = TracingAttention(tape, layer_of)
 
     def _new(self, like: Tensor, columns: int, dtype: torch.dtype | None = None) -> Tensor:
         return self._tape.new(self._tape.view(like).buffer.rows, columns, dtype or self.numerics.dtype)
@@ -126,19 +155,6 @@ class TracingOps(Ops):
             found.tensors |= {Q_NORM: norms.q, K_NORM: norms.k}
             found.floats[EPS] = norms.eps
         return out.view(ROWS, heads.q, heads.dim)
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        heads, dim = q.shape[1:]
-        out = self._new(q, heads * dim)
-        found = self._tape.add(Op.ATTENTION, out, q)
-        found.cache = self._layer_of[id(cache)]
-        found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: window}
-        found.numbers |= {BLOCK_SIZE: cache.k.shape[2], TABLE: TABLES.index(found.out.buffer.rows.table)}
-        found.floats[SCALE] = scale
-        found.tensors[KV_OF_HEAD] = kv_of_head
-        return out
 
     @property
     def _wide(self) -> torch.dtype:

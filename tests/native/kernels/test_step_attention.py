@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
-from tests.ops.paged_cases import LONGEST, Run, Sizes, dense_attention, paged
+from tests.ops.paged_cases import LONGEST, Run, Sizes, attended, dense_attention, paged
 from weft.native.records import (
     K_CACHE,
     KV_OF_HEAD,
@@ -179,7 +179,7 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     case = paged(sizes, RUNS, torch.float64)
     cache = replace(case.cache, k=snap(case.cache.k).double(), v=snap(case.cache.v).double())
     ops = ExactOps(Numerics(torch.float32, exact=True), torch.device("cpu"))
-    wanted = ops.attention(snap(case.q), cache, case.kv_of_head, sizes.scale, case.meta, sizes.window)
+    wanted = attended(ops, snap(case.q), cache, case.kv_of_head, sizes.scale, case.meta, sizes.window)
     out = attend(variant, 2, sizes, RUNS, torch.float32, False, exact=True)
     assert torch.equal(out, wanted)
 

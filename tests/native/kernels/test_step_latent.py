@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
 from weft.native.records import Op
-from weft.ops.base import AttentionMeta, KVCache, Latents, Numerics
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Latents, Numerics
 from weft.ops.native.single_latent import SingleLatent
 from weft.ops.packed import PackedSlots
 from weft.ops.reference.exact_ops import ExactOps, snap

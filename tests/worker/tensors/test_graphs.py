@@ -17,8 +17,10 @@ from weft.arch import parse_config
 from weft.layout.resolve import resolve
 from weft.layout.rows import RowTable
 from weft.models.decoder import Batch
-from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.reference.exact_ops import ExactOps
+from weft.ops.attention import AttentionMeta
+from weft.ops.base import Numerics
+from weft.ops.reference.exact_ops import ExactAttention, ExactOps
+from weft.ops.reference.paged_attention import Tiles, TorchAttention
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import SampledRows
 from weft.sampling.sampler import Sampler
@@ -57,6 +59,10 @@ class Repeated(StepGraphs):
 
     decoded = prompted = 0
 
+    def _step(self, count: int, prompts: bool) -> Step:
+        made = super()._step
+        return lambda: made(count, prompts)()  # plain torch prepares by content: anew for each replay
+
     def _captured(self, step: Step, pool: object) -> Again:  # type: ignore[override]
         return Again(step, *step())
 
@@ -73,21 +79,20 @@ class Repeated(StepGraphs):
         return ran
 
 
-class ByRow(ExactOps):
+class ByRow(ExactAttention):
     """Attention that takes a row's run from `run_of_row` alone, as a device's kernels do."""
 
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        count = len(q)
+    def prepare(self, meta: AttentionMeta) -> tuple[Any, Tiles | None]:
+        count = len(meta.positions)
         tables = meta.block_tables[meta.run_of_row.long().clamp(min=0)]
         each = torch.arange(count, dtype=torch.int32)
         alone = replace(meta, run_of_row=each, block_tables=tables, row_ends=tuple(range(1, count + 1)))
-        return super().attention(q, cache, kv_of_head, scale, alone, window)
+        return super().prepare(alone)
 
 
 def with_graphs(runner: Runner) -> Repeated:
-    ops = ByRow(Numerics(torch.float32, exact=True), torch.device("cpu"))
+    ops = ExactOps(Numerics(torch.float32, exact=True), torch.device("cpu"))
+    ops.attention_backend = ByRow(TorchAttention())
     runner.decoder.ops = ops
     for layer in runner.decoder.layers:
         layer.attention.ops = ops

@@ -4,7 +4,7 @@ Keys are taken in splits of `SPLIT` absolute positions, a split in chunks; what 
 splits before it gave, in their order. Where all runs have one row (decode), splits run beside one another and a second
 kernel merges them (flash-decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html); elsewhere one program
 walks through the splits of a tile of rows. Both do the same sums: no product and sum is fused, tiles have one shape.
-A tile is `lanes` queries: rows of one run, and of each the heads that read one KV head. Needs Triton; knows no rank.
+A tile is `lanes` queries: rows of one run, and of each the heads that read one KV head. Needs Triton.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import torch
 import triton
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from weft.ops.base import AttentionMeta, KVCache
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.cuda.triton_kernels import attention as kernels
 
+HALF = (torch.bfloat16, torch.float16)
+DTYPES = (*HALF, torch.float32)
 SPLIT = 256
 SCRATCH_BYTES = 64 << 20
 """Most that splits beside one another may hold; with more, programs walk through them."""
@@ -113,10 +116,40 @@ class _Call:
         }  # fmt: skip
 
 
+class TritonAttention(AttentionBackend[AttentionMeta]):
+    """These kernels; which heads read which KV head is asked of the device once for a layer."""
+
+    name = "triton"
+
+    def __init__(self) -> None:
+        self._heads = WeakTensorKeyDictionary()
+
+    def why_not(self, spec: AttentionSpec, dtype: torch.dtype, device: torch.device) -> str:
+        if device.type != "cuda":
+            return f"its kernels run on CUDA devices, not on {device.type}"
+        return "" if dtype in DTYPES else f"it has no kernels for {str(dtype).removeprefix('torch.')}"
+
+    def prepare(self, meta: AttentionMeta) -> AttentionMeta:
+        if meta.held is not None:
+            raise self.no_partial()
+        return meta
+
+    def forward(
+        self, q: Tensor, cache: KVCache, prepared: AttentionMeta, spec: AttentionSpec, *, partial: bool = False
+    ) -> Tensor:
+        if partial:
+            raise self.no_partial()
+        tile, kv_of_head = Tile.of(q.shape[2], q.dtype), spec.kv_of_head
+        if kv_of_head not in self._heads:
+            self._heads[kv_of_head] = heads_of(kv_of_head, cache.k.shape[1], tile.lanes)
+        heads: Heads = self._heads[kv_of_head]
+        return attention(q, cache, heads, spec.scale, prepared, spec.window, tile)
+
+
 def attention(
     q: Tensor, cache: KVCache, heads: Heads, scale: float, meta: AttentionMeta, window: int, tile: Tile
 ) -> Tensor:
-    """See `Ops.attention`: q [N, A, D] in bf16, fp16 or fp32; sums in fp32."""
+    """See `AttentionBackend.forward`: q [N, A, D] in bf16, fp16 or fp32; sums in fp32."""
     rows, count, dim = q.shape
     out, call = q.new_empty(rows, count * dim), _Call(q, cache, heads, scale, meta, window, tile)
     if not rows:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from weft.ops.base import AttentionMeta, Heads, KVCache, Numerics
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Heads, Numerics
 from weft.ops.cuda import triton_attention, triton_rows
 from weft.ops.cuda.triton_product import Ordered
 from weft.ops.reference.linear import Form
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Weight
 
-HALF = (torch.bfloat16, torch.float16)
-DTYPES = (*HALF, torch.float32)
+HALF, DTYPES = triton_attention.HALF, triton_attention.DTYPES
 
 
 def why_broken(device: torch.device) -> str:
@@ -37,7 +36,7 @@ class TritonOps(TorchOps):
     def __init__(self, numerics: Numerics, device: torch.device) -> None:
         self._ordered = Ordered()
         super().__init__(numerics, device)
-        self._heads = WeakTensorKeyDictionary()
+        self.attention_backend = triton_attention.TritonAttention()
 
     def forms(self) -> tuple[Form, ...]:
         direct, *others = super().forms()
@@ -76,12 +75,3 @@ class TritonOps(TorchOps):
         if heads.dim % 2 or qkv.stride(1) != 1:
             return super().qkv(qkv, heads, meta, cache)
         return triton_rows.qkv(qkv, heads, meta, cache)
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        tile = triton_attention.Tile.of(q.shape[2], q.dtype)
-        if kv_of_head not in self._heads:
-            self._heads[kv_of_head] = triton_attention.heads_of(kv_of_head, cache.k.shape[1], tile.lanes)
-        heads: triton_attention.Heads = self._heads[kv_of_head]
-        return triton_attention.attention(q, cache, heads, scale, meta, window, tile)

@@ -9,7 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from weft.ops.base import AttentionMeta, Heads, KVCache
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Heads
 from weft.ops.cuda.triton_kernels import rows as kernels
 
 COLUMNS = 1024

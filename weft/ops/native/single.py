@@ -40,7 +40,8 @@ from weft.native.records import (
     StepRecord,
 )
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, Heads, KVCache
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Heads
 from weft.ops.packed import PackedWeight, operand
 from weft.ops.reference.torch_ops import wide
 

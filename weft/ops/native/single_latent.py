@@ -19,7 +19,8 @@ from weft.native.records import (
     WEIGHTS,
     Op,
 )
-from weft.ops.base import AttentionMeta, KVCache, Latents
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Latents
 from weft.ops.native.single import point_at_cache
 from weft.ops.native.single_experts import SingleExperts
 from weft.ops.packed import PackedSlots, operand

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from weft.arch.config import MoEConfig
 from weft.native import isa
 from weft.native.records import Epilogue, WeightKind
 from weft.native.step_library import Pool
-from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics
+from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
+from weft.ops.base import Heads, Latents, Numerics
 from weft.ops.native.arena import Arena
+from weft.ops.native.attention import StepAttention
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.single_latent import SingleLatent
 from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
@@ -28,14 +31,6 @@ from weft.ops.reference.torch_ops import TorchOps, wide
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import FileBlocks, Use, Weight
 from weft.plural import counted
-
-TOKENS = 16
-"""Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in kv_cache.h)."""
-
-
-def packs_cache(dtype: torch.dtype, block_size: int, dim: int) -> bool:
-    """Whether attention reads a packed cache of these sizes; else it reads a plain one."""
-    return dtype == torch.bfloat16 and block_size % TOKENS == 0 and dim % 2 == 0
 
 
 class StepOps(TorchOps):
@@ -53,6 +48,7 @@ class StepOps(TorchOps):
         self._compresses = numerics.dtype == torch.bfloat16 and (self._packing.suits_bf12 if asked is None else asked)
         self._kinds: Counter[WeightKind] = Counter()  # of the matrices that were to be compressed
         self._single = SingleLatent(pool)
+        self.attention_backend: AttentionBackend[Any] = StepAttention(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
@@ -110,11 +106,6 @@ class StepOps(TorchOps):
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         return self._single.qkv(qkv, heads, meta, cache)
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        return self._single.attention(q, cache, kv_of_head, scale, meta, window)
 
     def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
         if not isinstance(way.to_latent, PackedSlots):

@@ -7,7 +7,8 @@ sum of K of them is exact while K * max|w| * max|x| * 2^12 < 2^24. `linear` chec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from weft.arch.config import MoEConfig
 from weft.errors import WeftError
 from weft.native.step_library import Pool, open_library
-from weft.ops.base import AttentionMeta, KVCache, Numerics
-from weft.ops.native.single import Single
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import Numerics
+from weft.ops.native.attention import StepAttention
 from weft.ops.reference.grouped import plain_experts, summed
 from weft.ops.reference.linear import Invariance
-from weft.ops.reference.paged_attention import paged_attention
+from weft.ops.reference.paged_attention import Tiles, TorchAttention
 from weft.ops.reference.torch_ops import TorchOps, of_slots, rotate, write_cache, write_latent
 from weft.ops.weights import Weight, plain
 
@@ -42,6 +44,35 @@ def on_grid(x: Tensor) -> bool:
     return bool(torch.isfinite(units).all()) and torch.equal(units, units.round())
 
 
+class ExactAttention(AttentionBackend[tuple[Any, Tiles | None]]):
+    """Attention of another backend in fp64, on the exact model's grid. Partial outputs are the twin's and stay in
+    fp64; `merge` puts their sum on the grid."""
+
+    name = "exact"
+
+    def __init__(self, inner: AttentionBackend[Any]) -> None:
+        self._inner, self._twin = inner, TorchAttention()
+
+    def prepare(self, meta: AttentionMeta) -> tuple[Any, Tiles | None]:
+        return self._inner.prepare(meta), self._twin.prepare(meta)
+
+    def forward(
+        self,
+        q: Tensor,
+        cache: KVCache,
+        prepared: tuple[Any, Tiles | None],
+        spec: AttentionSpec,
+        *,
+        partial: bool = False,
+    ) -> Tensor:
+        if partial:
+            return self._twin.forward(q.double(), cache, prepared[1], spec, partial=True)
+        return snap(self._inner.forward(q.double(), cache, prepared[0], spec))
+
+    def merge(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return snap(super().merge(parts, heads))
+
+
 class ExactOps(TorchOps):
     """`check_inputs` also checks on every call that the rows given to `linear` are snapped (slow)."""
 
@@ -51,7 +82,8 @@ class ExactOps(TorchOps):
         super().__init__(numerics, device)
         self.check_inputs = check_inputs
         library = open_library() if device.type == "cpu" else None
-        self._attend = paged_attention if library is None else Single(Pool(library, 1)).attention
+        kernels = None if library is None else StepAttention(Pool(library, 1))
+        self.attention_backend = ExactAttention(kernels or TorchAttention())
         self._largest = WeakTensorKeyDictionary()
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -97,11 +129,6 @@ class ExactOps(TorchOps):
 
     def rounded(self, x: Tensor) -> Tensor:
         return snap(x)
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        return snap(self._attend(q.double(), cache, kv_of_head, scale, meta, window))
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         return snap(super().silu_mul(gate_up.double()))

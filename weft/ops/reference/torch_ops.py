@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.native.records import WeightKind
-from weft.ops.base import AttentionMeta, Heads, KVCache, Latents, Numerics, Ops
+from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
+from weft.ops.base import Heads, Latents, Numerics, Ops
 from weft.ops.quantized import WithRoundedRows, kind_for, needs_peaks, quantized, rounded_rows
 from weft.ops.reference.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.reference.linear import Form, Invariance, choose_for_each, choose_form, forms
-from weft.ops.reference.paged_attention import paged_attention
+from weft.ops.reference.paged_attention import TorchAttention
 from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Use, Weight, plain
@@ -67,6 +69,7 @@ class TorchOps(Ops):
         self.numerics = numerics
         self.device = device
         self.why_plain = why_plain
+        self.attention_backend: AttentionBackend[Any] = TorchAttention()
         self.form = self.forms()[0]
         in_codes = numerics.rounds_rows and numerics.moe_backend in ("auto", "packed")
         self._rounds_rows_of_slots = in_codes and kind_for(numerics.quantization, Use.LINEAR) is not None
@@ -150,11 +153,6 @@ class TorchOps(Ops):
         cos, sin = cos_sin[meta.positions.long()].unsqueeze(1).chunk(2, -1)
         write_cache(rotate(k, cos, sin), v, meta.slots, cache)
         return rotate(q, cos, sin).to(q.dtype)
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        return paged_attention(q, cache, kv_of_head, scale, meta, window)
 
     def rope_and_cache_latent(
         self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache

@@ -5,29 +5,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.ops.base import AttentionMeta, KVCache, Numerics
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
+from weft.ops.base import Numerics
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Weight, plain
 
 
+class ShapeAttention(AttentionBackend[None]):
+    """Reads no cache: which keys it would read is content."""
+
+    name = "shapes"
+
+    def prepare(self, meta: AttentionMeta) -> None:
+        return None
+
+    def forward(
+        self, q: Tensor, cache: KVCache, prepared: None, spec: AttentionSpec, *, partial: bool = False
+    ) -> Tensor:
+        return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
+
+
 class ShapeOps(TorchOps):
-    """Attention reads no cache: which keys it would read is content."""
+    """Results have the right shapes and no content."""
 
     name = "shapes"
 
     def __init__(self, numerics: Numerics) -> None:
         super().__init__(numerics, torch.device("meta"))
+        self.attention_backend = ShapeAttention()
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         return torch.nn.functional.linear(x, plain(weight), bias)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
         return x.new_empty(x.shape[0], weight.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
-
-    def attention(
-        self, q: Tensor, cache: KVCache, kv_of_head: Tensor, scale: float, meta: AttentionMeta, window: int
-    ) -> Tensor:
-        return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         """As many rows as choices: which of them are here is content."""

@@ -27,7 +27,8 @@ from weft.models.build import build_decoder
 from weft.models.decoder import Batch, Decoder
 from weft.models.dispatch import uniform_splits
 from weft.models.transitions import Transitions
-from weft.ops.base import AttentionMeta, KVCache, Numerics, Ops
+from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.base import Numerics, Ops
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.ops import ShapeOps
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
-from weft.ops.base import KVCache, Ops
+from weft.ops.attention import KVCache
+from weft.ops.base import Ops
 from weft.ops.native.pages import OWN_PAGES
-from weft.ops.native.step_ops import StepOps, packs_cache
+from weft.ops.native.step_ops import StepOps
 
 _LINE = 64
 """Bytes: where a layer's part of a block begins."""
@@ -39,19 +40,14 @@ def allocate_caches(
     heads, dims = shards.cache_shape(rank)
     layers, blocks, dtype = shards.config.num_layers, num_blocks + 1, ops.numerics.cache_dtype
     latent = shards.config.mla is not None
-    packed = isinstance(ops, StepOps) and not latent and packs_cache(ops.numerics.dtype, block_size, dims)
-    # packed: a block's keys and values of a head are neighbours, for they are read one after the other
-    shape = (heads, 2, block_size, dims) if packed else (1 if latent else 2, heads, block_size, dims)
-
-    def cache(both: Tensor) -> KVCache:
-        return KVCache(both[:, :, 0], both[:, :, 1], True) if packed else KVCache(both[:, 0], both[:, -1])
-
+    layout = ops.attention_backend.cache_layout(heads, dims, block_size, ops.numerics.dtype, latent=latent)
+    shape = layout.shape
     numbers, line = prod(shape), _LINE // dtype.itemsize
     part = -(-numbers // line) * line
     block_bytes = layers * part * dtype.itemsize
     if device.type != "cpu":
         each = [torch.zeros(blocks, *shape, dtype=dtype, device=device) for _ in range(layers)]
-        return CacheMemory([cache(both) for both in each], None, block_bytes)
+        return CacheMemory([layout.cache(both) for both in each], None, block_bytes)
     try:
         memory = (ops.pages if isinstance(ops, StepOps) else OWN_PAGES).reserve(blocks * block_bytes)
     except ConfigError as error:
@@ -59,4 +55,4 @@ def allocate_caches(
         raise ConfigError(message, field="kv_cache_memory") from None
     whole = memory.view(dtype).view(blocks, layers, part)
     each = [torch.unflatten(whole[:, layer, :numbers], 1, shape) for layer in range(layers)]
-    return CacheMemory([cache(both) for both in each], memory, block_bytes)
+    return CacheMemory([layout.cache(both) for both in each], memory, block_bytes)

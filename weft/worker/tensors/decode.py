@@ -17,7 +17,7 @@ from torch import Tensor
 
 from weft.models.decoder import Batch
 from weft.native.records import Chose, DecodeRecord, FollowingRecord
-from weft.ops.base import AttentionMeta
+from weft.ops.attention import AttentionMeta
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows

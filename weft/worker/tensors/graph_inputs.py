@@ -9,7 +9,7 @@ from torch import Tensor
 
 from weft.layout.rows import RowTable
 from weft.models.decoder import Batch
-from weft.ops.base import AttentionMeta
+from weft.ops.attention import AttentionMeta
 from weft.worker.tensors.inputs import BlockTables, put_places
 
 Column = NDArray[np.int64]

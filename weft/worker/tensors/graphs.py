@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch, Decoder
-from weft.ops.base import KVCache
+from weft.ops.attention import KVCache
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import sampled_rows
 from weft.step.plan import GroupPlan, StepPlan
@@ -110,10 +110,11 @@ class StepGraphs:
             made = partial(self._prompts.batch, count)
         else:  # a shape asks the host, which nothing may while it is captured
             made = partial(self._decode_batch, count, shape_of([(count, ())], self._geometry))
+        prepared = self._decoder.prepare(made())
 
         def step() -> tuple[Batch, Tensor, Tensor]:
             batch = made()
-            found = self._decoder.forward(batch, self._caches)
+            found = self._decoder.forward(batch, self._caches, prepared=prepared)
             logits = self._logits[: len(found)].copy_(found)
             return batch, logits, largest(logits)
 

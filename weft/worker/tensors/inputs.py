@@ -21,7 +21,7 @@ from weft.layout.layout import Layout
 from weft.layout.placement import Placement
 from weft.layout.rows import RowTable, row_table, sampled_among, sampled_table
 from weft.models.decoder import Batch
-from weft.ops.base import AttentionMeta
+from weft.ops.attention import AttentionMeta
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.step.plan import GroupPlan, StepPlan
 

@@ -1,0 +1,28 @@
+"""The attention backends by name, and which of them operations use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from weft.errors import ConfigError
+from weft.ops.attention import AttentionBackend
+from weft.ops.base import Ops
+from weft.ops.reference.paged_attention import TorchAttention
+
+Backends = Mapping[str, Callable[[Ops], AttentionBackend[Any]]]
+"""What makes a backend for operations, by its name."""
+BACKENDS: Backends = {"torch": lambda ops: TorchAttention()}
+"""Those that any operations can use. The operations of C++, of CUDA devices and of the exact model bring their own."""
+
+
+def choose_attention(wanted: str, ops: Ops, backends: Backends = BACKENDS) -> AttentionBackend[Any]:
+    """The backend named `wanted`; with `auto` the one that the operations bring. ConfigError: an unknown name."""
+    own = ops.attention_backend
+    if wanted in ("auto", own.name):
+        return own
+    if wanted in backends:
+        return backends[wanted](ops)
+    legal = ("auto", *dict.fromkeys((own.name, *backends)))
+    message = f"attention backend {wanted}: legal with operations of {ops.name}: {', '.join(legal)}"
+    raise ConfigError(message, field="attention", value=wanted, legal=legal)
