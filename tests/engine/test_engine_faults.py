@@ -20,10 +20,11 @@ from weft.engine.request import Request
 from weft.engine.scheduler.batch_rows import BatchRow, ProcessedRows, StepRows, TickQueue
 from weft.engine.scheduler.block_growth import BlockGrowth
 from weft.engine.scheduler.decode_batch import DecodeBatch
+from weft.engine.scheduler.in_flight import Entry
 from weft.engine.scheduler.scheduler import Scheduler
 from weft.engine.scheduler.stop_tokens import StopTokenSet
 from weft.engine.waiting_queue import WaitingQueue
-from weft.step.plan import DecodeRows, ScheduledRequest
+from weft.step.plan import DecodeRows
 
 WORLDS = (
     World(num_blocks=10, block_size=4, max_num_seqs=8, max_num_batched_tokens=16),
@@ -76,10 +77,9 @@ def table_off_by_one(patch: Patch) -> None:
     """Rows of a later chunk, or after a cached prefix, land one position early."""
     entry = Scheduler._prefill_entry
 
-    def replaced(self: Scheduler, request: Request, budget: int) -> tuple[Request, int, ScheduledRequest]:
-        request, admitted, run = entry(self, request, budget)
-        start = max(0, run.start - 1)
-        return request, admitted, msgspec.structs.replace(run, start=start)
+    def replaced(self: Scheduler, request: Request, count: int) -> Entry:
+        found = entry(self, request, count)
+        return found._replace(run=msgspec.structs.replace(found.run, start=max(0, found.run.start - 1)))
 
     patch.setattr(Scheduler, "_prefill_entry", replaced)
 

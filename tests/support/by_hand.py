@@ -29,7 +29,7 @@ def python_of(variant: str, folder: Path) -> Path:
 
 
 def _flags(variant: str) -> tuple[str, ...]:
-    """What the compiler is told for all libraries that `variant` is to load."""
+    """The compiler's defines for all libraries that `variant` is to load."""
     return (
         *isa.FLAGS["avx2"],
         "-Wno-psabi",
@@ -47,7 +47,7 @@ def put_in_place(variant: str) -> None:
         return  # the interpreter may read a folder's .pth files twice
     flags = _flags(variant)
     isa.FLAGS.clear()
-    isa.FLAGS[variant] = ("-O1",)  # with what such a library asks for by itself the compiler takes longer still
+    isa.FLAGS[variant] = ("-O1",)  # with the library's default flags the compiler takes longer still
     isa.runnable = lambda: (variant,)
     # What is there for this CPU stays, and what another variant's Python has made.
     libraries.directories = lambda: (libraries.SOURCES / "_build" / "by_hand" / variant,)

@@ -1,4 +1,4 @@
-"""Small random models on disk: safetensors (whole or sharded), GGUF in each number format, tokenizers. Knows no layout.
+"""Small random models on disk: safetensors (whole or sharded), GGUF in each number format, tokenizers.
 
 The same config and seed give the same weights in every form (as far as the number format can hold them), so one form
 can be the answer key of another.

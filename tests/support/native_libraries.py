@@ -33,7 +33,7 @@ TRIED = tuple(f"step-{each}" for each in tried(isa.runnable()) if isinstance(eac
 
 
 def built(names: Sequence[str]) -> tuple[build.BuildStatus, ...]:
-    """As `build.ensure_built`, but no two workers of a run compile the same: who comes second waits for the first."""
+    """As `build.ensure_built`, but no two workers of a run compile the same: the second one waits for the first."""
     if all(map(libraries.find, names)):
         return build.ensure_built(names)
     with open(build.__file__) as file:

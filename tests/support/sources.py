@@ -1,4 +1,4 @@
-"""Python files of this working copy as trees. Knows no rule for them."""
+"""Python files of this working copy as trees."""
 
 from __future__ import annotations
 

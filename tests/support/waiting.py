@@ -1,4 +1,4 @@
-"""Waiting for what happens by itself: conditions, processes that end. Limits are for machines with much else to do."""
+"""Waiting for conditions and for processes that end. Limits are for machines with much else to do."""
 
 from __future__ import annotations
 

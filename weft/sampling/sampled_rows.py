@@ -16,13 +16,13 @@ Column = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class SampledRows:
     """In the plan's order. `slots` [m]; `positions` [m]: tokens that the request had generated, -1 for a row that is
-    only scored; `targets` [m]: the id that such a row is asked about (None: there is none such). The first `streams`
-    rows are the plan's streams."""
+    only scored; `targets` [m]: the id that such a row is asked about (None: there is none such). The first `decodes`
+    rows are the plan's decode rows."""
 
     slots: Column
     positions: Column
     targets: Column | None = None
-    streams: int = 0
+    decodes: int = 0
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -32,7 +32,7 @@ class SampledRows:
         if lo == 0 and hi == len(self.slots):
             return self
         targets = None if self.targets is None else self.targets[lo:hi]
-        return SampledRows(self.slots[lo:hi], self.positions[lo:hi], targets, min(max(self.streams - lo, 0), hi - lo))
+        return SampledRows(self.slots[lo:hi], self.positions[lo:hi], targets, min(max(self.decodes - lo, 0), hi - lo))
 
     def take(self, index: Column) -> SampledRows:
         """The rows of these numbers, as rows of runs."""
@@ -44,20 +44,19 @@ class SampledRows:
         return list(zip(self.slots.tolist(), self.positions.tolist(), strict=True))
 
 
-def sampled_rows(streams: NDArray[np.int64], runs: Sequence[ScheduledRequest]) -> SampledRows:
-    """Of streams, columns [3, rows] as in the plan, and of the runs after them: of each its scored rows, then the row
-    that is sampled."""
+def sampled_rows(decodes: NDArray[np.int64], runs: Sequence[ScheduledRequest]) -> SampledRows:
+    """The rows of `decodes`, columns [3, rows] as in the plan, then of each run its scored rows and its sampled row."""
     slots, positions, targets = [], [], []
     for run in runs:
         slots += [run.slot] * (len(run.targets) + run.sample)
         positions += [-1] * len(run.targets) + [run.output_pos] * run.sample
         targets += [*run.targets] + [0] * run.sample
     if not slots:
-        return SampledRows(streams[0], streams[2], None, streams.shape[1])
+        return SampledRows(decodes[0], decodes[2], None, decodes.shape[1])
     scores = any(position < 0 for position in positions)
     return SampledRows(
-        slots=np.concatenate((streams[0], np.array(slots, np.int64))),
-        positions=np.concatenate((streams[2], np.array(positions, np.int64))),
-        targets=np.concatenate((np.zeros_like(streams[0]), np.array(targets, np.int64))) if scores else None,
-        streams=streams.shape[1],
+        slots=np.concatenate((decodes[0], np.array(slots, np.int64))),
+        positions=np.concatenate((decodes[2], np.array(positions, np.int64))),
+        targets=np.concatenate((np.zeros_like(decodes[0]), np.array(targets, np.int64))) if scores else None,
+        decodes=decodes.shape[1],
     )

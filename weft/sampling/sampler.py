@@ -145,22 +145,22 @@ class Sampler:
         values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
 
     def remember(self, values: Tensor, rows: SampledRows) -> GroupResult:
-        """Takes in what the whole attention block sampled, and gives it to be told; rows that score a request's prompt
-        are part of its one record."""
+        """Stores what the whole attention block sampled, and returns the results to report; rows that score a request's
+        prompt are part of its one record."""
         host = values.cpu().numpy()
         ids = host[:, _ID].astype(WORD)
         fine = host[:, _OK] != 0
-        told: list[Sampled] = []
+        extras: list[Sampled] = []
         if self._asking or not fine.all():
-            told = [self._record(host[row].tolist(), slot) for row, slot in self._telling(rows, fine)]
+            extras = [self._record(host[row].tolist(), slot) for row, slot in self._with_extras(rows, fine)]
         if self._following:
             self._follow(rows, ids, fine)
-        runs = self._of_runs(host, rows) if len(rows) > rows.streams else []
-        return GroupResult(ids[: rows.streams].tobytes(), told, runs)
+        runs = self._of_runs(host, rows) if len(rows) > rows.decodes else []
+        return GroupResult(ids[: rows.decodes].tobytes(), extras, runs)
 
-    def _telling(self, rows: SampledRows, fine: NDArray[np.bool_]) -> list[tuple[int, int]]:
-        """Row and slot of the streams that have more to tell than an id."""
-        pairs = enumerate(zip(rows.slots[: rows.streams].tolist(), fine.tolist(), strict=False))
+    def _with_extras(self, rows: SampledRows, fine: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Row and slot of the decode rows that have more than an id."""
+        pairs = enumerate(zip(rows.slots[: rows.decodes].tolist(), fine.tolist(), strict=False))
         return [(row, slot) for row, (slot, good) in pairs if not good or slot in self._asking]
 
     def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_]) -> None:
@@ -172,7 +172,7 @@ class Sampler:
         records: list[Sampled] = []
         scored: list[TokenLogprob | None] = []
         pairs = rows.pairs()
-        for row, (slot, position) in enumerate(pairs[rows.streams :], rows.streams):
+        for row, (slot, position) in enumerate(pairs[rows.decodes :], rows.decodes):
             values = host[row].tolist()
             if position >= 0:
                 records.append(self._record(values, slot, scored))
@@ -192,7 +192,7 @@ class Sampler:
         return len(params.logprob_token_ids) or params.logprobs
 
     def _named(self, slot: int, position: int) -> tuple[int, ...]:
-        """Tokens that are told instead of the likeliest."""
+        """Tokens that are reported instead of the likeliest."""
         return self._slots[slot].params.logprob_token_ids if position >= 0 else ()
 
     def _ids(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
@@ -278,10 +278,10 @@ def _put_named(columns: Tensor, raw: Tensor, named: Mapping[int, Sequence[int]])
     rows, ids = torch.tensor(list(named), device=raw.device), torch.tensor(padded, device=raw.device)
     logprobs = torch.log_softmax(raw[rows], -1).gather(-1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
     order = logprobs.argsort(dim=-1, descending=True, stable=True)
-    told = columns[rows]
-    told[:, :longest] = ids.gather(-1, order)
-    told[:, most : most + longest] = logprobs.gather(-1, order)
-    columns.index_copy_(0, rows, told)
+    extras = columns[rows]
+    extras[:, :longest] = ids.gather(-1, order)
+    extras[:, most : most + longest] = logprobs.gather(-1, order)
+    columns.index_copy_(0, rows, extras)
 
 
 def _likeliest(raw: Tensor, most: int) -> Tensor:

@@ -47,7 +47,7 @@ class Hub:
         self.close()
 
     def close(self) -> None:
-        """Nobody listens afterwards; safe to call twice."""
+        """Stops listening; safe to call twice."""
         self.closing.set()
         if self._thread.is_alive():
             self._server.shutdown()

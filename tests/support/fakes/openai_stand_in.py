@@ -1,4 +1,4 @@
-"""A stand-in for an OpenAI-compatible server on 127.0.0.1 that answers by script, and breaks as told."""
+"""A stand-in for an OpenAI-compatible server on 127.0.0.1 that answers by script, with faults."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, NewRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import Runner
-from weft.worker.tensors.graph_inputs import PromptMemory, StreamMemory
+from weft.worker.tensors.graph_inputs import DecodeMemory, PromptMemory
 from weft.worker.tensors.graphs import Ran, Step, StepGraphs, row_counts, worthwhile_rows
 from weft.worker.tensors.inputs import BlockTables, InputBuilder, StepInputs
 
@@ -167,7 +167,7 @@ def test_what_there_is_no_room_for() -> None:
 
 
 def test_left_over_streams_write_to_the_null_block() -> None:
-    memory = StreamMemory(8, 2, torch.device("cpu"))
+    memory = DecodeMemory(8, 2, torch.device("cpu"))
     slots, tables = np.arange(8), BlockTables(8, 2)
     tables.rows[:] = np.arange(1, 17).reshape(8, 2)
     memory.take(slots, np.full(8, 5), tables, slots, 4, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,8 +12,13 @@ from weft.engine.scheduler.batch_rows import StepRows
 from weft.errors import WeftError
 from weft.step.plan import GroupResult, Sampled, ScheduledRequest
 
-Entry = tuple[Request, int, ScheduledRequest]
-"""A request, its `admission` when the run was planned, and the run."""
+
+class Entry(NamedTuple):
+    """Prompt rows of a step: the request, its `admission` when they were planned, and the rows."""
+
+    request: Request
+    admission: int
+    run: ScheduledRequest
 
 
 class InFlightStep(msgspec.Struct, frozen=True, eq=False):
@@ -46,11 +52,11 @@ class InFlightStep(msgspec.Struct, frozen=True, eq=False):
 
     def requests(self) -> set[str]:
         """Ids of the requests that have rows in the step."""
-        entries = {request.request_id for request, _, _ in self.entries}
+        entries = {entry.request.request_id for entry in self.entries}
         return entries.union(header.request_id for header in self.rows.headers)
 
 
 def scored_rows(entry: Entry) -> int:
     """Rows of logits beyond the one that every running request may have."""
-    run = entry[2]
+    run = entry.run
     return len(run.targets) + run.sample if run.targets else 0

@@ -109,10 +109,10 @@ class Scheduler:
         rows, decodes = self._batch.plan(index)
         entries, new_requests = self._prompts(rows.count) if self._prefilling or self._waiting else ([], [])
         for entry in entries:
-            entry[0].last_step = index
-        self.counters.computed_tokens += rows.count + sum([run.count for _, _, run in entries])
+            entry.request.last_step = index
+        self.counters.computed_tokens += rows.count + sum([entry.run.count for entry in entries])
         self._in_flight.append(InFlightStep(index, rows, entries))
-        return GroupPlan(new_requests, [run for _, _, run in entries], decodes)
+        return GroupPlan(new_requests, [entry.run for entry in entries], decodes)
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Processes the results of the oldest step in flight, which must be `index`."""
@@ -146,14 +146,14 @@ class Scheduler:
         if not (count := budget.most(request.scores, self._late(request))):
             return []
         entry = self._prefill_entry(request, count)
-        budget.take(entry[2].count, scored_rows(entry))
+        budget.take(entry.run.count, scored_rows(entry))
         return [entry]
 
     def _prefill_entry(self, request: Request, count: int) -> Entry:
         run = request.prompt_run(count)
         if run.sample and request.has_next_token:
             self._batch.join(request)
-        return request, request.admission, run
+        return Entry(request, request.admission, run)
 
     def _late(self, request: Request) -> bool:
         """Whether any request decoded before this one arrived; `_decoding` is in the order of first tokens."""

@@ -1,4 +1,4 @@
-"""Decode steps the short way: where every row of a rank's group is a stream's, one call of C++ makes the inputs, runs
+"""Decode steps the short way: where every row of a rank's group is a decode row, one call of C++ makes the inputs, runs
 the program and, where it can, chooses the tokens.
 
 Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
@@ -94,7 +94,7 @@ class DecodeSteps:
         record.columns, record.sampling = group.decodes.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
         self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
-        return logits, GroupResult(self._told.tobytes()) if record.chose != Chose.NONE else None
+        return logits, GroupResult(self._ids_of_rows.tobytes()) if record.chose != Chose.NONE else None
 
     @property
     def done(self) -> bool:
@@ -115,8 +115,8 @@ class DecodeSteps:
     def inputs(self, group: GroupPlan) -> StepInputs:
         """Those of the step that ran last, `group` its plan."""
         assert self._shape is not None
-        streams = group.decodes.array()
-        return StepInputs(self.batch, sampled_rows(streams, ()), self._shape.own, None, torch.tensor(streams[0]))
+        decodes = group.decodes.array()
+        return StepInputs(self.batch, sampled_rows(decodes, ()), self._shape.own, None, torch.tensor(decodes[0]))
 
     def _take_tables(self) -> None:
         self._tables = self._inputs.tables.rows
@@ -131,7 +131,7 @@ class DecodeSteps:
         first, end = shape.own
         self.record.rows, self.record.own_first, self.record.own_count = count, first, end - first
         self._rows_of[:] = shape.chosen_by
-        self._told = memoryview(self._chosen.data)[:count]
+        self._ids_of_rows = memoryview(self._chosen.data)[:count]
         positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
         meta = AttentionMeta(
             positions[:count],
@@ -145,5 +145,5 @@ class DecodeSteps:
 
 
 def _rows_of_groups(groups: Sequence[GroupPlan]) -> tuple[int, ...]:
-    """Streams of each group; nothing where one of them has more than streams."""
+    """Decode rows of each group; empty if any group has other rows."""
     return () if any(group.runs for group in groups) else tuple(len(group.decodes) for group in groups)

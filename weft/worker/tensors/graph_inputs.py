@@ -15,7 +15,7 @@ from weft.worker.tensors.inputs import BlockTables, put_places
 Column = NDArray[np.int64]
 
 
-class StreamMemory:
+class DecodeMemory:
     """Of steps of decoding rows alone: rows of int32 (positions, places in the cache, slots) and a block table for
     each, one after the other, so that a step's go to the device in one copy. `width`: blocks of a table."""
 

@@ -22,7 +22,7 @@ from weft.ops.attention import KVCache
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import sampled_rows
 from weft.step.plan import GroupPlan, StepPlan
-from weft.worker.tensors.graph_inputs import PromptMemory, StreamMemory
+from weft.worker.tensors.graph_inputs import DecodeMemory, PromptMemory
 from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs, StepShape, shape_of
 
 POSITIONS = 16384
@@ -83,7 +83,7 @@ class StepGraphs:
         self.decode_counts = tuple(row_counts(slots))
         self.prompt_counts = tuple(count for count in PROMPT_COUNTS if count <= rows)
         self._width = min(width, -(-POSITIONS // geometry.block_size))
-        self._streams = StreamMemory(slots, self._width, device)
+        self._decodes = DecodeMemory(slots, self._width, device)
         self._prompts = PromptMemory(slots, max((0, *self.prompt_counts)), self._width, device)
         assert decoder.lm_head is not None
         self._logits = torch.zeros(slots + 1, decoder.lm_head.weight.shape[0], device=device)
@@ -121,8 +121,8 @@ class StepGraphs:
         return step
 
     def _decode_batch(self, count: int, shape: StepShape) -> Batch:
-        meta = self._streams.meta(count)
-        ids = self._last_ids.index_select(0, self._streams.slots(count)).unsqueeze(1)
+        meta = self._decodes.meta(count)
+        ids = self._last_ids.index_select(0, self._decodes.slots(count)).unsqueeze(1)
         return Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
 
     def _captured(self, step: Step, pool: Any) -> Captured:
@@ -136,17 +136,17 @@ class StepGraphs:
     def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
         """Runs a step of streams alone; None: it has others, or no graph has room, and `inputs` have not learnt of
         it."""
-        streams, size = group.decodes.array(), self._geometry.block_size
-        rows = streams.shape[1]
-        if group.runs or not rows or not self._graphs or int(streams[1].max()) >= self._width * size:
+        decodes, size = group.decodes.array(), self._geometry.block_size
+        rows = decodes.shape[1]
+        if group.runs or not rows or not self._graphs or int(decodes[1].max()) >= self._width * size:
             return None
         shape = inputs.learn(plan)
         count = self.decode_counts[bisect_left(self.decode_counts, rows)]
-        self._streams.take(streams[0], streams[1], inputs.tables, shape.run_of_row, size, count)
+        self._decodes.take(decodes[0], decodes[1], inputs.tables, shape.run_of_row, size, count)
         captured = self._graphs[count, False]
         captured.graph.replay()
         batch = replace(captured.batch, rows=shape.rows, sampled=shape.sampled)
-        learnt = StepInputs(batch, sampled_rows(streams, ()), shape.own, None, self._streams.slots(rows))
+        learnt = StepInputs(batch, sampled_rows(decodes, ()), shape.own, None, self._decodes.slots(rows))
         return captured.logits[:rows], learnt, captured.values[:rows]
 
     def prompts(self, inputs: StepInputs) -> Ran | None:

@@ -54,7 +54,7 @@ class Geometry:
 
 
 Counts = tuple[int, tuple[tuple[int, bool, int], ...]]
-"""Of a group: its streams, and of each run its rows, whether the last is sampled, and how many are scored."""
+"""Of a group: its decode rows, and of each run its rows, whether the last is sampled, and how many are scored."""
 SHAPES = 64
 """Shapes of steps that are kept."""
 
@@ -136,11 +136,11 @@ class InputBuilder:
         """The step's inputs; the block tables take in what the plan has."""
         group, device = plan.groups[self._geometry.group], self._geometry.device
         shape = self.learn(plan)
-        streams = group.decodes.array()
-        slots = _column(streams[0], [run.slot for run in group.runs])
-        starts = _column(streams[1], [run.start for run in group.runs])
+        decodes = group.decodes.array()
+        slots = _column(decodes[0], [run.slot for run in group.runs])
+        starts = _column(decodes[1], [run.start for run in group.runs])
         meta = _meta(starts, self.tables, slots, shape, self._geometry)
-        sampled = sampled_rows(streams, group.runs)
+        sampled = sampled_rows(decodes, group.runs)
         drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
         there = _to(sampled.slots if drawn is None else sampled.slots[drawn], device)
         if group.runs:
@@ -155,8 +155,8 @@ class InputBuilder:
         group = plan.groups[self._geometry.group]
         if group.decodes.grown:
             self.tables.grow(group.decodes.new_blocks())
-        for news in group.decodes.table_updates:
-            self.tables.take(*news)
+        for update in group.decodes.table_updates:
+            self.tables.take(*update)
         for run in group.runs:
             if run.blocks:
                 self.tables.take(run.slot, run.known, run.blocks)
@@ -167,13 +167,13 @@ def _counts(group: GroupPlan) -> Counts:
     return len(group.decodes), tuple([(run.count, run.sample, len(run.targets)) for run in group.runs])
 
 
-def _column(streams: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
-    return np.concatenate((streams, np.array(runs, np.int64))) if runs else streams
+def _column(decodes: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
+    return np.concatenate((decodes, np.array(runs, np.int64))) if runs else decodes
 
 
 def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
     """For the runs of every group of the layout."""
-    tp, every = geometry.layout.attention.tp, [((1, True, 0),) * streams + runs for streams, runs in counts]
+    tp, every = geometry.layout.attention.tp, [((1, True, 0),) * decodes + runs for decodes, runs in counts]
     own = every[geometry.group]
     rows = row_table([sum(count for count, _, _ in each) for each in every], tp)
     sampled, offsets = sampled_table([_sampled_rows(each) for each in every], rows, tp)
@@ -228,7 +228,7 @@ def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
 def _meta(
     starts: NDArray[np.int64], tables: BlockTables, slots: NDArray[np.int64], shape: StepShape, geometry: Geometry
 ) -> AttentionMeta:
-    """starts, slots [runs]: streams and runs alike."""
+    """starts, slots [runs]: decode rows count as runs."""
     of_row, size = shape.run_of_row, geometry.block_size
     positions = starts
     if len(of_row) > len(starts):
