@@ -1,4 +1,4 @@
-"""Compiles the C++ libraries once: candidates are found by the step library where it is there."""
+"""Compiles the C++ libraries once, because the sampling kernel is in the step library; torch has one thread."""
 
 from __future__ import annotations
 
