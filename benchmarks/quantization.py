@@ -48,13 +48,13 @@ def windows_of(tokenizer: Tokenizer, count: int) -> list[list[int]]:
     return [ids[i * stride : i * stride + WINDOW] for i in range(count)]
 
 
-def engine_for(checkpoint: Checkpoint, quantization: str, rounds_rows: bool) -> tuple[Engine, int]:
+def engine_for(checkpoint: Checkpoint, quantization: str, int8_activations: bool) -> tuple[Engine, int]:
     """An engine of one rank in this process, and the bytes of its weights."""
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve({}))
     blocks = 4 * (WINDOW + ANSWER) // BLOCK
     limits = RankCapacity(blocks, BLOCK, 4, WINDOW + ANSWER)
-    numerics = Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)
+    numerics = Numerics(torch.bfloat16, quantization=quantization, int8_activations=int8_activations)
     executor = LockstepExecutor(checkpoint, shards, numerics, limits, torch.device("cpu"))
     engine_config = EngineConfig(dtype="bfloat16", max_model_len=WINDOW + ANSWER, max_num_seqs=4)
     params = {id(param): param.nbytes for param in executor.runners[0].params.values()}
@@ -74,8 +74,10 @@ def run(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> lis
     return found
 
 
-def measure(checkpoint: Checkpoint, quantization: str, rounds_rows: bool, windows: list[list[int]]) -> dict[str, Any]:
-    engine, nbytes = engine_for(checkpoint, quantization, rounds_rows)
+def measure(
+    checkpoint: Checkpoint, quantization: str, int8_activations: bool, windows: list[list[int]]
+) -> dict[str, Any]:
+    engine, nbytes = engine_for(checkpoint, quantization, int8_activations)
     scored = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True, prompt_logprobs=0)
     scores = [score for _, found in run(engine, windows, scored) for score in found]
     greedy = SamplingParams(temperature=0.0, max_tokens=ANSWER, ignore_eos=True)

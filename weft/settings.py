@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from weft.errors import ConfigError
 from weft.options import Setting, option, settings_of
+from weft.weight_formats import Chosen, chosen_by, kept_blocks
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of an element, by the names that --dtype takes."""
@@ -28,16 +29,16 @@ class EngineConfig:
     )
     quantization: str = option(
         "none",
-        "matrices of attention, MLPs, experts and lm_head kept in 8 bits (a scale per row), in 4 (a scale per 32), or"
-        " gguf: the file's own Q8_0, Q4_0, Q4_1",
+        "weights of attention, MLPs, experts and lm_head quantized to int8 (a scale per row) or int4 (a scale per 32),"
+        f" or gguf: the file's own {', '.join(kept_blocks())}",
         "--quantization",
-        choices=("none", "int8", "int4", "gguf"),
+        choices=("none", *chosen_by(Chosen.OPTION), "gguf"),
     )
     activations: str = option(
         "auto",
-        "rows that such matrices are multiplied with: full, or int8, rounded to 8 bits (a scale per 32): faster, a"
-        " little less exact; auto: int8 for int8 and int4 in bf16 where vectors add four products of bytes and no tile"
-        " registers multiply bf16, for int4 with AVX2 alone too, else full",
+        "activations of quantized matmuls: full, or int8 (dynamic, a scale per 32): faster, a little less exact; auto:"
+        " int8 for int8 and int4 in bf16 on CPUs with AVX512-VNNI and without AMX, for int4 with AVX2 alone too, else"
+        " full",
         "--activations",
         choices=("auto", "full", "int8"),
     )

@@ -21,8 +21,8 @@ from weft.layout.resolve import resolve
 from weft.native.records import BIAS, WEIGHT, Op
 from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
+from weft.ops.native.packed import PackedWeight
 from weft.ops.native.step_ops import StepOps
-from weft.ops.packed import PackedWeight
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.ir import Instruction
 from weft.program.program import StepProgram

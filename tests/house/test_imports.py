@@ -39,6 +39,7 @@ BY_NAME_ALLOWED = {
     "weft.experts.pictures.draw",  # the same
     "weft.dialects.registry",  # the table of dialects
     "weft.comm.backend",  # the part of a backend that imports torch, in a rank alone
+    "weft.quant.registry",  # the table of quantization formats
     "weft.worker.torch_import",  # the way a rank imports torch
     "weft.worker.main",  # tied to its parent before a second of importing torch
 }
@@ -177,7 +178,7 @@ TORCH_FREE = {"ipc", "engine", "launch_plan", "supervisor"}
 
 def without_torch() -> list[str]:
     """Modules below the line where torch begins, those of `TORCH_FREE`, and the commands that may start ranks."""
-    begins = HEIGHT["ops"]
+    begins = HEIGHT["quant"]
     free = {name for name, height in HEIGHT.items() if height < begins} | TORCH_FREE
     commands = ["weft.cli.commands.explain", "weft.cli.commands.generate", "weft.cli.commands.serve"]
     return ["weft", *(name for name in sorted(MODULES) if top(name) in free), *commands]

@@ -11,13 +11,24 @@ from torch import Tensor
 
 from tests.support.native_libraries import TRIED, built, tried
 from weft.native import isa, libraries
-from weft.native.records import Dtype, InstructionRecord, Op, OperandRecord, StepRecord
+from weft.native.records import Dtype, InstructionRecord, Op, OperandRecord, StepRecord, WeightKind
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
-from weft.ops.packed import BLOCK, BLOCKS, Packing, operand
+from weft.ops.native.packed import Packing, operand
+from weft.ops.weights import FileBlocks
+from weft.quant.base import NativeForm, QuantFormat
+from weft.quant.registry import format_of
+from weft.weight_formats import FORMATS
 
 ISAS = isa.runnable()
 VARIANTS = tried(ISAS)
 """What every instruction is tried on."""
+PACKED_AS = {
+    WeightKind.INT8: "int8",
+    WeightKind.INT4: "int4",
+    WeightKind.INT8G: "Q8_0",
+    WeightKind.BF12: "lossless_bf16",
+}
+"""The format that numbers of a kind are packed in."""
 THREADS = (1, 2, 3)
 
 
@@ -41,12 +52,30 @@ def packing(variant: str, threads: int = 1) -> Packing:
     return Packing(pool(variant, threads))
 
 
+def form(kind: WeightKind | None) -> NativeForm | None:
+    """In which numbers are packed as `kind`."""
+    if kind is None:
+        return None
+    return format_of(PACKED_AS[kind]).native if kind in PACKED_AS else NativeForm(kind)
+
+
+def quantized(weight: Tensor, kind: WeightKind, as_bf16: bool = True, peaks: Tensor | None = None) -> Tensor:
+    """What the format says that `weight` becomes."""
+    found: QuantFormat = format_of(PACKED_AS[kind])
+    return found.fake_quantize(weight, as_bf16, peaks)
+
+
 def raw_blocks(name: str, columns: int, depth: int) -> Tensor:
-    """A file's rows in a format of `BLOCKS`, uint8 [columns, blocks, bytes]: any codes, normal scales and offsets."""
-    raw = torch.randint(0, 256, (columns, -(-depth // BLOCK), BLOCKS[name].nbytes), dtype=torch.uint8)
-    numbers = 2 if BLOCKS[name].has_offset else 1
-    raw[..., : 2 * numbers] = torch.randn(*raw.shape[:2], numbers).half().view(torch.uint8)
+    """A file's rows in kept blocks, uint8 [columns, blocks, bytes]: any values, normal scales and offsets."""
+    row = FORMATS[name]
+    raw = torch.randint(0, 256, (columns, -(-depth // row.numbers), row.nbytes), dtype=torch.uint8)
+    raw[..., : row.scale_bytes] = torch.randn(*raw.shape[:2], row.scale_bytes // 2).half().view(torch.uint8)
     return raw
+
+
+def file_blocks(raw: Tensor, name: str, depth: int) -> FileBlocks:
+    """Of raw [columns, blocks, bytes] or [columns, bytes of a row]."""
+    return FileBlocks(raw.flatten(1), name, depth)
 
 
 def run(

@@ -139,7 +139,7 @@ def test_a_variant_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch, a
     ("variant", "bits"), [("amx", ()), ("avx512bf16", (8, 4)), ("avx512vnni", (8, 4)), ("avx512", ()), ("avx2", (4,))]
 )
 def test_which_codes_are_faster_with_rows_of_8_bits(variant: str, bits: tuple[int, ...]) -> None:
-    assert tuple(each for each in (8, 4) if isa.suits_rounded_rows(variant, each)) == bits
+    assert tuple(each for each in (8, 4) if isa.suits_int8_activations(variant, each)) == bits
 
 
 @needs_compiler

@@ -34,8 +34,8 @@ BACKENDS = ("packed", "grouped", "plain")
 SIZES = [(9, 4, 32, 24), (1, 3, 16, 11), (0, 2, 8, 5), (40, 7, 24, 7)]
 
 
-def ops_with(backend: str, dtype: torch.dtype, quantization: str = "none", rounds_rows: bool = False) -> Ops:
-    numerics = Numerics(dtype, moe_backend=backend, quantization=quantization, rounds_rows=rounds_rows)
+def ops_with(backend: str, dtype: torch.dtype, quantization: str = "none", int8_activations: bool = False) -> Ops:
+    numerics = Numerics(dtype, moe_backend=backend, quantization=quantization, int8_activations=int8_activations)
     if backend != "packed":
         return TorchOps(numerics, CPU)
     need("step")
@@ -123,7 +123,7 @@ def test_rounded_rows_of_experts_are_those_of_the_twin(quantization: str) -> Non
     torch.manual_seed(2)
     gate_up, down = torch.randn(4, 44, 96), torch.randn(4, 96, 22)
     x, weights, chosen = torch.randn(30, 96), torch.rand(30, 2), torch.randint(-1, 4, (30, 2))
-    twin = TorchOps(Numerics(torch.float32, quantization=quantization, rounds_rows=True), torch.device("cpu"))
+    twin = TorchOps(Numerics(torch.float32, quantization=quantization, int8_activations=True), torch.device("cpu"))
     wanted = sums(twin, x, chosen, weights, prepared(twin, gate_up, down))
     packed, whole = (ops_with("packed", torch.float32, quantization, rounds) for rounds in (True, False))
     # the hidden rows are rounded too, and a last digit may make another code of a number

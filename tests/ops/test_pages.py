@@ -9,11 +9,12 @@ import torch
 
 from tests.support.native_libraries import need
 from tests.support.shelf import Shelf
-from weft.native.records import WeightKind, WeightRecord
+from weft.native.records import WeightRecord
 from weft.native.step_library import Pool, open_library
 from weft.ops.native.arena import Arena
+from weft.ops.native.packed import Packing
 from weft.ops.native.pages import ArenaPages, OwnPages
-from weft.ops.packed import Packing
+from weft.quant.registry import format_of
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ def test_a_weight_lies_there_with_all_that_it_points_to(shelf: Shelf) -> None:
     library = open_library()
     assert library is not None
     packing, matrix = Packing(Pool(library, 1), pages=ArenaPages(shelf)), torch.randn(64, 96).bfloat16()
-    for kind in (WeightKind.BF16, WeightKind.INT4, WeightKind.INT8, WeightKind.BF12):
-        made = packing.pack(matrix, kind, arena=Arena(pages=packing.pages))
-        wanted = Packing(packing.pool).pack(matrix, kind).unpacked()
+    for form in (None, *(format_of(name).native for name in ("int4", "int8", "lossless_bf16"))):
+        made = packing.pack(matrix, form, arena=Arena(pages=packing.pages))
+        wanted = Packing(packing.pool).pack(matrix, form).unpacked()
         assert made.unpacked().equal(wanted)
-        parts = (made.data, made.scale, made.offset, made.table, made.numbers)
+        parts = (made.data, made.scale, made.offset, made.table, made.lut)
         assert shelf.holds(made.address) and all(shelf.holds(part.data_ptr()) for part in parts if len(part))
 
 

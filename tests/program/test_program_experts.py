@@ -21,7 +21,7 @@ from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
 from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
-from weft.ops.packed import PackedSlots
+from weft.ops.native.packed import PackedSlots
 from weft.program import program as programs
 from weft.program.fusion import optimize
 from weft.program.ir import Instruction, Recording

@@ -34,7 +34,7 @@ NUMERICS = {
     "16 bits": Numerics(BF16, compress_weights=False),
     "int8": Numerics(BF16, quantization="int8"),
     "int4": Numerics(BF16, quantization="int4"),
-    "int4, rows of 8 bits": Numerics(BF16, quantization="int4", rounds_rows=True),
+    "int4, rows of 8 bits": Numerics(BF16, quantization="int4", int8_activations=True),
 }
 
 
@@ -103,4 +103,4 @@ def addresses(record: InstructionRecord) -> list[int]:
 
 def of_weight(address: int) -> list[int | None]:
     weight = WeightRecord.from_address(address)
-    return [weight.data, weight.scale, weight.offset, weight.table, weight.numbers]
+    return [weight.data, weight.scale, weight.offset, weight.table, weight.lut]

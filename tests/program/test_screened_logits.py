@@ -105,14 +105,16 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
 
 
 @pytest.mark.usefixtures("able")
-@pytest.mark.parametrize("rounds_rows", [True, False], ids=["rows of 8 bits", "rows in full"])
+@pytest.mark.parametrize("int8_activations", [True, False], ids=["rows of 8 bits", "rows in full"])
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_of_codes_many_rows_have_bounds_if_they_are_not_rounded(
-    quantization: str, rounds_rows: bool, model: Path
+    quantization: str, int8_activations: bool, model: Path
 ) -> None:
-    pruner = pruner_of(runner(model, Numerics(torch.bfloat16, quantization=quantization, rounds_rows=rounds_rows)))
+    pruner = pruner_of(
+        runner(model, Numerics(torch.bfloat16, quantization=quantization, int8_activations=int8_activations))
+    )
     assert isinstance(pruner, ArgmaxPruner) and pruner.bytes_read(rows=1) > 0
-    assert (pruner.bytes_read(rows=pruner.few + 1) > 0) == (not rounds_rows)
+    assert (pruner.bytes_read(rows=pruner.few + 1) > 0) == (not int8_activations)
 
 
 def test_it_can_be_left_out(model: Path) -> None:

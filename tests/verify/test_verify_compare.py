@@ -39,7 +39,7 @@ def test_behind_a_divergence_nothing_is_decided() -> None:
 def test_rounded_rows_may_lie_further_apart_than_the_dtypes_order_of_sums() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         usual, rounded = (
-            tolerance_of(Numerics(dtype, quantization="int8", rounds_rows=rows)) for rows in (False, True)
+            tolerance_of(Numerics(dtype, quantization="int8", int8_activations=rows)) for rows in (False, True)
         )
         assert usual < rounded < 0.5, "half of the range is what a wrong slice moves"
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.exact_model import write_random
 from weft.cli.main import main
 from weft.layers import Experts
-from weft.ops.packed import slots_held
+from weft.ops.native.packed import slots_held
 from weft.ops.slot_tables import SlotTables
 
 Capture = pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ from weft.layout.resolve import resolve
 from weft.native.build import ensure_built, find_compiler
 from weft.native.records import WeightKind
 from weft.ops import Numerics, make_ops
-from weft.ops.packed import PackedWeight
+from weft.ops.native.packed import PackedWeight
 from weft.ops.weights import Weight
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights

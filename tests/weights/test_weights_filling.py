@@ -13,7 +13,7 @@ from weft.checkpoint import open_checkpoint
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
 from weft.ops import Numerics, make_ops
-from weft.ops.packed import PackedWeight
+from weft.ops.native.packed import PackedWeight
 from weft.ops.weights import Use, plain
 from weft.weights.filling import Filling
 from weft.weights.loader import load_params

@@ -20,12 +20,13 @@ from weft.native import isa
 from weft.native.build import ensure_built, find_compiler
 from weft.native.records import WeightKind
 from weft.ops import Numerics, make_ops
+from weft.ops.native.packed import PackedWeight
 from weft.ops.native.step_ops import StepOps
-from weft.ops.packed import BLOCKS, PackedWeight
-from weft.ops.quantized import kind_for, quantized
 from weft.ops.reference.torch_ops import TorchOps
-from weft.ops.weights import Use, Weight
+from weft.ops.weights import Use, Weight, format_of_use
+from weft.quant.registry import format_of
 from weft.settings import EngineConfig
+from weft.weight_formats import kept_blocks
 from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
 
@@ -69,7 +70,7 @@ def kept_shards(checkpoint: Checkpoint, given: dict[str, Any], quantization: str
     return Shards(config, plain.layout, kept=kept_weights(engine, checkpoint, plain.specs))
 
 
-@pytest.mark.parametrize("qtype", list(BLOCKS))
+@pytest.mark.parametrize("qtype", list(kept_blocks()))
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("given", LAYOUTS, ids=str)
 def test_blocks_of_a_file_are_the_numbers_it_says(
@@ -84,7 +85,8 @@ def test_blocks_of_a_file_are_the_numbers_it_says(
         for name, weight in coded.items():
             assert torch.equal(numbers(weight), numbers(plain[name])), name
             if isinstance(weight, PackedWeight):
-                assert (weight.kind == BLOCKS[qtype].kind) == priced_in_codes(shards, rank, name), name
+                form = format_of(qtype).native
+                assert form and (weight.kind == form.kind) == priced_in_codes(shards, rank, name), name
         assert "layers.0.attention.qkv.weight" in coded
 
 
@@ -123,21 +125,21 @@ def test_rounding_on_load_is_that_of_the_twin(tmp_path: Path, given: dict[str, A
         plain, coded = loaded(checkpoint, shards, rank, None), loaded(checkpoint, shards, rank, quantization)
         for name, weight in coded.items():
             use, whole = use_of(name), numbers(plain[name])
-            kind = None if use is None else kind_for(quantization, use)
-            if use is None or kind is None:
+            to = None if use is None else format_of_use(quantization, use)
+            if use is None or to is None:
                 continue
-            assert isinstance(weight, PackedWeight) and weight.kind == kind
-            cut = kind == WeightKind.INT8 and numbers(one[name]).shape[1] > whole.shape[1]
+            assert isinstance(weight, PackedWeight) and to.native and weight.kind == to.native.kind
+            cut = to.needs_peaks and numbers(one[name]).shape[1] > whole.shape[1]
             peaks = numbers(one[name]).float().abs().amax(1) if cut else None
-            values = quantized(whole, kind, peaks=peaks)
+            values = to.fake_quantize(whole, peaks=peaks)
             assert torch.equal(weight.rows(0, whole.shape[0]), values), name
             assert torch.equal(numbers(twin.prepare(whole, use, peaks)), values.bfloat16())
             assert priced_in_codes(shards, rank, name) or name == "lm_head.weight"
 
 
 def test_of_a_head_eight_bits_are_kept() -> None:
-    assert kind_for("int4", Use.HEAD) == kind_for("int8", Use.HEAD) == WeightKind.INT8
-    assert kind_for("int4", Use.GATED) == WeightKind.INT4 and kind_for("none", Use.LINEAR) is None
+    assert format_of_use("int4", Use.HEAD) is format_of_use("int8", Use.HEAD) is format_of("int8")
+    assert format_of_use("int4", Use.GATED) is format_of("int4") and format_of_use("none", Use.LINEAR) is None
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4", "gguf"])
@@ -199,9 +201,9 @@ def test_rows_of_8_bits_need_matrices_in_codes() -> None:
 
 @pytest.mark.parametrize("rounds", [False, True])
 def test_what_rows_are_is_said(rounds: bool) -> None:
-    said = make_ops(Numerics(torch.bfloat16, quantization="int8", rounds_rows=rounds), CPU).describe()
-    assert f"weights packed as int8, rows {'rounded to 8 bits' if rounds else 'in full'}," in said
-    assert ", rows " not in make_ops(Numerics(torch.bfloat16), CPU).describe()
+    said = make_ops(Numerics(torch.bfloat16, quantization="int8", int8_activations=rounds), CPU).describe()
+    assert f"weights packed as int8, {'int8' if rounds else 'full-precision'} activations," in said
+    assert " activations" not in make_ops(Numerics(torch.bfloat16), CPU).describe()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_what_rows_are_is_said(rounds: bool) -> None:
     [
         ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --compress-weights out"),
         ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
-        ({"dtype": "bfloat16", "quantization": "int8"}, "with --quantization int8 matrices are codes already"),
+        ({"dtype": "bfloat16", "quantization": "int8"}, "with --quantization int8 matrices are quantized already"),
     ],
 )
 def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
@@ -270,15 +272,15 @@ def test_what_could_not_be_compressed_is_said() -> None:
 def test_blocks_of_a_file_meet_rounded_rows_in_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.ops.open_library", lambda: None)
     with pytest.raises(ConfigError, match="give --activations full"):
-        make_ops(Numerics(torch.bfloat16, quantization="gguf", rounds_rows=True), CPU)
-    made = make_ops(Numerics(torch.bfloat16, quantization="int8", rounds_rows=True), CPU)
+        make_ops(Numerics(torch.bfloat16, quantization="gguf", int8_activations=True), CPU)
+    made = make_ops(Numerics(torch.bfloat16, quantization="int8", int8_activations=True), CPU)
     assert type(made) is TorchOps
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_the_twin_rounds_rows_as_the_library_does(quantization: str, dtype: torch.dtype) -> None:
-    numerics = Numerics(dtype, quantization=quantization, rounds_rows=True)
+    numerics = Numerics(dtype, quantization=quantization, int8_activations=True)
     weight, x = torch.randn(64, 200).to(dtype), torch.randn(9, 200).to(dtype)
     twin, library = TorchOps(numerics, CPU), make_ops(numerics, CPU)
     assert isinstance(library, StepOps)
@@ -305,7 +307,8 @@ def as_q4_1(weight: Tensor) -> Tensor:
 def test_four_bits_lose_less_than_with_offsets_of_16_bits() -> None:
     """Scales and offsets share 16 bits, but several are tried; the numbers of such a file are almost found again."""
     weight = torch.randn(500, 640, generator=torch.Generator().manual_seed(5)) * 0.02
-    plain, tried = as_q4_1(weight), quantized(weight, WeightKind.INT4, as_bf16=False)
+    int4 = format_of("int4")
+    plain, tried = as_q4_1(weight), int4.fake_quantize(weight, as_bf16=False)
     lost = (plain - weight).square().sum()
     assert (tried - weight).square().sum() < 0.85 * lost
-    assert (quantized(plain, WeightKind.INT4, as_bf16=False) - plain).square().sum() < 0.08 * lost
+    assert (int4.fake_quantize(plain, as_bf16=False) - plain).square().sum() < 0.08 * lost

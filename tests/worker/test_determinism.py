@@ -105,7 +105,7 @@ FORMS = {
     "program-bf12": Numerics(torch.bfloat16, compress_weights=True),
     "program-int8": Numerics(torch.bfloat16, quantization="int8"),
     "program-int4": Numerics(torch.bfloat16, quantization="int4"),
-    "program-int4-rows8": Numerics(torch.bfloat16, quantization="int4", rounds_rows=True),
+    "program-int4-rows8": Numerics(torch.bfloat16, quantization="int4", int8_activations=True),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from weft.settings import EngineConfig
-from weft.weights.kept import rounds_rows
+from weft.weights.kept import uses_int8_activations
 from weft.worker.numerics import numerics_of
 
 
@@ -19,11 +19,11 @@ def test_rows_are_rounded_where_asked_or_faster(
     by_itself = faster and quantization in ("int8", "int4") and dtype == "bfloat16"
     for activations, rounds in {"auto": by_itself, "full": False, "int8": True}.items():
         engine = EngineConfig(dtype=dtype, quantization=quantization, activations=activations)
-        assert numerics_of(engine).rounds_rows == rounds, activations
+        assert numerics_of(engine).int8_activations == rounds, activations
 
 
 @pytest.mark.parametrize("variant", [None, "avx2"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_rows_are_not_rounded_by_themselves_without_kernels_or_on_a_device(variant: str | None, device: str) -> None:
     engine = EngineConfig(dtype="bfloat16", quantization="int4", device=device)
-    assert rounds_rows(engine, variant) == (variant == "avx2" and device == "cpu")
+    assert uses_int8_activations(engine, variant) == (variant == "avx2" and device == "cpu")

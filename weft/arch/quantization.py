@@ -1,14 +1,15 @@
-"""Bits and bytes of quantized weights: of quantized checkpoints that cannot be loaded, of weights that weft quantizes
-when it loads them, and of bf16 in 12 bits.
+"""How matrices of weights are stored where that is not the engine's dtype: quantized by weft, or by a checkpoint.
 
-Sources of the first: the `quantization_config.quant_method` words of transformers; their scales and zero points are not
-counted. Numbers only; nothing here loads or rounds.
+weft's formats are rows of `weft/weight_formats.py`. Of quantized checkpoints, which weft cannot load, only the width is
+counted: the `quantization_config.quant_method` words of transformers, without scales and zero points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from weft.weight_formats import FORMATS, LOSSLESS, format_name
 
 QUANTIZED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
 """Modules whose matrices such checkpoints quantize; embedding, lm_head, router and norms stay as they are."""
@@ -30,46 +31,51 @@ def weight_bits(method: str) -> int | None:
     return _BITS.get(method.lower())
 
 
-CODED = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
-"""Modules whose matrices are quantized, besides the lm_head; router and MLA's projections are not."""
-GROUP = 32
-"""Depth that shares a scale and an offset, of two bytes together; the depth of a group of 12-bit numbers too."""
+QUANTIZABLE = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
+"""Modules whose matrices weft quantizes, beside the lm_head; not the router, nor MLA's projections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How matrices that layers multiply by are kept: `quantization` as the engine's setting, and, for gguf, the
-    (numbers, bytes) of a block of every tensor that may be kept in its blocks, by name."""
+    """How matrices that layers multiply by are stored: `quantization` as the engine's setting, and, for gguf, the
+    format of every tensor that may stay in its file's blocks, by name."""
 
     quantization: str = "none"
-    blocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)
     experts: bool = True
     """Whether routed experts are among them; a file's blocks never are."""
     compressed: bool = False
     """Whether bf16 matrices that are not quantized take 12 bits a number; routed experts' never do."""
     packed: bool = False
-    """Whether matrices are packed, quantized or not: a rank whose embedding rows are not those of its lm_head then
-    holds a second copy of the rows it multiplies by."""
-    rounds_rows: bool = False
-    """Whether activations are rounded to 8 bits before they meet quantized matrices; bounds of logits are then of no
-    use for more than a few rows."""
+    """Whether matrices are packed, quantized or not: an lm_head that is a part of a tied embedding is then a copy."""
+    int8_activations: bool = False
+    """Whether activations are rounded to int8 before they meet quantized weights; bounds of logits then only help few
+    rows."""
     prunes: bool = False
-    """Whether kernels bound logits, where settings and layout allow it."""
+    """Whether the kernels bound logits, where settings and layout let them."""
 
-    def matrix_bytes(self, name: str, shape: tuple[int, ...], head: bool, between_blocks: bool) -> int | None:
-        """Bytes of a slice [rows, depth], scales included; None where it keeps the engine's dtype. `head`: it is the
-        lm_head's too, of which 8 bits are kept; `between_blocks`: no block of the file is cut."""
-        rows, depth = shape
-        if self.quantization == "int8" or (self.quantization == "int4" and head):
-            return rows * (depth + 4)
-        if self.quantization == "int4":
-            return rows * (-(-depth // 2) + 2 * -(-depth // GROUP))
-        numbers, size = self.blocks.get(name, (0, 0))
-        return rows * -(-depth // numbers) * size if numbers and between_blocks else None
+    def format_name(self, name: str, lm_head: bool, between_blocks: bool) -> str | None:
+        """The format of a slice of tensor `name`; None: the engine's dtype. `lm_head`: it is the lm_head's too;
+        `between_blocks`: it splits no block of the file."""
+        chosen = format_name(self.quantization, lm_head)
+        return chosen or (self.blocks.get(name) if between_blocks else None)
+
+    def matrix_bytes(self, name: str, shape: tuple[int, ...], lm_head: bool, between_blocks: bool) -> int | None:
+        """Bytes of such a slice [rows, depth], scales included; None where it keeps the engine's dtype."""
+        found = self.format_name(name, lm_head, between_blocks)
+        return None if found is None else FORMATS[found].matrix_bytes(shape[0], shape[1])
+
+    def block_numbers(self, name: str) -> int:
+        """Columns of a block of the file in tensor `name`; 1 where it is not kept in blocks."""
+        return FORMATS[self.blocks[name]].numbers if name in self.blocks else 1
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale in the format that matrices are rounded to; 1 where none do."""
+        name = format_name(self.quantization)
+        return 1 if name is None else FORMATS[name].numbers
 
 
 def compressed_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes of a slice [rows, depth] of bf16 in 12 bits a number (`native/kernels/quant/lossless_bf16.h`): 32 rows'
-    groups of 32 of the depth share 8 bytes, and 4 that tell one number which does not suit them."""
-    rows, depth = shape
-    return rows * -(-depth // GROUP) * (GROUP * GROUP * 12 // 8 + 8 + 4) // GROUP
+    """Bytes of a slice [rows, depth] of bf16 in 12 bits a number."""
+    return FORMATS[LOSSLESS].matrix_bytes(shape[0], shape[1])

@@ -12,7 +12,7 @@ from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.forward_plan import ForwardPlan, forward_plan
 from weft.arch.params import param_specs
-from weft.arch.quantization import CODED, GROUP, QUANTIZED, Kept, compressed_bytes, weight_bits
+from weft.arch.quantization import QUANTIZABLE, QUANTIZED, Kept, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.boundaries import finds_largest
@@ -30,7 +30,7 @@ class Shards:
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
     """Expert of every slot, for layers whose experts are not placed round robin."""
     kept: Kept = Kept()
-    """Which matrices are quantized; the others have the dtype's width."""
+    """Which matrices are quantized; all others are counted at the dtype's width."""
 
     @cached_property
     def specs(self) -> tuple[ParamSpec, ...]:
@@ -169,17 +169,17 @@ class Shards:
         return dict(counts)
 
     def bytes_of(self, spec: ParamSpec, rank: int, itemsize: int) -> int:
-        """Bytes of one of `counted_specs` on `rank`: matrices of a quantized checkpoint, quantized matrices and those
-        in 12 bits each in their own width."""
-        coded = self._coded_bytes(spec, rank)
-        if coded is not None:
-            return coded
+        """Bytes of one of `counted_specs` on `rank`: a quantized checkpoint's matrices at their own width, and what
+        weft quantizes or compresses at its format's."""
+        stored = self._stored_bytes(spec, rank)
+        if stored is not None:
+            return stored
         if self.is_view(spec) and self.packs_head_again:
             return prod(self.local_shape(spec, rank)) * itemsize
         bits = weight_bits(self.config.quantization) if spec.module in QUANTIZED and len(spec.shape) == 2 else None
         return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
 
-    def _coded_bytes(self, spec: ParamSpec, rank: int) -> int | None:
+    def _stored_bytes(self, spec: ParamSpec, rank: int) -> int | None:
         if len(spec.shape) != 2 or not self._multiplies(spec) or (self.is_view(spec) and not self.packs_head_again):
             return None
         shape = self.local_shape(spec, rank)
@@ -192,7 +192,8 @@ class Shards:
 
     def _multiplies(self, spec: ParamSpec) -> bool:
         """Whether it is a matrix that is quantized, where any is."""
-        return self._is_head(spec) or (spec.module in CODED and not (spec.module == "attention" and self.config.mla))
+        latent = spec.module == "attention" and self.config.mla
+        return self._is_head(spec) or (spec.module in QUANTIZABLE and not latent)
 
     def _is_head(self, spec: ParamSpec) -> bool:
         """Whether logits are multiplied from it: an lm_head, or an embedding that is all of it."""
@@ -202,18 +203,18 @@ class Shards:
     def _between_blocks(self, spec: ParamSpec, rank: int) -> bool:
         """Whether no block of a file is cut; rows that are packed once more are not a file's."""
         interval = self.interval(spec, rank) if spec.dim == 1 else None
-        block = self.kept.blocks.get(spec.name, (1, 0))[0]
+        block = self.kept.block_numbers(spec.name)
         again = self.is_view(spec) and self.packs_head_again
         return not again and (interval is None or not (interval[0] % block or interval[1] % block))
 
     @property
     def cuts_groups(self) -> bool:
-        """Whether codes of ranks are not those of one rank: int4 has a scale for each 32 of a slice's depth, which are
-        others where a cut lies inside a group of the whole row."""
-        return self.kept.quantization == "int4" and any(end % GROUP for end in self._depth_ends())
+        """Whether quantized values of ranks are not those of one rank: groups of a slice's columns share a scale, and
+        are other groups where a whole row's group is split."""
+        return any(end % self.kept.group for end in self._depth_ends())
 
     def _depth_ends(self) -> Iterator[int]:
-        """Where quantized matrices are cut along their depth; none at 0."""
+        """Where quantized matrices are split along their depth; none at 0."""
         for spec in self.counted_specs:
             if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.kept.experts):
                 for rank in range(self.layout.stage_size):
@@ -226,8 +227,8 @@ class Shards:
             return 0
         head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
         columns, depth = self.local_shape(head, rank)
-        coded = self.kept.matrix_bytes(head.name, (columns, depth), True, self._between_blocks(head, rank)) is not None
-        return argmax_sketch_bytes(columns, depth, rows, few_only=coded and self.kept.rounds_rows)
+        quantized = self.kept.format_name(head.name, True, self._between_blocks(head, rank)) is not None
+        return argmax_sketch_bytes(columns, depth, rows, few_only=quantized and self.kept.int8_activations)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

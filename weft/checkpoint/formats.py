@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from weft.weight_formats import Chosen, chosen_by
+
 
 @dataclass(frozen=True, slots=True)
 class TensorFormat:
@@ -28,12 +30,6 @@ class TensorFormat:
 
 
 PLAIN = (TensorFormat("F64", 1, 8), TensorFormat("F32", 1, 4), TensorFormat("F16", 1, 2), TensorFormat("BF16", 1, 2))
-QUANTIZED = (
-    TensorFormat("Q8_0", 32, 34),
-    TensorFormat("Q4_0", 32, 18),
-    TensorFormat("Q4_1", 32, 20),
-    TensorFormat("Q4_K", 256, 144),
-    TensorFormat("Q6_K", 256, 210),
-)
+QUANTIZED = tuple(TensorFormat(name, row.numbers, row.nbytes) for name, row in chosen_by(Chosen.FILE).items())
 LOADABLE: dict[str, TensorFormat] = {fmt.name: fmt for fmt in (*PLAIN, *QUANTIZED)}
 """Formats that weights can be loaded from, by name."""

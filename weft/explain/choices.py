@@ -34,10 +34,10 @@ class KernelChoices:
 
 
 def choices_of(
-    engine: EngineConfig, layout: Layout, machine: Machine, rows: int, rounds_rows: bool = False
+    engine: EngineConfig, layout: Layout, machine: Machine, rows: int, int8_activations: bool = False
 ) -> KernelChoices:
     """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of;
-    `rounds_rows`: as `Kept` has it."""
+    `int8_activations`: as `Kept` has it."""
     bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
     compresses = bf16 and engine.quantization in ("none", "gguf")
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
@@ -47,7 +47,7 @@ def choices_of(
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.prune_argmax, wanted, bounded, machine) if prunes else ()),
-        *_rows(engine, rounds_rows, bounded, machine),
+        *_rows(engine, int8_activations, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
     return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
@@ -85,8 +85,8 @@ def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -
         yield LayoutNote("info", "no_bounds", text)
 
 
-def _rows(engine: EngineConfig, rounds_rows: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
-    how = f"activations are {'int8' if rounds_rows else 'not quantized'}"
+def _rows(engine: EngineConfig, int8_activations: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
+    how = f"activations are {'int8' if int8_activations else 'not quantized'}"
     only = "of what is counted that changes bounds of logits alone"
     if engine.activations != "auto":
         yield LayoutNote("info", "activations", f"activations {engine.activations}: {how}; {only}")

@@ -102,7 +102,7 @@ def explain(
     cores: Cores | None = None,
 ) -> LayoutReport:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
-    `kept`: what is kept in codes. `choices`: what a CPU decides. `cores`: those that were asked for.
+    `kept`: what is quantized. `choices`: what a CPU decides. `cores`: those that were asked for.
 
     LayoutError where the model does not fit the layout.
     """

@@ -8,7 +8,8 @@ from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.native import isa
 from weft.settings import EngineConfig
-from weft.weights.kept import BITS, BLOCKS, DTYPES, block_formats
+from weft.weight_formats import Chosen, chosen_by, kept_blocks
+from weft.weights.kept import block_formats, dtypes_of
 
 
 def hints(
@@ -24,9 +25,10 @@ def hints(
 
 
 def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
-    """Codes that are made of numbers which the file has in codes of its own."""
-    if engine.quantization in BITS and formats:
-        also = "" if engine.dtype in DTYPES["gguf"] else f" --dtype {DTYPES['gguf'][0]}"
+    """Values that are quantized in the file, and by --quantization once more."""
+    if engine.quantization in chosen_by(Chosen.OPTION) and formats:
+        dtypes = dtypes_of("gguf")
+        also = "" if engine.dtype in dtypes else f" --dtype {dtypes[0]}"
         yield (
             f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
             f" --quantization gguf{also} keeps them as they are"
@@ -34,13 +36,13 @@ def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
 
 
 def _rounded_faster(engine: EngineConfig, formats: list[str], variant: str | None) -> Iterator[str]:
-    """Rows in full that meet blocks, where rounded ones would be multiplied faster."""
+    """Full-precision activations of a file's blocks, where int8 ones would be faster."""
     if variant is None or engine.quantization != "gguf" or engine.activations != "auto":
         return
-    if faster := [name for name in formats if isa.suits_rounded_rows(variant, BLOCKS[name])]:
+    if faster := [name for name in formats if isa.suits_int8_activations(variant, kept_blocks()[name].bits)]:
         yield (
-            f"hint: this CPU ({variant}) multiplies rows of 8 bits faster with the file's {', '.join(faster)};"
-            " --activations int8 rounds rows to them, which is a little less exact"
+            f"hint: this CPU ({variant}) is faster with int8 activations for the file's {', '.join(faster)};"
+            " --activations int8 uses them, which is a little less exact"
         )
 
 

@@ -64,7 +64,7 @@ class LaunchPlan:
     experts: ExpertPlan | None = None
     """Where experts begin, and how they are balanced, where anything was asked for."""
     kept: Kept = field(default_factory=Kept)
-    """Which weights are kept in codes."""
+    """Which weights are quantized."""
     async_scheduling: bool = False
     """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
     whose thread makes way."""

@@ -13,7 +13,7 @@ from weft.arch.config import MoEConfig
 from weft.layers.base import Params, tensor_or_none
 from weft.layout.placement import Interval
 from weft.ops.base import Ops
-from weft.ops.packed import slots_held
+from weft.ops.native.packed import slots_held
 from weft.ops.slot_tables import SlotTables
 
 

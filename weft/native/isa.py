@@ -99,8 +99,8 @@ def suits_argmax_pruning(variant: str) -> bool:
     return variant in ("amx", "avx512bf16", "avx512vnni", "avx2")
 
 
-def suits_rounded_rows(variant: str, bits: int) -> bool:
-    """Whether `variant` multiplies codes of so many bits faster with rows rounded to 8 bits, however many those are.
+def suits_int8_activations(variant: str, bits: int) -> bool:
+    """Whether `variant` is faster with int8 activations for quantized values of so many bits, for any number of rows.
 
     So it is where vectors add four products of bytes, but for tile registers, which many rows of bf16 fill; with codes
     of 4 bits also where they add two.

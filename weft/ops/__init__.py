@@ -11,9 +11,9 @@ from weft.native.step_library import SPIN_SHARED_NS, Pool, open_library, why_mis
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.attention_registry import BACKENDS, Backends, choose_attention
 from weft.ops.base import Numerics, Ops
+from weft.ops.native.packed import DTYPES as PACKABLE
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.step_ops import StepOps
-from weft.ops.packed import DTYPES as PACKABLE
 from weft.ops.reference.exact_ops import ExactOps
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps
@@ -46,7 +46,7 @@ def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Page
     if device.type != "cpu":
         return _device_ops(numerics, device)
     library = open_library()
-    if library is None and numerics.rounds_rows and numerics.quantization == "gguf":
+    if library is None and numerics.int8_activations and numerics.quantization == "gguf":
         raise ConfigError(
             f"activations int8: a file's blocks are multiplied by the C++ parts alone ({why_missing()}); give"
             " --activations full",

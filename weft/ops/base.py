@@ -35,10 +35,10 @@ class Numerics:
     exact: bool = False
     moe_backend: str = "auto"
     quantization: str = "none"
-    """How matrices that layers multiply by are kept: none (in `dtype`), int8, int4, or gguf (a file's blocks as they
-    are, where the implementation takes them)."""
-    rounds_rows: bool = False
-    """Whether rows are rounded to 8 bits before they are multiplied with matrices kept in codes."""
+    """How matrices that layers multiply by are stored: none (in `dtype`), a format of `weft.weight_formats` that is
+    chosen by option, or gguf (a file's blocks as they are, where the implementation takes them)."""
+    int8_activations: bool = False
+    """Whether activations are rounded to int8 before they are multiplied with quantized weights."""
     compress_weights: bool | None = None
     """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where it costs
     many rows little."""

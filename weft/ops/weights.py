@@ -1,7 +1,4 @@
-"""What a layer multiplies by: a tensor, or the same numbers in a form of the implementation's own.
-
-Knows no implementation and no layer.
-"""
+"""What a layer multiplies by: a tensor, or the same numbers packed in a form of the implementation's own."""
 
 from __future__ import annotations
 
@@ -12,17 +9,25 @@ from enum import StrEnum
 
 from torch import Tensor
 
+from weft.quant.base import QuantFormat
+from weft.quant.registry import format_for
+
 
 class Use(StrEnum):
-    """What a matrix [out, in] is for, which decides how it may be packed."""
+    """What a matrix [out, in] is for, which decides in which formats it may be packed."""
 
     LINEAR = "linear"
     GATED = "gated"
     """Gate rows, then as many up rows."""
     KEPT = "kept"
-    """Never rounded to codes: a router's rows, or latents that all heads share."""
+    """Never quantized: a router's rows, or latents that all heads share."""
     HEAD = "head"
     """Vocabulary rows, multiplied by; its rows may be asked for as embeddings too."""
+
+
+def format_of_use(quantization: str, use: Use) -> QuantFormat | None:
+    """What --quantization `quantization` rounds a matrix for `use` to; None: nothing."""
+    return None if use is Use.KEPT else format_for(quantization, lm_head=use is Use.HEAD)
 
 
 class Packed(ABC):

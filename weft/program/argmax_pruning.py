@@ -26,11 +26,11 @@ from weft.native.records import (
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.native.large_pages import large_pages
-from weft.ops.packed import CODED, PackedWeight
+from weft.ops.native.packed import QUANTIZED, PackedWeight
 from weft.program.ir import Recording
 from weft.program.local_logits import LocalLogits
 
-PRUNABLE = (WeightKind.BF16, WeightKind.BF12, *CODED)
+PRUNABLE = (WeightKind.BF16, WeightKind.BF12, *QUANTIZED)
 """Kinds of matrices whose logits are bounded; of codes whose rows are rounded those of few rows only, for more rows are
 multiplied as fast as bounds are found."""
 

@@ -20,7 +20,7 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import Latents
-from weft.ops.packed import PackedSlots
+from weft.ops.native.packed import PackedSlots
 from weft.ops.weights import Weight
 from weft.program.ir import NotTraceableError
 from weft.program.tape import Tape

@@ -36,9 +36,9 @@ from weft.native.records import (
 )
 from weft.native.step_library import Pool
 from weft.ops.attention import KVCache
+from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.native.pages import Pages
 from weft.ops.native.single import point_at_cache
-from weft.ops.packed import PackedSlots, PackedWeight
 from weft.program.ir import TABLES, Instruction, NotTraceableError, Recording, Rows, Table, View
 from weft.program.memory_planning import Places
 

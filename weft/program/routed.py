@@ -32,8 +32,8 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import Numerics
+from weft.ops.native.packed import PackedSlots
 from weft.ops.native.single_experts import routing_numbers
-from weft.ops.packed import PackedSlots
 from weft.ops.slot_tables import SlotTables
 from weft.program.ir import Buffer, Instruction, View
 from weft.program.tape import Tape

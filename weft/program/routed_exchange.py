@@ -36,7 +36,7 @@ from weft.native.records import (
     Op,
 )
 from weft.ops.base import Numerics
-from weft.ops.packed import PackedSlots
+from weft.ops.native.packed import PackedSlots
 from weft.program.ir import TABLES, Buffer, Instruction, Rows, View
 from weft.program.routed import Sorted, placing, trace_answers
 from weft.program.tape import Tape, TracingTransitions

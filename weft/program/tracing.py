@@ -37,7 +37,7 @@ from weft.native.records import (
 )
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.base import Heads, Latents, Numerics, Ops
-from weft.ops.packed import PackedSlots, PackedWeight
+from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight

@@ -28,7 +28,7 @@ in its group."""
 def tolerance_of(numerics: Numerics) -> float:
     """How far results may lie apart for the order of sums alone."""
     usual = RELATIVE_TOLERANCE[numerics.dtype]
-    return max(usual, ROUNDED_ROWS_TOLERANCE) if numerics.rounds_rows else usual
+    return max(usual, ROUNDED_ROWS_TOLERANCE) if numerics.int8_activations else usual
 
 
 LEAST_DECIDED = 0.5

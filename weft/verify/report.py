@@ -43,7 +43,7 @@ def lines(plan: LaunchPlan, report: VerifyReport) -> list[str]:
     elif report.verdict == "undecided":
         found.append(f"where one rank itself hardly prefers its token, another passes too: {_advice(plan)}")
     if report.verdict == "differs" and plan.shards.cuts_groups:
-        found.append(f"ranks hold other codes than one: {_GROUPS}; verify the layout without --quantization")
+        found.append(f"ranks hold other quantized values than one: {_GROUPS}; verify the layout without --quantization")
     return found
 
 

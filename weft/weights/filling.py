@@ -13,7 +13,7 @@ from weft.arch.shards import Shards
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.formats import LOADABLE
 from weft.layers.base import use_of
-from weft.ops.packed import PackedWeight
+from weft.ops.native.packed import PackedWeight
 from weft.ops.weights import FileBlocks, Weight
 
 SPARE_BYTES = 256 << 20

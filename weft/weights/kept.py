@@ -9,32 +9,24 @@ from dataclasses import replace
 from weft.arch.quantization import Kept
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
-from weft.checkpoint.formats import LOADABLE
 from weft.errors import ConfigError
 from weft.native import isa
 from weft.settings import EngineConfig
-
-BLOCKS = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
-"""Formats whose blocks are kept as they are, and bits of a quantized value."""
-DTYPES = {"int8": ("bfloat16", "float32"), "int4": ("bfloat16", "float32"), "gguf": ("bfloat16",)}
-"""What each is computed in. Blocks stand for bf16 numbers; in fp32 they would not be the file's."""
-
-BITS = {"int8": 8, "int4": 4}
-"""Bits of the quantized values that matrices are rounded to."""
+from weft.weight_formats import Chosen, chosen_by, kept_blocks
 
 
 def kept_weights(
     engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec], variant: str | None = None
 ) -> Kept:
     """`engine` with its dtype named; on a CPU as its C++ parts keep matrices, `variant` of them (None: there are none).
-    ConfigError for a dtype or device that has no kernel for codes, and for gguf without a file that has such blocks;
-    for compressed numbers and bounds of logits where there are none."""
+    ConfigError for a dtype or device that has no kernel for quantized weights, and for gguf without a file that has
+    such blocks; for compressed weights and bounds of logits where there are none."""
     asked = engine.quantization
     _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
         raise ConfigError(
-            "activations int8: only matrices kept in codes are multiplied with rows of 8 bits; give"
-            " --quantization int8, int4 or gguf too, or --activations full",
+            "activations int8: only quantized weights are multiplied with int8 activations; give"
+            f" --quantization {', '.join(chosen_by(Chosen.OPTION))} or gguf too, or --activations full",
             field="activations",
             value="int8",
             legal=("auto", "full"),
@@ -44,40 +36,48 @@ def kept_weights(
     if asked == "none":
         return kept
     if engine.device != "cpu":
-        raise _refused(engine, f"codes are multiplied on the CPU only, not on {engine.device}; legal: none")
-    if engine.dtype not in DTYPES[asked]:
-        legal = " or ".join(DTYPES[asked])
-        raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {DTYPES[asked][0]}")
-    kept = replace(kept, rounds_rows=rounds_rows(engine, variant))
+        raise _refused(engine, f"quantized weights are multiplied on the CPU only, not on {engine.device}; legal: none")
+    dtypes = dtypes_of(asked)
+    if engine.dtype not in dtypes:
+        legal = " or ".join(dtypes)
+        raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {dtypes[0]}")
+    kept = replace(kept, int8_activations=uses_int8_activations(engine, variant))
     if asked != "gguf":
         return replace(kept, experts=engine.moe_backend in ("auto", "packed"))
-    blocks = _blocks(checkpoint, specs) if checkpoint is not None else {}
+    blocks = block_formats(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
-        raise _refused(engine, f"the model has no tensor in {', '.join(BLOCKS)}; legal: none, int8, int4")
+        legal = ", ".join(("none", *chosen_by(Chosen.OPTION)))
+        raise _refused(engine, f"the model has no tensor in {', '.join(kept_blocks())}; legal: {legal}")
     return replace(kept, blocks=blocks)
 
 
-def rounds_rows(engine: EngineConfig, variant: str | None) -> bool:
-    """Whether activations are int8 where weights are quantized: as asked, or where `variant` is faster with them. Rows
-    that other quantized weights are multiplied with, such as lm_head, are then rounded too.
+def dtypes_of(quantization: str) -> tuple[str, ...]:
+    """Dtypes of activations that matrices of --quantization `quantization`, not none, are multiplied with."""
+    rows = kept_blocks() if quantization == "gguf" else chosen_by(Chosen.OPTION)
+    return next(row.dtypes for name, row in rows.items() if quantization in (name, "gguf"))
+
+
+def uses_int8_activations(engine: EngineConfig, variant: str | None) -> bool:
+    """Whether activations are int8 where weights are quantized: as asked, or where `variant` is faster with them.
+    Activations of all quantized weights are then int8, those of lm_head too.
 
     The default is int8 activations only for matrices that are quantized for speed: blocks are a file's own, and fp32 is
     chosen for exactness.
     """
     if engine.activations != "auto":
         return engine.activations == "int8"
-    bits = BITS.get(engine.quantization)
-    if bits is None or variant is None or engine.dtype != "bfloat16" or engine.device != "cpu":
+    row = chosen_by(Chosen.OPTION).get(engine.quantization)
+    if row is None or variant is None or engine.dtype != "bfloat16" or engine.device != "cpu":
         return False
-    return isa.suits_rounded_rows(variant, bits)
+    return isa.suits_int8_activations(variant, row.bits)
 
 
 def _check_switches(engine: EngineConfig) -> None:
     """Of bounds of logits only what is seen before there is a program; `weft.program.argmax_pruning` sees the rest."""
-    codes = f"with --quantization {engine.quantization} matrices are codes already; give none or gguf"
+    quantized = f"with --quantization {engine.quantization} matrices are quantized already; give none or gguf"
     eager = "a step runs eagerly; leave --enforce-eager out"
-    coded = engine.quantization in BITS
-    _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", codes if coded else "")
+    rounds = engine.quantization in chosen_by(Chosen.OPTION)
+    _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", quantized if rounds else "")
     _check_switch(engine, "prune_argmax", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
 
 
@@ -93,13 +93,8 @@ def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> 
         raise ConfigError(message, field=field, value=True)
 
 
-def _blocks(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, tuple[int, int]]:
-    found = block_formats(checkpoint, specs)
-    return {name: (LOADABLE[kind].block, LOADABLE[kind].nbytes) for name, kind in found.items()}
-
-
 def block_formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[str, str]:
-    """Of the tensors whose runtime parameter has one format of `BLOCKS` in all its parts."""
+    """Formats of the tensors whose runtime parameter has one format of `kept_blocks` in all its parts, by name."""
     parts: dict[str, list[str]] = defaultdict(list)
     for spec in specs:
         if spec.name in checkpoint.tensors:
@@ -107,7 +102,7 @@ def block_formats(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> dict[st
     found: dict[str, str] = {}
     for names in parts.values():
         formats = {checkpoint.tensors[name].dtype for name in names}
-        if len(formats) == 1 and formats <= set(BLOCKS):
+        if len(formats) == 1 and formats <= set(kept_blocks()):
             found |= dict.fromkeys(names, formats.pop())
     return found
 

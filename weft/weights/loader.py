@@ -20,6 +20,7 @@ from weft.layers import Prepare
 from weft.machine.memory_trim import give_back
 from weft.native.step_library import open_library
 from weft.ops.weights import FileBlocks, Weight, plain
+from weft.weight_formats import FORMATS
 from weft.weights.check import check_checkpoint
 from weft.weights.filling import Filling
 from weft.weights.preparing import Preparing
@@ -184,12 +185,12 @@ class _Load:
         return whole[:, lo:hi]
 
     def _run_blocks(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
-        """The same for blocks as they are: codes are finite, so what their scales and offsets say is all."""
-        numbers = 4 if self.info.dtype == "Q4_1" else 2
+        """The same for blocks as they are: only their scales and offsets may not be finite."""
+        row = FORMATS[self.info.dtype]
         try:
             for row, raw in reader.pieces(self.info, dim, interval, decoded=False):
                 if self.check_finite:
-                    blocks = raw.reshape(-1, LOADABLE[self.info.dtype].nbytes)[:, :numbers]
+                    blocks = raw.reshape(-1, row.nbytes)[:, : row.scale_bytes]
                     halves = blocks.contiguous().view(torch.float16)
                     self.nan += int(halves.isnan().sum())
                     self.infinite += int(halves.isinf().sum())

@@ -7,7 +7,7 @@ import torch
 from weft.native import kernels
 from weft.ops import Numerics
 from weft.settings import EngineConfig
-from weft.weights.kept import rounds_rows
+from weft.weights.kept import uses_int8_activations
 
 _DTYPES = {
     "float32": torch.float32,
@@ -28,7 +28,7 @@ def numerics_of(engine: EngineConfig) -> Numerics:
         torch_dtype(engine.dtype),
         moe_backend=engine.moe_backend,
         quantization=engine.quantization,
-        rounds_rows=rounds_rows(engine, kernels()),
+        int8_activations=uses_int8_activations(engine, kernels()),
         compress_weights=engine.compress_weights,
         prune_argmax=engine.prune_argmax,
     )

@@ -18,13 +18,15 @@ from tests.native.step_cases import ISAS
 from tests.support.native_libraries import SHARED
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
-from weft.ops.code_numbers import CodeNumbers
+from weft.ops.native.lut import LookupTables
+from weft.ops.native.packed import PackedWeight, Packing
 from weft.ops.native.single import Single
-from weft.ops.packed import BLOCKS, INT4_CODES, PackedWeight, Packing
+from weft.quant.int4 import VALUES
+from weft.weight_formats import FORMATS
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
-FORMATS = ("rounded", "Q4_0", "Q4_1")
+NAMES = ("rounded", "Q4_0", "Q4_1")
 ROWS = (1, 2, 4, 5, 8, 9, 12, 13, 15, 16, 17, 20, 31, 32, 33, 64, 65)
 
 
@@ -32,9 +34,9 @@ def packed(packing: Packing, columns: int, depth: int, form: str, interleaved: b
     """Numbers of very different size, so that scales differ."""
     if form == "rounded":
         weight = torch.randn(columns, depth) * torch.logspace(-3, 1, columns)[:, None]
-        return packing.pack(weight, WeightKind.INT4, interleaved=interleaved)
+        return packing.pack(weight, step_cases.form(WeightKind.INT4), interleaved=interleaved)
     raw = step_cases.raw_blocks(form, columns, depth)
-    return packing.pack_blocks(raw.flatten(1), form, depth, interleaved=interleaved)
+    return packing.pack_blocks(step_cases.file_blocks(raw, form, depth), interleaved=interleaved)
 
 
 LOOKS_UP = ISAS[0] == "amx"
@@ -44,11 +46,11 @@ LOOKS_UP = ISAS[0] == "amx"
 def test_where_there_are_tile_registers_codes_lie_by_columns() -> None:
     """16-bit words of four columns each: the first group's second word has the codes of depth 1."""
     packing = step_cases.packing(ISAS[0])
-    raw = torch.zeros(32, BLOCKS["Q4_0"].nbytes, dtype=torch.uint8)
+    raw = torch.zeros(32, FORMATS["Q4_0"].nbytes, dtype=torch.uint8)
     raw[:4, 3] = torch.arange(1, 5).to(torch.uint8)
-    made = packing.pack_blocks(raw, "Q4_0", 32)
+    made = packing.pack_blocks(step_cases.file_blocks(raw, "Q4_0", 32))
     assert (made.data.view(torch.uint16)[1].item() == 0x4321) == LOOKS_UP
-    assert made.record.numbers == (made.numbers.data_ptr() or None)
+    assert made.record.numbers == (made.lut.data_ptr() or None)
     assert bool(made.record.numbers) == LOOKS_UP
 
 
@@ -56,8 +58,8 @@ def test_where_there_are_tile_registers_codes_lie_by_columns() -> None:
 @pytest.mark.parametrize("lowest", [0, -8])
 def test_numbers_of_every_scale_are_those_of_the_formula(short: bool, lowest: int) -> None:
     packing = step_cases.packing(ISAS[0])
-    table = (INT4_CODES + lowest).bfloat16()
-    found = CodeNumbers(packing.pool.lib, packing.pages).of(table, short)
+    table = VALUES + lowest
+    found = LookupTables(packing.pool.lib, packing.pages).of(table, short)
     if not LOOKS_UP:
         assert not len(found)
         return
@@ -73,24 +75,24 @@ def test_numbers_of_every_scale_are_those_of_the_formula(short: bool, lowest: in
 
 def test_weights_of_one_form_share_what_they_look_up() -> None:
     packing = step_cases.packing(ISAS[0])
-    by_form = {form: [packed(packing, 40, 64, form).numbers for _ in range(2)] for form in FORMATS}
+    by_form = {form: [packed(packing, 40, 64, form).lut for _ in range(2)] for form in NAMES}
     for form, (first, second) in by_form.items():
         assert first.data_ptr() == second.data_ptr()
-        assert bool(len(first)) == (LOOKS_UP and not BLOCKS.get(form, BLOCKS["Q4_0"]).has_offset)
+        assert bool(len(first)) == (LOOKS_UP and not form == "Q4_1")
     if LOOKS_UP:
         assert by_form["rounded"][0].data_ptr() != by_form["Q4_0"][0].data_ptr()
-    rounding = Packing(packing.pool, rounds_rows=True)
-    assert not len(packed(rounding, 40, 64, "rounded").numbers)
+    rounding = Packing(packing.pool, int8_activations=True)
+    assert not len(packed(rounding, 40, 64, "rounded").lut)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", NAMES)
 @pytest.mark.parametrize("depth", [1, 31, 32, 33, 94, 576])
 def test_every_number_of_rows_has_the_bits_of_the_bf16_matrix(form: str, depth: int) -> None:
     columns = 70
     for threads in (1, 2):
         packing = step_cases.packing(ISAS[0], threads)
         made = packed(packing, columns, depth, form)
-        plain = packing.pack(made.rows(0, columns).bfloat16(), WeightKind.BF16)
+        plain = packing.pack(made.rows(0, columns).bfloat16(), step_cases.form(WeightKind.BF16))
         one = Single(packing.pool)
         for count in ROWS:
             x = rows_among_noise(count, depth, torch.bfloat16)
@@ -102,7 +104,7 @@ def test_every_number_of_rows_has_the_bits_of_the_bf16_matrix(form: str, depth: 
     half=st.integers(1, 40),
     depth=st.integers(1, 130),
     rows=st.integers(1, 40),
-    form=st.sampled_from(FORMATS),
+    form=st.sampled_from(NAMES),
     epilogue=st.sampled_from([Epilogue.STORE, Epilogue.SILU_MUL_OF, Epilogue.ADD_TO]),
 )
 @settings(max_examples=60, deadline=None)
@@ -110,7 +112,7 @@ def test_epilogues_follow_as_behind_other_products(half: int, depth: int, rows: 
     packing = step_cases.packing(ISAS[0], 2)
     gated = epilogue == Epilogue.SILU_MUL_OF
     made = packed(packing, 2 * half, depth, form, gated)
-    plain = packing.pack(made.rows(0, 2 * half).bfloat16(), WeightKind.BF16, interleaved=gated)
+    plain = packing.pack(made.rows(0, 2 * half).bfloat16(), step_cases.form(WeightKind.BF16), interleaved=gated)
     x, bias = torch.randn(rows, depth).bfloat16(), torch.randn(2 * half)
 
     def product(weight: PackedWeight) -> Tensor:
@@ -138,8 +140,8 @@ def test_what_lies_behind_the_depth_counts_for_nothing(rows: int, variant: str) 
     """A last block whose scale is infinite: its codes behind the depth, which stand for NaN, are not multiplied.
     (AVX2, and AVX-512 without bf16, round finite numbers only: `near_bf16`.)"""
     packing = step_cases.packing(variant)
-    raw = torch.full((40, 2, BLOCKS["Q4_0"].nbytes), 0x8F, dtype=torch.uint8)  # 7 first, then 0
+    raw = torch.full((40, 2, FORMATS["Q4_0"].nbytes), 0x8F, dtype=torch.uint8)  # 7 first, then 0
     raw[..., :2] = torch.tensor([1.0, torch.inf]).half().view(torch.uint8).view(2, 2)
-    made = packing.pack_blocks(raw.flatten(1), "Q4_0", 32 + 16)
+    made = packing.pack_blocks(step_cases.file_blocks(raw, "Q4_0", 32 + 16))
     out = Single(packing.pool).linear(torch.ones(rows, 48).bfloat16(), made, torch.empty(rows, 40))
     assert (out == torch.inf).all()

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.native import step_cases
-from tests.native.step_cases import ISAS, THREADS, VARIANTS
+from tests.native.step_cases import ISAS, THREADS, VARIANTS, form
 from tests.support.native_libraries import tried
 from weft.native import build, isa
 from weft.native.records import WEIGHT, InstructionRecord, Op, StepRecord, WeightKind
-from weft.ops.packed import CODED, PackedWeight, Packing, operand
+from weft.ops.native.packed import QUANTIZED, PackedWeight, Packing, operand
 from weft.program import argmax_pruning
 from weft.program.argmax_pruning import ArgmaxPruner
 
@@ -30,8 +30,8 @@ ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 64)
 FEW = (1, 2)
 KINDS = [
     (kind, rounds)
-    for kind in (WeightKind.BF16, WeightKind.BF12, *CODED)
-    for rounds in (False, True)[: 1 + (kind in CODED)]
+    for kind in (WeightKind.BF16, WeightKind.BF12, *QUANTIZED)
+    for rounds in (False, True)[: 1 + (kind in QUANTIZED)]
 ]
 """And whether rows that they are multiplied with are rounded to 8 bits."""
 
@@ -45,11 +45,11 @@ class Head:
         kind: WeightKind = WeightKind.BF16,
         threads: int = 2,
         variant: str = "",
-        rounds_rows: bool = False,
+        int8_activations: bool = False,
         weighs: Tensor | None = None,
     ) -> None:
         self.pool = step_cases.pool(variant or ABLE[0], threads)
-        self.weight: PackedWeight = Packing(self.pool, rounds_rows).pack(weight, kind)
+        self.weight: PackedWeight = Packing(self.pool, int8_activations).pack(weight, form(kind))
         made = argmax_pruning.made(self.weight, 0, max(ROWS), self.pool, weighs)
         assert made is not None
         self.pruner: ArgmaxPruner = made
@@ -110,17 +110,17 @@ def pointing(weight: Tensor, rows: int, noise: float = 0.3) -> Tensor:
 
 
 @pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize(("kind", "rounds_rows"), KINDS, ids=str)
+@pytest.mark.parametrize(("kind", "int8_activations"), KINDS, ids=str)
 @pytest.mark.parametrize("variant", tried(ABLE))
 def test_of_rows_that_point_somewhere_few_logits_are_computed(
-    variant: str, kind: WeightKind, rounds_rows: bool, threads: int
+    variant: str, kind: WeightKind, int8_activations: bool, threads: int
 ) -> None:
     for shape in SHAPES:
         weight = (torch.randn(shape) + 0.3 * torch.randn(shape[1])).bfloat16()
         x = pointing(weight, max(ROWS))
         weighs = x.float().square().mean(0).sqrt()
-        head = Head(weight, kind, threads, variant, rounds_rows, weighs)
-        for rows in FEW if rounds_rows else ROWS:
+        head = Head(weight, kind, threads, variant, int8_activations, weighs)
+        for rows in FEW if int8_activations else ROWS:
             assert check(head, x[:rows]), (shape, rows)
             before = head.pruner.record.looked
             assert check(head, pointing(weight, rows, noise=0.0)), (shape, rows)
@@ -128,10 +128,10 @@ def test_of_rows_that_point_somewhere_few_logits_are_computed(
                 assert head.pruner.record.looked - before <= 6 * rows
 
 
-@pytest.mark.parametrize("kind", CODED, ids=str)
+@pytest.mark.parametrize("kind", QUANTIZED, ids=str)
 def test_of_codes_the_logits_of_more_than_a_few_rounded_rows_are_computed(kind: WeightKind) -> None:
     weight = torch.randn(300, 70).bfloat16()
-    head, x = Head(weight, kind, rounds_rows=True), pointing(weight, 5)
+    head, x = Head(weight, kind, int8_activations=True), pointing(weight, 5)
     assert head.pruner.few == 2 and check(head, x[:2]) and head.largest(x[:3]) is None
     assert head.pruner.record.left == 0
 
@@ -152,9 +152,9 @@ def test_any_numbers(data: st.DataObject) -> None:
     power = 10.0 ** torch.randint(-3, 4, (depth,))
     weight = of_weight[torch.randint(0, len(of_weight), (columns, depth))] * power
     x = of_rows[torch.randint(0, len(of_rows), (rows, depth))] * power[torch.randperm(depth)]
-    kind, rounds_rows = data.draw(st.sampled_from(KINDS))
-    most = 60000.0 if kind in CODED else torch.inf  # scales of groups have 16 bits
-    check(Head(weight.clamp(-most, most).bfloat16(), kind, rounds_rows=rounds_rows), x.bfloat16())
+    kind, int8_activations = data.draw(st.sampled_from(KINDS))
+    most = 60000.0 if kind in QUANTIZED else torch.inf  # scales of groups have 16 bits
+    check(Head(weight.clamp(-most, most).bfloat16(), kind, int8_activations=int8_activations), x.bfloat16())
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -197,7 +197,7 @@ def test_it_gives_up_on_rows_that_are_not_finite_or_sums_that_might_not_be(bad: 
 def test_a_matrix_with_a_number_that_is_not_finite_has_no_screen(bad: float) -> None:
     weight = torch.randn(70, 70).bfloat16()
     weight[69, 69] = bad
-    packed = step_cases.packing(ABLE[0]).pack(weight, WeightKind.BF16)
+    packed = step_cases.packing(ABLE[0]).pack(weight, form(WeightKind.BF16))
     assert argmax_pruning.made(packed, 0, 4, step_cases.pool(ABLE[0], 1)) is None
 
 

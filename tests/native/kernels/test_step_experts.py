@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.native import step_cases
-from tests.native.step_cases import ISAS, THREADS, VARIANTS
+from tests.native.step_cases import ISAS, THREADS, VARIANTS, form
 from weft.arch.config import MoEConfig
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.packed import PackedSlots
 from weft.ops.native.single import Single
 from weft.ops.native.single_experts import Placed, SingleExperts
-from weft.ops.packed import PackedSlots
 from weft.ops.reference.exact_ops import snap
 from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
@@ -146,7 +146,7 @@ def test_without_tables_a_choice_is_a_slot() -> None:
 def slots_of(variant: str, count: int, columns: int, depth: int, kind: WeightKind | None, gated: bool) -> PackedSlots:
     dtype = F64 if kind == WeightKind.F64 else F32 if kind == WeightKind.F32 else BF16
     weight = torch.randn(count * columns, depth).to(dtype)
-    return step_cases.packing(variant).pack_slots(weight, count, kind, interleaved=gated)
+    return step_cases.packing(variant).pack_slots(weight, count, form(kind), interleaved=gated)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

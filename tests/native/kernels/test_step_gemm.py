@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.native import step_cases
-from tests.native.step_cases import ISAS, VARIANTS
+from tests.native.step_cases import ISAS, VARIANTS, form, quantized
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.native.arena import Arena
+from weft.ops.native.packed import PackedWeight, Packing
 from weft.ops.native.single import Single
-from weft.ops.packed import BLOCKS, PackedWeight, Packing
-from weft.ops.quantized import quantized
 from weft.ops.reference.exact_ops import snap
+from weft.weight_formats import kept_blocks
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
 SHAPES = [(1, 1), (5, 7), (33, 65), (32, 64), (48, 31), (70, 100), (130, 33), (96, 500)]
 CODED = [WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G]
+BLOCKS = list(kept_blocks())
 PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightKind.F64: torch.float64}
 
 
@@ -92,16 +93,18 @@ def test_codes_stand_for_what_the_twin_says(
 ) -> None:
     weight = (torch.randn(shape) * torch.logspace(-6, 2, shape[0])[:, None]).to(source)
     weight[shape[0] // 2] = 0
-    made = packing.pack(weight, kind)
+    made = packing.pack(weight, form(kind))
     assert torch.equal(made.rows(0, shape[0]), quantized(weight, kind))
     assert made.unpacked().dtype == source
     if kind == WeightKind.INT8:
         peaks = weight.float().abs().amax(1) * 3
         assert torch.equal(
-            packing.pack(weight, kind, peaks=peaks).rows(0, shape[0]), quantized(weight, kind, peaks=peaks)
+            packing.pack(weight, form(kind), peaks=peaks).rows(0, shape[0]), quantized(weight, kind, peaks=peaks)
         )
     if shape[0] % 2 == 0:
-        assert torch.equal(packing.pack(weight, kind, interleaved=True).rows(0, shape[0]), quantized(weight, kind))
+        assert torch.equal(
+            packing.pack(weight, form(kind), interleaved=True).rows(0, shape[0]), quantized(weight, kind)
+        )
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
@@ -110,7 +113,7 @@ def test_a_product_is_that_of_the_numbers(packing: Packing, shape: tuple[int, in
     columns, depth = shape
     for dtype in _activations(kind):
         weight = torch.randn(shape).to(PLAIN.get(kind, torch.bfloat16))
-        made, values = packing.pack(weight, kind), values_of(weight, kind)
+        made, values = packing.pack(weight, form(kind)), values_of(weight, kind)
         wide = torch.float64 if kind == WeightKind.F64 else torch.float32
         bias = torch.randn(columns, dtype=wide)
         for count, out_dtype in [(1, wide), (2, wide), (3, torch.bfloat16), (13, wide), (29, torch.bfloat16)]:
@@ -130,7 +133,7 @@ def test_blocks_of_rows_of_whole_pairs(variant: str, shape: tuple[int, int], kin
     packing = step_cases.packing(variant, threads)
     dtype = torch.float32 if kind == WeightKind.F32 else torch.bfloat16
     weight = torch.randn(shape).to(dtype)
-    made, values = packing.pack(weight, kind), values_of(weight, kind)
+    made, values = packing.pack(weight, form(kind)), values_of(weight, kind)
     for out_dtype in (torch.bfloat16, torch.float32):
         for count in (*range(11, 28), 36, 47):
             x, out = rows_among_noise(count, depth, dtype), out_of(count, columns, out_dtype)
@@ -157,7 +160,7 @@ def test_gate_and_up_meet_in_the_epilogue(packing: Packing, half: int, kind: Wei
     depth = 75
     dtype = torch.float32 if kind == WeightKind.F32 else torch.bfloat16
     weight = torch.randn(2 * half, depth).to(dtype)
-    made, values = packing.pack(weight, kind, interleaved=True), values_of(weight, kind)
+    made, values = packing.pack(weight, form(kind), interleaved=True), values_of(weight, kind)
     bias = torch.randn(2 * half)
     for count, out_dtype in [(1, torch.float32), (3, torch.bfloat16), (25, torch.float32)]:
         x, out = rows_among_noise(count, depth, dtype), out_of(count, half, out_dtype)
@@ -191,7 +194,7 @@ def test_the_exact_gate_is_on_the_grid(packing: Packing) -> None:
 def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> None:
     wide, dtype = (torch.float64,) * 2 if kind == WeightKind.F64 else (torch.float32, torch.bfloat16)
     weight = torch.randn(45, 51).to(dtype)
-    made, bias, x = packing.pack(weight, kind), torch.randn(45, dtype=wide), rows_among_noise(14, 51, dtype)
+    made, bias, x = packing.pack(weight, form(kind)), torch.randn(45, dtype=wide), rows_among_noise(14, 51, dtype)
     stored = linear(packing, x, made, torch.empty(14, 45, dtype=wide), bias)
     before = torch.randn(14, 45, dtype=wide)
     assert torch.equal(linear(packing, x, made, before.clone(), bias, Epilogue.ADD_TO), before + stored)
@@ -204,7 +207,7 @@ def test_bits_of_a_row_depend_on_nothing_beside_it(
 ) -> None:
     columns, depth = shape
     dtype = PLAIN.get(kind, torch.bfloat16)
-    made = packing.pack(torch.randn(shape).to(dtype), kind)
+    made = packing.pack(torch.randn(shape).to(dtype), form(kind))
     wide = torch.float64 if kind == WeightKind.F64 else torch.float32
     for rows in [rows_among_noise(200, depth, dtype)] + (
         [rows_among_noise(200, depth, torch.float32)] * (kind in CODED)
@@ -224,7 +227,7 @@ def test_bits_of_a_row_depend_on_nothing_beside_it(
 @pytest.mark.parametrize("kind", [WeightKind.INT4, WeightKind.INT8G], ids=lambda kind: kind.name)
 def test_groups_give_the_bits_of_their_bf16_matrix(packing: Packing, kind: WeightKind) -> None:
     weight = torch.randn(70, 167)
-    coded = packing.pack(weight, kind)
+    coded = packing.pack(weight, form(kind))
     plain = packing.pack(coded.rows(0, 70).bfloat16())
     for count in (1, 2, 3, 7, 30):
         x = rows_among_noise(count, 167, torch.bfloat16)
@@ -244,12 +247,12 @@ def test_ties_of_a_group_go_to_even(packing: Packing) -> None:
     ]:
         halves = torch.tensor([[scale], [24.125]]).half().view(torch.uint8)
         nibbles = (codes & 15 | (codes + 5 & 15) << 4)[:, :16]
-        parts = [halves[0], *([halves[1]] if BLOCKS[name].has_offset else [])]
+        parts = [halves[0], *([halves[1]] if name == "Q4_1" else [])]
         numbers = torch.cat(parts).expand(len(codes), -1)
         raw = torch.cat((numbers, (codes if name == "Q8_0" else nibbles).contiguous().view(torch.uint8)), 1)
         values = decoded(raw[:, None], name)
         assert scale == 0 or not torch.equal(values, values.bfloat16().float())
-        made = packing.pack_blocks(raw, name, 32)
+        made = packing.pack_blocks(step_cases.file_blocks(raw, name, 32))
         for count in (1, 5, 30):
             x = rows_among_noise(count, 32, torch.bfloat16)
             out = [
@@ -261,12 +264,10 @@ def test_ties_of_a_group_go_to_even(packing: Packing) -> None:
 
 def packed_blocks(packing: Packing, name: str, columns: int, depth: int) -> tuple[PackedWeight, Tensor]:
     raw = step_cases.raw_blocks(name, columns, depth)
-    return packing.pack_blocks(raw.flatten(1), name, depth), raw
+    return packing.pack_blocks(step_cases.file_blocks(raw, name, depth)), raw
 
 
-@given(
-    columns=st.integers(1, 70), groups=st.integers(1, 4), rows=st.integers(1, 17), name=st.sampled_from(list(BLOCKS))
-)
+@given(columns=st.integers(1, 70), groups=st.integers(1, 4), rows=st.integers(1, 17), name=st.sampled_from(BLOCKS))
 @settings(max_examples=30, deadline=None)
 def test_blocks_of_a_file_are_taken_as_they_are(columns: int, groups: int, rows: int, name: str) -> None:
     packing = step_cases.packing(ISAS[0])
@@ -297,7 +298,7 @@ def test_what_is_no_number_stays_none_in_codes(packing: Packing, kind: WeightKin
     """A broken checkpoint must not be served as if it were whole; all that share a scale with it are no numbers."""
     weight = torch.randn(40, 75)
     weight[3, 40], weight[33, 0] = wrong, wrong
-    found, wanted = packing.pack(weight, kind).rows(0, 40), quantized(weight, kind)
+    found, wanted = packing.pack(weight, form(kind)).rows(0, 40), quantized(weight, kind)
     assert torch.equal(found.isfinite(), wanted.isfinite())
     assert not found[3, 40].isfinite() and not found[33, 0].isfinite() and found[4].isfinite().all()
     assert torch.equal(found[wanted.isfinite()], wanted[wanted.isfinite()])
@@ -307,13 +308,13 @@ def test_the_range_of_4_bits(packing: Packing) -> None:
     """Also where a scale would round to more than the largest of 5 bits; steps are 2^-19 at least."""
     for most in (65000.0, 65500.0):
         weight = torch.linspace(-1, 1, 32).repeat(2, 1) * 7.5 * most
-        found, wanted = packing.pack(weight, WeightKind.INT4).rows(0, 2), quantized(weight, WeightKind.INT4)
+        found, wanted = packing.pack(weight, form(WeightKind.INT4)).rows(0, 2), quantized(weight, WeightKind.INT4)
         assert found.isfinite().all() and torch.equal(found, wanted)
         assert (found - weight).abs().max() < 0.8 * most
     beyond = torch.linspace(-1, 1, 32).repeat(2, 1) * 982_900 / 2
-    assert not packing.pack(beyond, WeightKind.INT4).rows(0, 2).isfinite().any()
+    assert not packing.pack(beyond, form(WeightKind.INT4)).rows(0, 2).isfinite().any()
     near = torch.linspace(-1e-5, 1e-5, 32).repeat(2, 1)
-    assert (packing.pack(near, WeightKind.INT4).rows(0, 2) - near).abs().max() < 2**-20 * 1.05
+    assert (packing.pack(near, form(WeightKind.INT4)).rows(0, 2) - near).abs().max() < 2**-20 * 1.05
 
 
 def test_weights_of_an_arena_do_not_touch(packing: Packing) -> None:
@@ -330,6 +331,6 @@ def test_what_cannot_be_packed_is_refused(packing: Packing) -> None:
     with pytest.raises(ValueError, match="3 rows are not as many gate as up rows"):
         packing.pack(torch.zeros(3, 2), interleaved=True)
     with pytest.raises(ValueError, match="Q4_0 rows of 64 take 36 bytes"):
-        packing.pack_blocks(torch.zeros(3, 35, dtype=torch.uint8), "Q4_0", 64)
+        packing.pack_blocks(step_cases.file_blocks(torch.zeros(3, 35, dtype=torch.uint8), "Q4_0", 64))
     with pytest.raises(IndexError, match="rows 2 to 5 of 3"):
         packing.pack(torch.zeros(3, 2)).rows(2, 5)

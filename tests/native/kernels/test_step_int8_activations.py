@@ -13,16 +13,18 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.kernels.test_step_gemm import CODED, decoded, out_of, rows_among_noise
-from tests.native.step_cases import ISAS, VARIANTS
+from tests.native.step_cases import ISAS, VARIANTS, form, quantized
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.packed import PackedWeight, Packing
 from weft.ops.native.single import Single
 from weft.ops.native.single_experts import SingleExperts
-from weft.ops.packed import BLOCKS, PackedWeight, Packing
-from weft.ops.quantized import quantized, rounded_rows
+from weft.quant.int8_activations import fake_quantize_rows
+from weft.weight_formats import kept_blocks
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
+BLOCKS = list(kept_blocks())
 BOTH = (WeightKind.INT8, WeightKind.INT4)
 SHAPES = [(1, 1), (5, 7), (33, 65), (48, 31), (70, 100), (130, 33), (96, 576), (32, 1540)]
 
@@ -35,8 +37,8 @@ def variant(request: pytest.FixtureRequest) -> str:
 def packed(
     variant: str, weight: Tensor, kind: WeightKind, threads: int = 1, *, interleaved: bool = False
 ) -> PackedWeight:
-    packing = Packing(step_cases.pool(variant, threads), rounds_rows=True)
-    return packing.pack(weight, kind, interleaved=interleaved)
+    packing = Packing(step_cases.pool(variant, threads), int8_activations=True)
+    return packing.pack(weight, form(kind), interleaved=interleaved)
 
 
 def linear(
@@ -53,7 +55,7 @@ def linear(
 
 def factors(x: Tensor, weight: Tensor, kind: WeightKind) -> tuple[Tensor, Tensor]:
     """What is multiplied, in fp64."""
-    return rounded_rows(x).double(), quantized(weight, kind, as_bf16=False).double()
+    return fake_quantize_rows(x).double(), quantized(weight, kind, as_bf16=False).double()
 
 
 def allowed(rows: Tensor, values: Tensor, out: torch.dtype) -> Tensor:
@@ -64,7 +66,7 @@ def allowed(rows: Tensor, values: Tensor, out: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("depth", [64, 70])
 def test_no_rows(depth: int) -> None:
     assert (
-        rounded_rows(torch.empty(0, depth)).shape
+        fake_quantize_rows(torch.empty(0, depth)).shape
         == quantized(torch.empty(0, depth), WeightKind.INT4).shape
         == (0, depth)
     )
@@ -148,16 +150,16 @@ def test_rows_of_nothing_give_nothing(variant: str, kind: WeightKind) -> None:
         assert torch.equal(linear(variant, x, made, torch.full((3, 40), 5.0)), torch.zeros(3, 40))
 
 
-@given(
-    columns=st.integers(1, 70), groups=st.integers(1, 4), rows=st.integers(1, 17), name=st.sampled_from(list(BLOCKS))
-)
+@given(columns=st.integers(1, 70), groups=st.integers(1, 4), rows=st.integers(1, 17), name=st.sampled_from(BLOCKS))
 @settings(max_examples=30, deadline=None)
-def test_blocks_of_a_file_meet_rounded_rows(columns: int, groups: int, rows: int, name: str) -> None:
+def test_blocks_of_a_file_meet_fake_quantize_rows(columns: int, groups: int, rows: int, name: str) -> None:
     depth = 32 * groups
     raw = step_cases.raw_blocks(name, columns, depth)
-    made = Packing(step_cases.pool(ISAS[0], 1), rounds_rows=True).pack_blocks(raw.flatten(1), name, depth)
+    made = Packing(step_cases.pool(ISAS[0], 1), int8_activations=True).pack_blocks(
+        step_cases.file_blocks(raw, name, depth)
+    )
     x, values = torch.randn(rows, depth).bfloat16(), decoded(raw, name).double()
-    given_rows = rounded_rows(x).double()
+    given_rows = fake_quantize_rows(x).double()
     found = linear(ISAS[0], x, made, torch.empty(rows, columns)).double()
     # offset and codes are added apart: what they cancel is not seen in the sum of products
     scales = raw[..., :2].contiguous().view(torch.half).double().abs().repeat_interleave(32, 1).flatten(1) * 16
@@ -167,8 +169,8 @@ def test_blocks_of_a_file_meet_rounded_rows(columns: int, groups: int, rows: int
 @pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.name)
 def test_slots_are_one_product_each(variant: str, kind: WeightKind) -> None:
     counts = [3, 0, 40, 1]
-    packing = Packing(step_cases.pool(variant, 1), rounds_rows=True)
-    slots = packing.pack_slots(torch.randn(4 * 48, 80), 4, kind, interleaved=True)
+    packing = Packing(step_cases.pool(variant, 1), int8_activations=True)
+    slots = packing.pack_slots(torch.randn(4 * 48, 80), 4, form(kind), interleaved=True)
     x, ends = torch.randn(sum(counts), 80).bfloat16(), torch.tensor(counts).cumsum(0)
     wanted = torch.empty(len(x), 24)
     for part, to, weight in zip(x.split(counts), wanted.split(counts), slots.slots, strict=True):

@@ -11,8 +11,8 @@ from tests.native.step_cases import THREADS, VARIANTS
 from weft.native.records import Op
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Latents, Numerics
+from weft.ops.native.packed import PackedSlots
 from weft.ops.native.single_latent import SingleLatent
-from weft.ops.packed import PackedSlots
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps
 

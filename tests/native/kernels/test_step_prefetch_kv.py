@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.native import step_cases
 from tests.native.pools import compiled
-from tests.native.step_cases import VARIANTS
+from tests.native.step_cases import VARIANTS, form
 from weft.native import build
 from weft.native.records import (
     BLOCK_SIZE,
@@ -32,7 +32,7 @@ from weft.native.records import (
     WeightKind,
     WeightRecord,
 )
-from weft.ops.packed import operand
+from weft.ops.native.packed import operand
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -152,7 +152,7 @@ def test_products_have_the_same_bits(variant: str, kind: WeightKind) -> None:
     torch.manual_seed(1)
     for columns, depth in ((160, 576), (96, 1100), (70, 33)):
         dtype = torch.float32 if kind == WeightKind.F32 else torch.bfloat16
-        weight = step_cases.packing(variant).pack(torch.randn(columns, depth).to(dtype), kind)
+        weight = step_cases.packing(variant).pack(torch.randn(columns, depth).to(dtype), form(kind))
         for streams in (13, 25, 36, 70, 300):
             case = Case([17 * stream % 400 for stream in range(streams)])
             found = [

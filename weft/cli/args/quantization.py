@@ -49,7 +49,7 @@ def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfi
 
 def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> KernelChoices:
     """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
-    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), kept.rounds_rows)
+    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), kept.int8_activations)
 
 
 def _variant() -> str | None:

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "comparison",
         "dtype auto means float32 here, the sharpest test of a layout. A token is decided where one rank prefers it by"
-        " more than the dtype's tolerance: in bfloat16, and with rows of 8 bits, fewer are. Exit code 0: at least"
+        " more than the dtype's tolerance: in bfloat16, and with int8 activations, fewer are. Exit code 0: at least"
         f" {LEAST_DECIDED:.0%} of the tokens are decided and equal, nothing differs; 1: something differs; 3: too few"
         " are decided",
     )

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from weft.native.step_library import Pool
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, CacheLayout, KVCache
+from weft.ops.native.packed import DTYPES
 from weft.ops.native.single import Single
-from weft.ops.packed import DTYPES
 
 TOKENS = 16
 """Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in cache.h)."""

@@ -42,7 +42,7 @@ from weft.native.records import (
 from weft.native.step_library import Pool
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Heads
-from weft.ops.packed import PackedWeight, operand
+from weft.ops.native.packed import PackedWeight, operand
 from weft.ops.reference.torch_ops import wide
 
 FEWEST_POSITIONS = 4096

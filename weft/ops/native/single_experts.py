@@ -38,8 +38,8 @@ from weft.native.records import (
     Epilogue,
     Op,
 )
+from weft.ops.native.packed import PackedSlots, operand
 from weft.ops.native.single import Single
-from weft.ops.packed import PackedSlots, operand
 from weft.ops.reference.torch_ops import wide
 from weft.ops.slot_tables import SlotTables
 

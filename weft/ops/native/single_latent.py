@@ -21,9 +21,9 @@ from weft.native.records import (
 )
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Latents
+from weft.ops.native.packed import PackedSlots, operand
 from weft.ops.native.single import point_at_cache
 from weft.ops.native.single_experts import SingleExperts
-from weft.ops.packed import PackedSlots, operand
 
 
 class SingleLatent(SingleExperts):

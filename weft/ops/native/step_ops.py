@@ -16,21 +16,22 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.native import isa
-from weft.native.records import Epilogue, WeightKind
+from weft.native.records import Epilogue
 from weft.native.step_library import Pool
 from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
 from weft.ops.base import Heads, Latents, Numerics
 from weft.ops.native.arena import Arena
 from weft.ops.native.attention import StepAttention
+from weft.ops.native.packed import PackedSlots, PackedWeight, Packing
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.single_latent import SingleLatent
-from weft.ops.packed import BLOCKS, PackedSlots, PackedWeight, Packing
-from weft.ops.quantized import kind_for
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps, wide
 from weft.ops.slot_tables import SlotTables
-from weft.ops.weights import FileBlocks, Use, Weight
+from weft.ops.weights import FileBlocks, Use, Weight, format_of_use
 from weft.plural import counted
+from weft.quant.registry import format_of
+from weft.weight_formats import LOSSLESS, kept_blocks
 
 
 class StepOps(TorchOps):
@@ -42,40 +43,45 @@ class StepOps(TorchOps):
         super().__init__(numerics, device)
         self.pages = pages
         """Of weights, and of what programs and their caches take."""
-        self.pool, self._packing = pool, Packing(pool, numerics.rounds_rows, self.pages)
+        self.pool, self._packing = pool, Packing(pool, numerics.int8_activations, self.pages)
         self._arena = Arena(pages=self.pages)
         asked = numerics.compress_weights
-        self._compresses = numerics.dtype == torch.bfloat16 and (self._packing.suits_bf12 if asked is None else asked)
-        self._kinds: Counter[WeightKind] = Counter()  # of the matrices that were to be compressed
+        self._compresses = numerics.dtype == torch.bfloat16 and (
+            self._packing.suits_lossless_bf16 if asked is None else asked
+        )
+        self._lossless = format_of(LOSSLESS).native
+        self._compressed: Counter[bool] = Counter()  # of the matrices that were to be compressed: whether they fit
         self._single = SingleLatent(pool)
         self.attention_backend: AttentionBackend[Any] = StepAttention(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
 
     def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
-        kind = kind_for(self.numerics.quantization, use)
-        compresses = kind is None and use is not Use.KEPT and self._compresses
-        kind = WeightKind.BF12 if compresses else kind
-        made = self._packing.pack(weight, kind, interleaved=use is Use.GATED, arena=self._arena, peaks=peaks)
-        self._kinds[made.kind] += compresses
+        found = format_of_use(self.numerics.quantization, use)
+        if found is not None and found.native is None:
+            return super().prepare(weight, use, peaks)
+        compresses = found is None and use is not Use.KEPT and self._compresses
+        form = self._lossless if compresses else found.native if found else None
+        made = self._packing.pack(weight, form, interleaved=use is Use.GATED, arena=self._arena, peaks=peaks)
+        if compresses and form:
+            self._compressed[made.kind == form.kind] += 1
         return made
 
     def prepare_heads(self, weight: Tensor, heads: int) -> Weight:
         return self._packing.pack_slots(weight, heads)
 
     def prepare_slots(self, weight: Tensor, use: Use, slots: int, peaks: Tensor | None = None) -> Weight:
-        if self.moe_backend != "packed":
+        found = format_of_use(self.numerics.quantization, use)
+        if self.moe_backend != "packed" or (found is not None and found.native is None):
             return super().prepare_slots(weight, use, slots, peaks)
-        kind = kind_for(self.numerics.quantization, use)
-        return self._packing.pack_slots(weight, slots, kind, interleaved=use is Use.GATED, peaks=peaks)
+        form = found.native if found else None
+        return self._packing.pack_slots(weight, slots, form, interleaved=use is Use.GATED, peaks=peaks)
 
     def takes_blocks(self, format: str, use: Use) -> bool:
-        return self.numerics.quantization == "gguf" and format in BLOCKS
+        return self.numerics.quantization == "gguf" and format in kept_blocks()
 
     def prepare_blocks(self, blocks: FileBlocks, use: Use) -> Weight:
-        return self._packing.pack_blocks(
-            blocks.raw, blocks.format, blocks.depth, interleaved=use is Use.GATED, arena=self._arena
-        )
+        return self._packing.pack_blocks(blocks, interleaved=use is Use.GATED, arena=self._arena)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         if not isinstance(weight, PackedWeight):
@@ -153,10 +159,10 @@ class StepOps(TorchOps):
     def describe(self) -> str:
         threads = counted(self.pool.threads, "thread")
         kept = "packed" if self.numerics.quantization == "none" else f"packed as {self.numerics.quantization}"
-        if matrices := self._kinds.total():
-            kept += f", bf16 in 12 bits ({self._kinds[WeightKind.BF12]} of {matrices} matrices)"
+        if matrices := self._compressed.total():
+            kept += f", bf16 in 12 bits ({self._compressed[True]} of {matrices} matrices)"
         if self.numerics.quantization != "none":
-            kept += f", rows {'rounded to 8 bits' if self.numerics.rounds_rows else 'in full'}"
+            kept += f", {'int8' if self.numerics.int8_activations else 'full-precision'} activations"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
 
 

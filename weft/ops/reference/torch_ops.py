@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.native.records import WeightKind
 from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
 from weft.ops.base import Heads, Latents, Numerics, Ops
-from weft.ops.quantized import WithRoundedRows, kind_for, needs_peaks, quantized, rounded_rows
 from weft.ops.reference.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
+from weft.ops.reference.int8_matrix import Int8ActivationMatrix
 from weft.ops.reference.linear import Form, Invariance, choose_for_each, choose_form, forms
 from weft.ops.reference.paged_attention import TorchAttention
 from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
-from weft.ops.weights import Use, Weight, plain
+from weft.ops.weights import Use, Weight, format_of_use, plain
+from weft.quant.base import QuantFormat
+from weft.quant.int8_activations import fake_quantize_rows
 
 GROUPED = (torch.float32, torch.bfloat16, torch.float16)
 """dtypes of torch's grouped product."""
@@ -71,9 +72,9 @@ class TorchOps(Ops):
         self.why_plain = why_plain
         self.attention_backend: AttentionBackend[Any] = TorchAttention()
         self.form = self.forms()[0]
-        in_codes = numerics.rounds_rows and numerics.moe_backend in ("auto", "packed")
-        self._rounds_rows_of_slots = in_codes and kind_for(numerics.quantization, Use.LINEAR) is not None
-        auto = "grouped" if numerics.dtype in GROUPED and not in_codes else "plain"
+        quantized = numerics.int8_activations and numerics.moe_backend in ("auto", "packed")
+        self._int8_activations_of_slots = quantized and format_of_use(numerics.quantization, Use.LINEAR) is not None
+        auto = "grouped" if numerics.dtype in GROUPED and not quantized else "plain"
         self.moe_backend = auto if numerics.moe_backend == "auto" else numerics.moe_backend
 
     def forms(self) -> tuple[Form, ...]:
@@ -81,16 +82,17 @@ class TorchOps(Ops):
         return forms(self.numerics.dtype, self.device)
 
     def prepare(self, weight: Tensor, use: Use, peaks: Tensor | None = None) -> Weight:
-        """Rounded to what codes would stand for, but kept in its own dtype; in fp32 for rows that are rounded too."""
-        kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else _prepared(weight, kind, self.numerics.rounds_rows, peaks)
+        """What its quantized values stand for, in its own dtype; in fp32 for int8 activations."""
+        found = format_of_use(self.numerics.quantization, use)
+        return weight if found is None else _prepared(weight, found, self.numerics.int8_activations, peaks)
 
     def prepare_slots(self, weight: Tensor, use: Use, slots: int, peaks: Tensor | None = None) -> Weight:
-        kind = kind_for(self.numerics.quantization, use)
-        return weight if kind is None else _prepared(weight, kind, self._rounds_rows_of_slots, peaks)
+        found = format_of_use(self.numerics.quantization, use)
+        return weight if found is None else _prepared(weight, found, self._int8_activations_of_slots, peaks)
 
     def needs_peaks(self, use: Use) -> bool:
-        return needs_peaks(kind_for(self.numerics.quantization, use))
+        found = format_of_use(self.numerics.quantization, use)
+        return found is not None and found.needs_peaks
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         weight = plain(weight)
@@ -104,19 +106,19 @@ class TorchOps(Ops):
         return (h * weight).to(weight.dtype)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
-        if isinstance(weight, WithRoundedRows):
-            return self._of_rounded_rows(x, weight, bias).to(x.dtype)
+        if isinstance(weight, Int8ActivationMatrix):
+            return self._with_int8_activations(x, weight, bias).to(x.dtype)
         return self.form(x, plain(weight), bias)
 
-    def _of_rounded_rows(self, x: Tensor, weight: WithRoundedRows, bias: Tensor | None) -> Tensor:
-        """In fp32: what rounded rows stand for are no numbers of bf16."""
+    def _with_int8_activations(self, x: Tensor, weight: Int8ActivationMatrix, bias: Tensor | None) -> Tensor:
+        """In fp32: bf16 cannot hold what int8 activations stand for."""
         form = forms(torch.float32, self.device)[0]
         wide_bias = None if bias is None else bias.float()
-        return form(rounded_rows(x), weight.matrix, wide_bias)
+        return form(fake_quantize_rows(x), weight.matrix, wide_bias)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
-        if isinstance(weight, WithRoundedRows):
-            return self._of_rounded_rows(x, weight, None)
+        if isinstance(weight, Int8ActivationMatrix):
+            return self._with_int8_activations(x, weight, None)
         weight = plain(weight)
         if x.dtype == wide(x.dtype):
             return self.linear(x, weight, None)
@@ -210,7 +212,9 @@ class TorchOps(Ops):
         return self.silu_mul(gate_up)
 
     def _linear_of_slot(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.linear(x, WithRoundedRows.of(weight, x.dtype) if self._rounds_rows_of_slots else weight, None)
+        return self.linear(
+            x, Int8ActivationMatrix.of(weight, x.dtype) if self._int8_activations_of_slots else weight, None
+        )
 
     def rounded(self, x: Tensor) -> Tensor:
         return x
@@ -231,12 +235,12 @@ class TorchOps(Ops):
         return report
 
 
-def _prepared(weight: Tensor, kind: WeightKind, rounds_rows: bool, peaks: Tensor | None) -> Weight:
-    if rounds_rows:
-        return WithRoundedRows.of(quantized(weight, kind, as_bf16=False, peaks=peaks), weight.dtype)
-    return quantized(weight, kind, peaks=peaks).to(weight.dtype)
+def _prepared(weight: Tensor, to: QuantFormat, int8_activations: bool, peaks: Tensor | None) -> Weight:
+    if int8_activations:
+        return Int8ActivationMatrix.of(to.fake_quantize(weight, as_bf16=False, peaks=peaks), weight.dtype)
+    return to.fake_quantize(weight, peaks=peaks).to(weight.dtype)
 
 
 def _matrix(weight: Weight) -> Tensor:
     """As it is multiplied by, for products that know what becomes of their rows."""
-    return weight.matrix if isinstance(weight, WithRoundedRows) else plain(weight)
+    return weight.matrix if isinstance(weight, Int8ActivationMatrix) else plain(weight)

@@ -1,6 +1,6 @@
-"""Weights packed for the step library: packing, unpacking. Their memory is `weft/ops/native/arena.py`'s.
+"""Weights packed for the step library: packing, unpacking. Their memory comes from `weft/ops/native/arena.py`.
 
-Knows no module and no layout. How elements lie is told in `weft/native/kernels/quant/weight.h`.
+`weft/native/kernels/quant/weight.h` says in which order the elements are stored.
 """
 
 from __future__ import annotations
@@ -13,39 +13,24 @@ from torch import Tensor
 
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
-from weft.ops.code_numbers import CodeNumbers
 from weft.ops.native.arena import Arena, Given, Memory
+from weft.ops.native.lut import LookupTables
 from weft.ops.native.pages import OWN_PAGES, Pages
-from weft.ops.weights import Packed, Weight, plain
+from weft.ops.weights import FileBlocks, Packed, Weight, plain
+from weft.quant.base import NativeForm
+from weft.quant.registry import format_of
+from weft.weight_formats import FORMATS
 
 DTYPES = {torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float64: Dtype.F64}
 """Dtypes of tensors that kernels read."""
-KINDS = {torch.float32: WeightKind.F32, torch.bfloat16: WeightKind.BF16, torch.float64: WeightKind.F64}
-"""The kind that keeps a dtype's numbers."""
-CODED = (WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G)
-"""Kinds that keep codes."""
-INT4_CODES = torch.arange(0.0, 16.0)
-"""What the codes 0 to 15 of a 4-bit weight stand for, before its scale and offset."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Blocks of 32 of a GGUF file that are taken as they are: `format` numbers them as `pack_int.h` does."""
-
-    format: int
-    kind: WeightKind
-    nbytes: int
-    """Of a block."""
-    codes: Tensor | None = None
-    has_offset: bool = False
-
-
-BLOCKS = {
-    "Q8_0": Blocks(16, WeightKind.INT8G, 34),
-    "Q4_0": Blocks(17, WeightKind.INT4, 18, INT4_CODES - 8),
-    "Q4_1": Blocks(18, WeightKind.INT4, 20, INT4_CODES, has_offset=True),
+PLAIN = {
+    torch.float32: NativeForm(WeightKind.F32),
+    torch.bfloat16: NativeForm(WeightKind.BF16),
+    torch.float64: NativeForm(WeightKind.F64),
 }
-BLOCK = 32
+"""The form that keeps a dtype's numbers."""
+QUANTIZED = (WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G)
+"""Kinds of quantized values, which may be multiplied with int8 activations."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,23 +46,23 @@ class PackedWeight(Packed):
     scale: Tensor
     offset: Tensor
     table: Tensor
-    short_numbers: bool
+    scale16: bool
     """Scales and offsets of groups share words of 16 bits, in `scale`."""
-    numbers: Tensor
-    """What codes stand for beside every scale, which weights share; see `CodeNumbers`."""
+    lut: Tensor
+    """What values stand for with every scale, which weights share; see `LookupTables`."""
     packing: Packing
     record: WeightRecord = field(init=False)
 
     def __post_init__(self) -> None:
         parts = (part.data_ptr() or None for part in (self.data, self.scale, self.offset, self.table))
-        rounds = self.packing.rounds_rows and self.kind in CODED
-        numbers = self.numbers.data_ptr() or None
-        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, rounds, self.short_numbers, numbers)
+        int8 = self.packing.int8_activations and self.kind in QUANTIZED
+        lut = self.lut.data_ptr() or None
+        record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, int8, self.scale16, lut)
         object.__setattr__(self, "record", self.packing.pages.record(record))
 
     @property
     def nbytes(self) -> int:
-        """Of what is its own: `numbers` belong to the packing."""
+        """Of its own memory: `lut` belongs to the packing."""
         return sum(part.nbytes for part in (self.data, self.scale, self.offset, self.table))
 
     @property
@@ -118,21 +103,21 @@ class PackedSlots(Packed):
 
 
 class Packing:
-    """The step library's packing, on the threads of `pool`. `rounds_rows`: rows are rounded to 8 bits before they are
-    multiplied with weights in codes."""
+    """The step library's packing, on the threads of `pool`. `int8_activations`: rows are quantized to int8 before they
+    are multiplied with quantized weights."""
 
-    def __init__(self, pool: Pool, rounds_rows: bool = False, pages: Pages = OWN_PAGES) -> None:
-        self.pool, self._library, self.rounds_rows = pool, pool.lib, rounds_rows
+    def __init__(self, pool: Pool, int8_activations: bool = False, pages: Pages = OWN_PAGES) -> None:
+        self.pool, self._library, self.int8_activations = pool, pool.lib, int8_activations
         self.pages = pages
-        self._code_numbers = CodeNumbers(pool.lib, self.pages)
+        self._tables = LookupTables(pool.lib, self.pages)
 
     @property
-    def suits_bf12(self) -> bool:
-        """Whether few rows gain and many lose little with BF12 in this variant."""
+    def suits_lossless_bf16(self) -> bool:
+        """Whether this variant is faster for few rows with 12 bits a number, and little slower for many."""
         return bool(self._library.weft_suits_bf12())
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:
-        """Bytes of data, of scales, and of offsets where these are kept by themselves."""
+        """Bytes of data, of scales, and of offsets where they are not stored with the scales."""
         found = (ctypes.c_int64 * 3)()
         self._library.weft_packed_sizes(kind, *shape, interleaved, found)
         return found[0], found[1], found[2]
@@ -140,107 +125,95 @@ class Packing:
     def pack(
         self,
         weight: Tensor,
-        kind: WeightKind | None = None,
+        form: NativeForm | None = None,
         *,
         interleaved: bool = False,
         arena: Memory | None = None,
         peaks: Tensor | None = None,
     ) -> PackedWeight:
-        """`weight` [out, in] in fp32, bf16 or fp64 as `kind` (None: the one that keeps its numbers). Codes are rounded
-        as `weft.ops.quantized` tells, with `peaks` [out]. BF16 instead of BF12 where exponents lie too far apart for
+        """`weight` [out, in] in fp32, bf16 or fp64 as `form` (None: the one that keeps its numbers), rounded as the
+        format in `weft.quant` says, with `peaks` [out]. BF16 where `form` has no fixed size and the numbers do not fit
         it."""
         if weight.dtype not in DTYPES:
             raise TypeError(f"cannot pack {weight.dtype}; legal: {', '.join(map(str, DTYPES))}")
         weight = weight if weight.stride(1) == 1 else weight.contiguous()
-        columns, depth = weight.shape
-        chosen = KINDS[weight.dtype] if kind is None else kind
-        if chosen == WeightKind.BF12:
-            return self._pack_bf12(weight, interleaved, arena if isinstance(arena, Arena) else Arena())
-        made = self._allocate((columns, depth), chosen, interleaved, weight.dtype, arena or Arena())
+        form = PLAIN[weight.dtype] if form is None else form
+        if not form.fixed_size:
+            return self._pack_if_it_fits(weight, form, interleaved, arena if isinstance(arena, Arena) else Arena())
+        made = self._allocate((weight.shape[0], weight.shape[1]), form, interleaved, weight.dtype, arena or Arena())
         self._fill(made, weight, DTYPES[weight.dtype], weight.stride(0) * weight.element_size(), peaks)
         return made
 
-    def _pack_bf12(self, weight: Tensor, interleaved: bool, arena: Arena) -> PackedWeight:
+    def _pack_if_it_fits(self, weight: Tensor, form: NativeForm, interleaved: bool, arena: Arena) -> PackedWeight:
         shape, stride = (weight.shape[0], weight.shape[1]), weight.stride(0) * weight.element_size()
         with arena.attempt() as unused:
-            made = self._allocate(shape, WeightKind.BF12, interleaved, weight.dtype, arena)
+            made = self._allocate(shape, form, interleaved, weight.dtype, arena)
             if not self._fill(made, weight, DTYPES[weight.dtype], stride):
                 unused += [made.data, made.scale, made.offset]
-        return self.pack(weight, WeightKind.BF16, interleaved=interleaved, arena=arena) if unused else made
+        return self.pack(weight, PLAIN[torch.bfloat16], interleaved=interleaved, arena=arena) if unused else made
 
-    def pack_blocks(
-        self, raw: Tensor, name: str, depth: int, *, interleaved: bool = False, arena: Arena | None = None
-    ) -> PackedWeight:
-        """Rows of GGUF blocks, uint8 [out, bytes of a row] in format `name` of `BLOCKS`, as they are."""
-        blocks = BLOCKS[name]
-        if raw.dtype != torch.uint8 or raw.shape[1] != -(-depth // BLOCK) * blocks.nbytes:
-            raise ValueError(f"{name} rows of {depth} take {-(-depth // BLOCK) * blocks.nbytes} bytes, not {raw.shape}")
+    def pack_blocks(self, blocks: FileBlocks, *, interleaved: bool = False, arena: Arena | None = None) -> PackedWeight:
+        """Rows of a file's blocks as they are, in a format that `weft.weight_formats.kept_blocks` lists."""
+        form, raw, depth = format_of(blocks.format).native, blocks.raw, blocks.depth
+        assert form is not None and form.source, f"no kernel takes {blocks.format}"
+        wanted = FORMATS[blocks.format].matrix_bytes(1, depth)
+        if raw.dtype != torch.uint8 or raw.shape[1] != wanted:
+            raise ValueError(f"{blocks.format} rows of {depth} take {wanted} bytes, not {raw.shape}")
         raw = raw if raw.stride(1) == 1 else raw.contiguous()
-        shape = (raw.shape[0], depth)
-        made = self._allocate(shape, blocks.kind, interleaved, torch.bfloat16, arena or Arena(), blocks)
-        self._fill(made, raw, blocks.format, raw.stride(0))
+        made = self._allocate((raw.shape[0], depth), form, interleaved, torch.bfloat16, arena or Arena())
+        self._fill(made, raw, form.source, raw.stride(0))
         return made
 
     def pack_slots(
         self,
         weight: Tensor,
         slots: int,
-        kind: WeightKind | None = None,
+        form: NativeForm | None = None,
         *,
         interleaved: bool = False,
         peaks: Tensor | None = None,
     ) -> PackedSlots:
-        """`weight` [slots * out, in], slot by slot, with `peaks` [slots * out]. Not as BF12: slots may move between
-        ranks, which must keep them alike whatever their numbers."""
-        if kind == WeightKind.BF12:
-            raise ValueError("slots are not kept in 12 bits a number")
+        """`weight` [slots * out, in], slot by slot, with `peaks` [slots * out]. ValueError for a form
+        of no fixed size: slots move between ranks, so all must have as many bytes."""
+        form = PLAIN[weight.dtype] if form is None else form
+        if not form.fixed_size:
+            raise ValueError("the memory of an expert slot has one size, whatever its numbers")
         columns, depth = weight.shape[0] // slots, weight.shape[1]
-        chosen = KINDS[weight.dtype] if kind is None else kind
-        data, scale, _ = self.sizes(chosen, (columns, depth), interleaved)
+        data, scale, _ = self.sizes(form.kind, (columns, depth), interleaved)
         parts = tuple(self.pages.take(slots * size).view(slots, size) for size in (data, scale) if size)
         peaks_of = [None] * slots if peaks is None else peaks.view(slots, columns)
         made = [
-            self.pack(part, chosen, interleaved=interleaved, arena=Given([held[slot] for held in parts]), peaks=most)
+            self.pack(part, form, interleaved=interleaved, arena=Given([held[slot] for held in parts]), peaks=most)
             for slot, (part, most) in enumerate(zip(weight.view(slots, columns, depth), peaks_of, strict=True))
         ]
         return PackedSlots((weight.shape[0], depth), tuple(made), parts)
 
     def _allocate(
-        self,
-        shape: tuple[int, int],
-        kind: WeightKind,
-        interleaved: bool,
-        dtype: torch.dtype,
-        arena: Memory,
-        blocks: Blocks | None = None,
+        self, shape: tuple[int, int], form: NativeForm, interleaved: bool, dtype: torch.dtype, arena: Memory
     ) -> PackedWeight:
-        """`blocks`: what will be taken as it is; None: numbers will be rounded."""
         if interleaved and shape[0] % 2:
             raise ValueError(f"{shape[0]} rows are not as many gate as up rows")
-        data, scale, offset = self.sizes(kind, shape, interleaved)
-        short = kind == WeightKind.INT4 and blocks is None
-        has_offset = kind == WeightKind.BF12 or (blocks is not None and blocks.has_offset)
-        codes = INT4_CODES if blocks is None or blocks.codes is None else blocks.codes
-        table = self.pages.vector(codes.bfloat16()) if kind == WeightKind.INT4 else torch.empty(0, dtype=torch.bfloat16)
-        looks_up = kind == WeightKind.INT4 and not has_offset and not self.rounds_rows
+        data, scale, offset = self.sizes(form.kind, shape, interleaved)
+        table = torch.empty(0, dtype=torch.bfloat16) if form.values is None else self.pages.vector(form.values)
+        looks_up = form.values is not None and not form.has_offset and not self.int8_activations
         return PackedWeight(
             shape=shape,
-            kind=kind,
+            kind=form.kind,
             interleaved=interleaved,
             dtype=dtype,
             data=arena.take(data),
             scale=arena.take(scale),
-            offset=arena.take(offset if has_offset else 0),
+            offset=arena.take(offset if form.has_offset else 0),
             table=table,
-            short_numbers=short,
-            numbers=self._code_numbers.of(table, short) if looks_up else torch.empty(0, dtype=torch.uint8),
+            scale16=form.scale16,
+            lut=self._tables.of(table, form.scale16) if looks_up else torch.empty(0, dtype=torch.uint8),
             packing=self,
         )
 
     def _fill(
         self, to: PackedWeight, source: Tensor, source_format: int, stride: int, peaks: Tensor | None = None
     ) -> bool:
-        """Whether the kind suits the numbers."""
+        """Whether the numbers fit the form."""
         most = None if peaks is None else peaks.float().contiguous()
         address = None if most is None else most.data_ptr()
         pack = self._library.weft_pack
