@@ -52,8 +52,8 @@ class EngineConfig:
     prune_argmax: bool | None = option(
         None,
         "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
-        " alone that could be it: no token changes, lm_head takes 13 bits more a number, 5 in codes that meet rows of 8"
-        " bits (default: in bf16 on CPUs whose vectors multiply bytes)",
+        " alone that could be it: no token changes, lm_head takes 13 bits more a number, 5 with int8"
+        " activations (default: in bf16 on CPUs whose vectors multiply bytes)",
         "--prune-argmax",
     )
     max_model_len: int | None = option(

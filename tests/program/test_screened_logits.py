@@ -130,7 +130,7 @@ def test_it_can_be_left_out(model: Path) -> None:
         (
             Numerics(torch.float32, prune_argmax=True),
             False,
-            "lm_head's numbers are neither those of bfloat16 nor codes",
+            "lm_head is neither bfloat16 nor quantized",
         ),
         (
             Numerics(torch.float32, quantization="int8", prune_argmax=True),

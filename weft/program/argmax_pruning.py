@@ -68,7 +68,7 @@ def pruner_of(recording: Recording, own: LocalLogits | None, rows: int, pool: Po
     if gives.op is not Op.LINEAR or gives.epilogue is not Epilogue.STORE or gives.tensors.get(BIAS) is not None:
         return "logits are more than a product of rows and lm_head"
     if not isinstance(weight, PackedWeight) or weight.kind not in PRUNABLE or weight.interleaved:
-        return "lm_head's numbers are neither those of bfloat16 nor codes"
+        return "lm_head is neither bfloat16 nor quantized"
     if gives.inputs[0].buffer.dtype != torch.bfloat16:
         return "rows that lm_head is multiplied with are not bfloat16"
     weighs = _last_norm(recording, weight.shape[1])

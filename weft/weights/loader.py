@@ -186,11 +186,11 @@ class _Load:
 
     def _run_blocks(self, reader: SliceReader, dim: int | None, interval: tuple[int, int] | None) -> list[str]:
         """The same for blocks as they are: only their scales and offsets may not be finite."""
-        row = FORMATS[self.info.dtype]
+        sizes = FORMATS[self.info.dtype]
         try:
             for row, raw in reader.pieces(self.info, dim, interval, decoded=False):
                 if self.check_finite:
-                    blocks = raw.reshape(-1, row.nbytes)[:, : row.scale_bytes]
+                    blocks = raw.reshape(-1, sizes.nbytes)[:, : sizes.scale_bytes]
                     halves = blocks.contiguous().view(torch.float16)
                     self.nan += int(halves.isnan().sum())
                     self.infinite += int(halves.isinf().sum())

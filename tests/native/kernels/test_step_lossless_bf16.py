@@ -76,7 +76,7 @@ def test_what_is_far_is_kept_apart(packing: Packing) -> None:
     made = packing.pack(weight, form(WeightKind.BF12))
     assert far(made) == 4
     assert torch.equal(made.rows(0, 32).view(torch.int32), weight.float().view(torch.int32))
-    lone = packing.pack(torch.full((1, 1), 2.0**100, dtype=torch.bfloat16), WeightKind.BF12)
+    lone = packing.pack(torch.full((1, 1), 2.0**100, dtype=torch.bfloat16), form(WeightKind.BF12))
     assert far(lone) == 0 and lone.unpacked().item() == 2.0**100
 
 
