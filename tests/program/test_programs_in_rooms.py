@@ -20,7 +20,7 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
-from weft.native.records import CACHE_AHEAD, WEIGHT, InstructionRecord, Op, WeightRecord
+from weft.native.records import WEIGHT, InstructionRecord, Op, WeightRecord
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
 from weft.program.lower import STEALABLE
@@ -92,7 +92,7 @@ def test_units_that_another_rank_takes_have_the_same_bits(dtype: torch.dtype, tm
 def addresses(record: InstructionRecord) -> list[int]:
     """All that an instruction points to, and its weights point to."""
     named = [operand.base for operand in (record.out, *record.inputs)]
-    named += [at for index, at in enumerate(record.p) if not (record.op == Op.LINEAR and index == CACHE_AHEAD)]
+    named += record.p
     if record.op == Op.LINEAR:
         named += of_weight(record.p[WEIGHT])
     if record.op in (Op.GROUPED, Op.PER_HEAD):

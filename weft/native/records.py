@@ -90,8 +90,6 @@ Q_HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, ROPE_DIM, PACKED_CACHE = range(
 """Indices into `InstructionRecord.n` of QKV and ATTENTION."""
 WEIGHT, BIAS = 0, 1
 """Indices into `InstructionRecord.p` of LINEAR, EMBED and ADD_BIAS."""
-CACHE_AHEAD = 2
-"""Index into `InstructionRecord.p` of LINEAR, set by the program: what is fetched for the attention that comes next."""
 NORM_WEIGHT = 0
 """Index into `InstructionRecord.p` of NORM."""
 K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = range(6)

@@ -67,7 +67,7 @@ enum N : int32_t { LO = 0, HELD = 1, EPILOGUE = 2, Q_HEADS = 0, KV_HEADS = 1, HE
                    HERE_HI = 3, EXPERTS = 4, SLOTS = 0, ADDENDS = 1, TP = 5, EP = 6, PLACE_IN_BLOCK = 7, FIRST_RANK = 8,
                    MEMBERS = 1, POSITION = 2, KIND = 3,
                    IN_STEP = 1, OUT_STEP = 3, TABLE = 9 };
-enum P : int32_t { WEIGHT = 0, BIAS = 1, CACHE_AHEAD = 2, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
+enum P : int32_t { WEIGHT = 0, BIAS = 1, K_CACHE = 0, V_CACHE = 1, KV_OF_HEAD = 2, COS_SIN = 3, WORKSPACE = 3, Q_NORM = 4,
                    K_NORM = 5, NORM_WEIGHT = 0, CORRECTION = 0, REPLICAS = 0, SLOT_OF = 1, TALLY = 2, WEIGHTS = 0, COUNT = 0,
                    ENDS = 3, ORDER = 4, SORTED_WEIGHTS = 5, SENT_ROWS = 6, SENT_ANSWERS = 7, ARRIVED_WEIGHTS = 8, SIZES = 9,
                    EDGES = 10 };

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <vector>
 
-#include "kernels/gemm/prefetch_kv.h"
 #include "runtime/exchange.h"
 #include "runtime/kernel_table.h"
 #include "runtime/pool.h"
@@ -22,10 +21,7 @@ class Program {
 public:
     // `shown`: room for what is open to other ranks.
     Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, PublishedProgram shown)
-        : pool_(pool), code_(code, code + count), ahead_(caches_ahead(code_.data(), count)), published_(shown),
-          spent_ns_(count) {
-        for (int i = 0; i < count; ++i)
-            if (ahead_[i].attention) code_[i].p[CACHE_AHEAD] = &ahead_[i];
+        : pool_(pool), code_(code, code + count), published_(shown), spent_ns_(count) {
         if (comm) comm_ = *comm;
         for (const Instruction& i : code_) {
             kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
@@ -160,7 +156,6 @@ private:
 
     Pool* const pool_;
     std::vector<Instruction> code_;
-    const std::vector<CacheAhead> ahead_;
     PublishedProgram published_;
     std::vector<Kernel> kernels_;
     CommCalls comm_{};

@@ -7,7 +7,6 @@
 // (fp64 for W_F64).
 #pragma once
 
-#include "kernels/gemm/prefetch_kv.h"
 #include "kernels/gemm/epilogue.h"
 #include "kernels/gemm/gemm_amx.h"
 #include "kernels/gemm/gemm_partition.h"
@@ -19,11 +18,6 @@
 namespace weft {
 
 enum LinearScratch : int { ROWS_SCRATCH = 100, PANEL_SCRATCH, SUMS_SCRATCH, ENDS_SCRATCH };
-
-inline CacheLines& cache_lines() {
-    static thread_local CacheLines lines;  // its room stays
-    return lines;
-}
 
 #if defined(__AMX_BF16__)
 using InPairs = InAmx;  // what products of bf16 pairs are done in
@@ -89,24 +83,12 @@ template <class C> struct Product {
         return std::max<int64_t>(192, near_rows(C::kMostFarRows));
     }
 
-    // Has tiles that leave the memory idle fetch what the next attention will read; `own`: this thread's part. Few rows
-    // have no such tiles.
-    void fetch_cache(const Step& step, const LinearParts& own, const TeamMember& me) {
-        const Share& share = own.share;
-        if (!C::kFetchesCache || share.rows.count <= rows_that_fetch(share.rows.count)) return;
-        const auto& ahead = *static_cast<const CacheAhead*>(instruction.p[CACHE_AHEAD]);
-        cache = &cache_lines(), own_row = share.rows.first;
-        cache->plan(ahead, step, me.thread, me.threads, share.first_pair, share.last_pair - share.first_pair);
-        if (cache->blocks().empty()) cache = nullptr;
-    }
-
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
         const Rows<A> rows = activations.chunk(from, count);
         const bool stored = stored_as<C>(weight.kind);
         if (!stored && count == rows_from_codes<C>(weight.kind, count)) return from_codes(first, last, from, rows, int(count));
         for (int pair = first; pair < last; ++pair) {
-            begin(from, pair);
             if (stored && count <= C::kRows) one_block(from, rows, int(count), pair);
             else if (stored && count > C::kWholeDepth) in_stored_slabs(from, rows, count, pair);
             else if (stored) in_one(from, rows, count, pair);
@@ -115,29 +97,6 @@ template <class C> struct Product {
     }
 
 private:
-    CacheLines* cache = nullptr;
-    int64_t own_row = 0;
-
-    void begin(int64_t from, int pair) {
-        if (cache) cache->begin(from == own_row ? pair : -1);
-    }
-
-    // Of `count` rows, those of tiles that fetch weights.
-    int64_t rows_that_fetch(int64_t count) const {
-        return stored_as<C>(weight.kind) ? 2 * C::kRows : rows_from_codes<C>(weight.kind, count) + C::kRows;
-    }
-
-    // A tile that fetches no weights: in slabs of the depth, with each the neighbours that are next.
-    void tile_beside_cache(Rows<A> rows, int count, const B* panel, int depth, T* sums, bool resume) {
-        for (int k = 0; k < depth;) {
-            const CacheLines::Lines lines = cache->take((depth - k) / C::kDepth);
-            const int part = lines.count ? lines.count * C::kDepth : depth - k;
-            tile_of_pair({rows.first + k, rows.stride}, count, panel + k * kPair, part, lines.count > 0, {lines.from, 64}, sums,
-                         resume || k);
-            k += part;
-        }
-    }
-
     int64_t near_rows(int64_t bytes) const {
         int64_t fit = bytes / (int64_t(weight.depth) * int64_t(sizeof(A))) / C::kRows * C::kRows;
         return std::max<int64_t>(fit, 2 * C::kRows);
@@ -171,7 +130,6 @@ private:
         const auto done = [&](int pair) { epilogue.rows(from, count, pair, sums, 0); };
         if constexpr (C::kLaysCodes) return tile_of_pair.from_codes(weight, first, last, rows, count, sums, room, done);
         for (int pair = first; pair < last; ++pair) {
-            begin(from, pair);
             first_tile(weight, pair, rows, count, {0, weight.depth, false}, sums, room, false);
             done(pair);
         }
@@ -191,10 +149,7 @@ private:
         blocks(count, [&](int64_t row, int n, int64_t i, int64_t) {
             if (!i) epilogue.fetch(from, n, pair);
             const B* panel = reinterpret_cast<const B*>(data);
-            const bool fetches = i < 2;
-            if (fetches || !cache)
-                tile_of_pair(behind(rows, row), n, panel, weight.depth, fetches, {data + bytes + i * half, 64}, tile, false);
-            else tile_beside_cache(behind(rows, row), n, panel, weight.depth, tile, false);
+            tile_of_pair(behind(rows, row), n, panel, weight.depth, i < 2, {data + bytes + i * half, 64}, tile, false);
             epilogue.rows(from + row, n, pair, tile, count - row - n);
         });
     }
@@ -229,7 +184,7 @@ private:
             if (first) first_rows(rows, first, part, pair, sums, panel);
             else if constexpr (!C::kLaysCodes) unpack<C>(weight, pair, k, part.depth, panel);
             // What is unpacked next is fetched by the products of the first blocks, or of the first one alone where there are
-            // no others or they fetch the cache.
+            // no others.
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);
             const int64_t bytes = pair_bytes(weight.kind, part.depth), by_block = int64_t(part.depth / C::kDepth) * 64;
             const bool ends = k + part.depth == depth;
@@ -237,10 +192,9 @@ private:
             blocks(count - first, [&](int64_t row, int n, int64_t i, int64_t number) {
                 row += first;
                 T* const own = sums + row * kPair;
-                const bool alone = C::kFetchesCache && (cache || number == 1);
+                const bool alone = C::kFetchesTwoLines && number == 1;
                 const int lines = alone && !i && bytes > by_block ? 2 : i * by_block < bytes;
-                if (cache && i) tile_beside_cache(behind(rows, row), n, panel, part.depth, own, part.resume);
-                else tile_of_pair(behind(rows, row), n, panel, part.depth, lines, {next + i * by_block, 64}, own, part.resume);
+                tile_of_pair(behind(rows, row), n, panel, part.depth, lines, {next + i * by_block, 64}, own, part.resume);
                 if (ends) epilogue.rows(from + row, n, pair, own, count - row - n);
             });
         }
@@ -266,7 +220,6 @@ inline void linear(const Instruction& instruction, const Step& step, const TeamM
     with_product(instruction, weight, [&](auto product) {
         const int64_t rows = step.rows[instruction.rows];
         auto parts = [&](int owner) { return parts_of(instruction, weight, {0, rows}, product.near(rows), owner, me.threads); };
-        if (instruction.p[CACHE_AHEAD] && !me.is_thief()) product.fetch_cache(step, parts(me.thread), me);
         me.run_units([&](int owner) { return parts(owner).count(); },
                      [&](int owner, int64_t from, int64_t to) { parts(owner).run(product, from, to); });
     });

@@ -26,8 +26,8 @@ struct InAmx {
     static constexpr int64_t kMostFarRows = 800 << 10;  // beside tile registers there are 2 MiB of second-level cache
     // What is laid should stay there beside its codes; many blocks of rows pay for more of it.
     static int panel_depth(int64_t rows) { return rows <= kManyRows ? 192 : kMostSlab; }
-    static constexpr bool kFetchesCache = false;  // its tiles wait for weights
-    static constexpr bool kLaysCodes = true;      // TileOf does, beside products
+    static constexpr bool kFetchesTwoLines = false;
+    static constexpr bool kLaysCodes = true;  // TileOf does, beside products
 };
 
 template <> class TileOf<InAmx> {

@@ -49,7 +49,7 @@ template <class T> struct Plain {
     static constexpr int kMostSlab = sizeof(T) == 4 ? 128 : kUnpackedDepth, kWholeDepth = INT_MAX;
     static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t) { return kMostSlab; }
-    static constexpr bool kFetchesCache = false;  // products take so long that reading the cache is little beside them
+    static constexpr bool kFetchesTwoLines = false;
     static constexpr bool kLaysCodes = false;
     static WEFT_INLINE Vec<T> load_b(const B* p) { return load(p); }
     static WEFT_INLINE Vec<T> load_a(const A* p) { return splat(*p); }
@@ -70,7 +70,7 @@ struct InBf16 {
     static constexpr int kMostSlab = kUnpackedDepth, kWholeDepth = INT_MAX;
     static constexpr int64_t kMostFarRows = kFarRows;
     static int panel_depth(int64_t rows) { return rows < kManyRows ? kMostSlab : kDeepPanel; }
-    static constexpr bool kFetchesCache = true;
+    static constexpr bool kFetchesTwoLines = true;  // a lone block of rows asks for two lines of weights at a time
     static constexpr bool kLaysCodes = false;
     static WEFT_INLINE __m512bh load_b(const B* p) { return (__m512bh)_mm512_loadu_si512(p); }
     static WEFT_INLINE __m512bh load_a(const A* p) {
