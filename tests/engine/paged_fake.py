@@ -89,7 +89,7 @@ class GroupMemory:
 
 
 class PagedFake:
-    """An Executor whose ranks have run a plan long before its result is collected. `poison` maps the seed of a
+    """An Executor. `poison` maps the seed of a
     request to the output whose logits are not finite; `fail_at` is the step at which a rank dies."""
 
     def __init__(
@@ -98,8 +98,6 @@ class PagedFake:
         num_blocks: int,
         dp: int = 1,
         vocab: int = 1000,
-        *,
-        async_scheduling: bool = False,
     ) -> None:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
         self.num_blocks = num_blocks
@@ -111,23 +109,9 @@ class PagedFake:
         self.poison: dict[int, int] = {}
         self.fail_at: int | None = None
         self.steps = self.most_in_flight = 0
-        self.async_scheduling = async_scheduling
-        self._in_flight: deque[StepPlan] = deque()
-        self._unread: deque[StepResult] = deque()
 
     def step(self, plan: StepPlan) -> StepResult:
-        assert not self._in_flight
         return self._step(plan)
-
-    def submit(self, plan: StepPlan) -> None:
-        assert self.async_scheduling
-        self._in_flight.append(plan)
-        self._unread.append(self._step(plan))
-        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
-
-    def collect(self) -> StepResult:
-        self._in_flight.popleft()
-        return self._unread.popleft()
 
     def _step(self, plan: StepPlan) -> StepResult:
         assert plan.index == self.steps, f"step {plan.index} after {self.steps - 1}"
@@ -199,3 +183,21 @@ class PagedFake:
         if alternatives is None:
             return Sampled(run.slot, slot.last_id)
         return Sampled(run.slot, slot.last_id, -0.5, 1, [(slot.last_id, -0.5)] * alternatives)
+
+
+class AsyncPagedFake(PagedFake):
+    """An `AsyncExecutor` too, whose ranks have run a plan long before its result is collected."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._in_flight: deque[StepPlan] = deque()
+        self._unread: deque[StepResult] = deque()
+
+    def submit(self, plan: StepPlan) -> None:
+        self._in_flight.append(plan)
+        self._unread.append(self._step(plan))
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
+
+    def collect(self) -> StepResult:
+        self._in_flight.popleft()
+        return self._unread.popleft()

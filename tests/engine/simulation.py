@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from paged_fake import EOS, PagedFake, reference
+from paged_fake import EOS, AsyncPagedFake, PagedFake, reference
 from state_checks import check_engine
 
 from weft.engine.engine import Engine
@@ -66,7 +66,7 @@ class Simulation:
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
         sizes = world.num_blocks, world.dp, world.vocab
-        self.fake = PagedFake(world.config, *sizes, async_scheduling=world.ahead)
+        self.fake = (AsyncPagedFake if world.ahead else PagedFake)(world.config, *sizes)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}
         self.families = [self._ids(self._longest) for _ in range(3)]

@@ -54,7 +54,7 @@ def test_the_simulations_are_as_many_as_promised() -> None:
 def test_half_of_the_simulations_plan_ahead() -> None:
     simulation = Simulation(WORLDS[1], 1)
     simulation.run(500)
-    assert simulation.fake.async_scheduling and simulation.fake.most_in_flight == 2
+    assert simulation.world.ahead and simulation.fake.most_in_flight == 2
     assert sum(world.ahead for world in WORLDS) == len(WORLDS) // 2
 
 

@@ -158,7 +158,7 @@ def test_a_plan_has_and_shows_what_is_listed(model: Path, device: str, monkeypat
     monkeypatch.setattr(plans, "cpu_quota", lambda: None)
     monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
     plan = planned(model, {"replicas": 2}, cpus="4-6|1", server_cpus="0,7", device=device)
-    assert plan.server_cpus == (0, 7) and plan.async_scheduling
+    assert plan.server_cpus == (0, 7)
     assert [plan.of_replica(replica).cores[0].cpus for replica in range(2)] == [(4, 5, 6), (1,)]
     assert plan.settings()[-3:] == [
         "rank 0 (replica 0): 3 threads on cpus 4-6",

@@ -51,7 +51,7 @@ def ranks() -> tuple[ProcessExecutor, Told]:
     """Two attention-dp groups of one rank each."""
     told = Told()
     layout = resolve({"attention.dp": 2}, world_size=2)
-    return ProcessExecutor(layout, 8, told, StepClock(60.0), async_scheduling=True), told  # type: ignore[arg-type]
+    return ProcessExecutor(layout, 8, told, StepClock(60.0)), told  # type: ignore[arg-type]
 
 
 def plan(index: int) -> StepPlan:

@@ -35,10 +35,6 @@ class Executor(Protocol):
 class AsyncExecutor(Protocol):
     """An executor that accepts a step before the results of the previous one are collected (async scheduling)."""
 
-    @property
-    def async_scheduling(self) -> bool:
-        """Whether a plan may be submitted while the ranks run another."""
-
     def submit(self, plan: StepPlan) -> None:
         """Sends `plan` to every rank. PeerError: a rank is gone."""
 

@@ -26,9 +26,7 @@ class StepLoop:
         self, executor: Executor, coordinator: Coordinator, throttle: PrefillThrottle, balancing: ExpertBalancing | None
     ) -> None:
         self._executor, self._coordinator, self._throttle, self._balancing = executor, coordinator, throttle, balancing
-        self._async_executor: AsyncExecutor | None = None
-        if balancing is None and isinstance(executor, AsyncExecutor) and executor.async_scheduling:
-            self._async_executor = executor
+        self._async_executor = executor if balancing is None and isinstance(executor, AsyncExecutor) else None
         self._in_flight: deque[tuple[StepPlan, float]] = deque()
         """Plans that were submitted and not collected, oldest first, and the time of submission."""
         self._collected_s = 0.0

@@ -65,9 +65,6 @@ class LaunchPlan:
     """Where experts begin, and how they are balanced, where anything was asked for."""
     kept: Kept = field(default_factory=Kept)
     """Which weights are quantized."""
-    async_scheduling: bool = False
-    """Whether a step is planned while the ranks run the one before it: that takes a core that they leave free, or one
-    whose thread makes way."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -131,7 +128,7 @@ class LaunchPlan:
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
             f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
-            f"collectives: {self.comm}; steps are planned {'ahead' if self.async_scheduling else 'one by one'}",
+            f"collectives: {self.comm}",
         ]
         lines += self.hints()
         if (dispatch := self.shards.forward_plan.dispatch) is not None:
@@ -201,7 +198,6 @@ def plan_launch(
         memory=memory,
         cores=assignment.shares,
         server_cpus=assignment.server,
-        async_scheduling=engine.device != "cpu" or bool(assignment.server),
         comm=replace(chosen, debug=limits.comm_debug),
         unused=unused,
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),

@@ -58,12 +58,10 @@ class ProcessExecutor:
         watch: Watch,
         clock: StepClock,
         num_experts: int = 0,
-        *,
-        async_scheduling: bool = False,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer. `async_scheduling`: as of the engine's `AsyncExecutor`."""
-        self._num_experts, self.async_scheduling = num_experts, async_scheduling
+        of a layer."""
+        self._num_experts = num_experts
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._group_of = reporting_ranks(layout)

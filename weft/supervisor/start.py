@@ -124,8 +124,7 @@ class Starting:
         assert self.memory is not None
         clock = StepClock(self.plan.limits.step_limit)
         experts = self.plan.config.num_experts
-        blocks, ahead = self.memory.num_blocks, self.plan.async_scheduling
-        return ProcessExecutor(self.plan.layout, blocks, self._watch, clock, experts, async_scheduling=ahead)
+        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

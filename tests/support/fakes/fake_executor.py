@@ -74,8 +74,6 @@ class ScriptedExecutor:
 class ScriptedAsyncExecutor(ScriptedExecutor):
     """The same, given its steps one ahead."""
 
-    async_scheduling = True
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_flight: deque[StepPlan] = deque()
