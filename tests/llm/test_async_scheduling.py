@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.llm import LLM
+from weft.step.plan import StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import ProcessExecutor
 
@@ -25,10 +26,15 @@ def texts(path: Path) -> list[str]:
 
 
 def test_the_same_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_tiny_chat(tmp_path / "tiny")
-    submitted, submit = [], ProcessExecutor.submit
-    monkeypatch.setattr(ProcessExecutor, "submit", lambda self, plan: (submitted.append(plan), submit(self, plan))[1])
+    path, submit, waiting = write_tiny_chat(tmp_path / "tiny"), ProcessExecutor.submit, list[int]()
+
+    def submit_noted(self: ProcessExecutor, plan: StepPlan) -> None:
+        waiting.append(len(self._waiting))
+        submit(self, plan)
+
+    monkeypatch.setattr(ProcessExecutor, "submit", submit_noted)
     ahead = texts(path)
-    assert submitted
+    assert 1 in waiting
+    waiting.clear()
     monkeypatch.setattr("weft.engine.step_loop.AsyncExecutor", NoExecutor)
-    assert texts(path) == ahead
+    assert texts(path) == ahead and {*waiting} == {0}
