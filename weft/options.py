@@ -43,9 +43,11 @@ class Option:
     metavar: str = ""
     """What stands for the value in a command's help, where its type alone would mislead."""
     shorthand: tuple[tuple[str, Mapping[str, object]], ...] = ()
-    """Further flags, each with the sibling fields that it sets besides this one."""
+    """Further flags, each with the sibling fields that it sets too; for experts."""
     switches: tuple[tuple[str, object], ...] = ()
-    """Further flags without a value, each with the value that it stands for."""
+    """Further flags without a value, each with the value that it stands for; for all users."""
+    expert: bool = False
+    """Seldom needed: only `--help all` shows it."""
 
 
 def option(default: Any, help: str, *flags: str, **bounds: Any) -> Any:

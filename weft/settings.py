@@ -29,70 +29,82 @@ class EngineConfig:
     )
     quantization: str = option(
         "none",
-        "weights of attention, MLPs, experts and lm_head quantized to int8 (a scale per row) or int4 (a scale per 32),"
-        f" or gguf: the file's own {', '.join(kept_blocks())}",
+        "how weights are stored: int8 (a scale per row), int4 (a scale per 32 values), or gguf: the file's own"
+        f" {', '.join(kept_blocks())}",
         "--quantization",
         choices=("none", *chosen_by(Chosen.OPTION), "gguf"),
     )
     activations: str = option(
         "auto",
-        "activations of quantized matmuls: full, or int8 (dynamic, a scale per 32): faster, a little less exact; auto:"
-        " int8 for int8 and int4 in bf16 on CPUs with AVX512-VNNI and without AMX, for int4 with AVX2 alone too, else"
-        " full",
+        "activations of quantized matmuls: full, or int8 (dynamic, a scale per 32 values): faster, a little less exact;"
+        " auto: int8 in bf16 on CPUs with AVX512-VNNI and without AMX, for int4 on AVX2 too, else full",
         "--activations",
         choices=("auto", "full", "int8"),
+        expert=True,
     )
     compress_weights: bool | None = option(
         None,
-        "numbers of bf16 matrices of attention, MLPs and lm_head kept in 12 bits each, none changed: few streams are"
-        " faster, many a little slower (default: on CPUs whose vectors or tile registers multiply pairs of bf16, and"
-        " with AVX2 alone)",
+        "store bf16 weights in 12 bits each without loss: few streams are faster, many a little slower (default: on"
+        " CPUs with AVX512-BF16 or AMX, or with AVX2 alone)",
         "--compress-weights",
+        expert=True,
     )
     prune_argmax: bool | None = option(
         None,
-        "where all streams of a step take their largest logit, bound logits by products of bytes and compute those"
-        " alone that could be it: no token changes, lm_head takes 13 bits more a number, 5 with int8"
-        " activations (default: in bf16 on CPUs whose vectors multiply bytes)",
+        "greedy decoding computes only the logits that can be the largest, by bounds from a small copy of lm_head:"
+        " the same tokens, more memory (default: in bf16 on CPUs with AVX512-VNNI or AVX2)",
         "--prune-argmax",
+        expert=True,
     )
     max_model_len: int | None = option(
-        None, "longest prompt plus output, in tokens (default: the model's)", "--max-model-len", minimum=2
+        None, "longest prompt plus output, in tokens (default: the model's context)", "--max-model-len", minimum=2
     )
-    max_num_seqs: int = option(64, "requests running at once in one dp group", "--max-num-seqs", minimum=1)
-    max_num_batched_tokens: int = option(2048, "rows of one dp group in a step", "--max-num-batched-tokens", minimum=1)
+    max_num_seqs: int = option(64, "requests that run at once in each dp group", "--max-num-seqs", minimum=1)
+    max_num_batched_tokens: int = option(
+        2048,
+        "tokens of a step in each dp group; longer prompts take several steps",
+        "--max-num-batched-tokens",
+        minimum=1,
+    )
     block_size: int | None = option(
         None,
-        "tokens of one KV block (default: 16, and 32 in bf16 on CPUs with tile registers, which multiply as many"
-        " together)",
+        "tokens of a KV block (default: 16; 32 in bf16 on CPUs with AMX)",
         "--block-size",
         minimum=1,
         maximum=1024,
+        expert=True,
     )
     kv_cache_memory: int | None = option(
-        None, "KV cache of each rank: 2GiB, 512MiB or bytes", "--kv-cache-memory", minimum=1, unit="bytes"
+        None, "size of each rank's KV cache, as 2GiB, 512MiB or in bytes", "--kv-cache-memory", minimum=1, unit="bytes"
     )
     mem_fraction_static: float | None = option(
-        None, "share of memory for weights and KV cache together", "--mem-fraction-static", above=0.0, maximum=1.0
+        None,
+        "share of the free memory for weights and KV cache together (default: 0.8)",
+        "--mem-fraction-static",
+        above=0.0,
+        maximum=1.0,
     )
     prefill_stretch: float = option(
         2.0,
-        "how many times longer prompts may make a step of streams that began before they came, as far as 16 rows of"
-        " prompts a step allow; 0: no limit",
+        "how many times longer a step of running requests may take because of new prompts (at least 16 prompt tokens a"
+        " step run); 0: no limit",
         "--prefill-stretch",
         minimum=0.0,
+        expert=True,
     )
-    enable_prefix_caching: bool = option(True, "share KV blocks of equal prefixes", "--enable-prefix-caching")
-    seed: int = option(0, "seed of requests that bring none", "--seed", minimum=0, maximum=2**63 - 1)
+    enable_prefix_caching: bool = option(
+        True, "reuse the KV cache of prompts that begin alike", "--enable-prefix-caching"
+    )
+    seed: int = option(0, "seed of requests without one", "--seed", minimum=0, maximum=2**63 - 1)
     served_model_name: str | None = option(
         None,
-        "name under which the model is served, or several with commas between; answers have the first (default: its"
-        " directory's)",
+        "name of the model for clients, or several with commas between; answers have the first (default: that of its"
+        " directory)",
         "--served-model-name",
         metavar="NAME,NAME,...",
     )
     enforce_eager: bool = option(
-        False, "run the operations of a step one by one instead of as a recorded program", "--enforce-eager"
+        False, "run a step operation by operation instead of as a recorded program", "--enforce-eager", expert=True
     )
     threads: int | None = option(
         None, "compute threads of each rank (default: its share of the cores)", "--threads", minimum=1
@@ -100,72 +112,81 @@ class EngineConfig:
     cpus: str | None = option(
         None,
         "CPUs of each rank of this machine, as '0-7|8-15' (one list a rank, no CPU on two), with a thread for each"
-        " physical core listed (default: all cores, dealt)",
+        " physical core listed (default: all cores, divided evenly)",
         "--cpus",
         metavar="LIST|LIST|...",
+        expert=True,
     )
     server_cpus: str | None = option(
         None,
-        "CPUs of the front end and the engines, as 16-17; without --cpus the ranks are dealt the others (default: what"
-        " no thread keeps to, if anything)",
+        "CPUs of the HTTP server and the scheduler, as 16-17; without --cpus the ranks get the others (default:"
+        " CPUs that no rank is pinned to, if any)",
         "--server-cpus",
         metavar="LIST",
+        expert=True,
     )
     steal_work: bool | None = option(
         None,
         "cross-rank work stealing: a rank that waits in a collective runs units of the instruction that another rank of"
         " its machine is in (default: where that can be)",
         "--steal-work",
+        expert=True,
     )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     ranks_per_device: int = option(
-        1, "ranks that share a CUDA device, neighbours the same one", "--ranks-per-device", minimum=1
+        1, "consecutive ranks that share a CUDA device", "--ranks-per-device", minimum=1, expert=True
     )
     expert_placement: str | None = option(
         None,
-        "file with the expert of each slot to begin with (weft, TensorRT-LLM, SGLang)",
+        "file with the first placement: the expert of each slot (weft, TensorRT-LLM or SGLang format)",
         "--expert-placement",
         metavar="FILE",
+        expert=True,
     )
     expert_stats: str | None = option(
         None,
-        "file that the experts' loads are written to, at each window's end and at the end",
+        "file for the experts' loads, written after each window and at the end",
         "--expert-stats",
         metavar="FILE",
+        expert=True,
     )
     eplb_window: int | None = option(
         None,
-        "steps before a rebalancing whose expert loads count (default: all since the last)",
+        "last steps whose expert loads a rebalancing uses (default: all since the last one)",
         "--eplb-window",
         minimum=1,
+        expert=True,
     )
     eplb_max_moved: int | None = option(
         None,
         "slots of a layer that one rebalancing may change (default: a quarter, at least 2)",
         "--eplb-max-moved",
         minimum=1,
+        expert=True,
     )
     eplb_bytes_per_step: int = option(
         4 << 20,
-        "expert weights that a rank receives, or sends, before one step",
+        "expert weights that a rank may receive, or send, before one step",
         "--eplb-bytes-per-step",
         minimum=4096,
         unit="bytes",
+        expert=True,
     )
     eplb_threshold: float = option(
         0.98,
-        "layers with at least this balance (mean / maximum of the ranks' loads) stay as they are",
+        "only layers with less balance (mean / maximum of the ranks' loads) are changed",
         "--eplb-threshold",
         above=0.0,
         maximum=1.0,
+        expert=True,
     )
 
     moe_backend: str = option(
         "auto",
-        "how routed experts are multiplied: packed at load (CPU), all slots in one grouped product, or slot by slot"
-        " (the plain twin)",
+        "how routed experts run: packed weights (CPU), one grouped matmul, or plain: one matmul per slot",
         "--moe-backend",
         choices=("auto", *MOE_BACKENDS),
+        expert=True,
     )
 
     def __post_init__(self) -> None:

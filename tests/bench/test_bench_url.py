@@ -108,7 +108,7 @@ def test_notes_on_what_could_mislead(capsys: pytest.CaptureFixture[str]) -> None
         assert bench(server.url, "--concurrency", "1", "--num-prompts", "2") == 0
     out = capsys.readouterr().out
     assert "2 answers were shorter than asked for" in out
-    assert "the server told no usage for 2 answers" in out
+    assert "the server sent no usage for 2 answers" in out
     with StandIn() as server:
         bench(server.url, "--concurrency", "1", "--num-prompts", "2")
     assert "2 of 10 prompt tokens came from the server's prefix cache" in capsys.readouterr().out

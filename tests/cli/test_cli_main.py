@@ -81,9 +81,9 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
         (
             ["explain", "--block-size", "2"],
-            "weft explain: unknown option --block-size; that is weft serve's; leave it",
+            "weft explain: unknown option --block-size; it belongs to weft serve; leave it",
         ),
-        (["generate", "--port=3", "hi"], "weft generate: unknown option --port; that is weft serve's; leave it"),
+        (["generate", "--port=3", "hi"], "weft generate: unknown option --port; it belongs to weft serve; leave it"),
         (["--versoin"], "weft: unknown command --versoin; did you mean --version?"),
         (["version", "extra"], "weft: version: extra has no effect on it; leave it out"),
         (["explain", "\udcff"], r"weft explain: '\udcff': not UTF-8 text"),
@@ -93,23 +93,23 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["verify", str(MODEL), "--seed", "3"], "weft verify: --seed: verify draws nothing; leave it out"),
         (
             ["serve", "--gpu-memory-utilization", ".9"],
-            "weft serve: unknown option --gpu-memory-utilization; that is vLLM's: use --mem",
+            "weft serve: unknown option --gpu-memory-utilization; vLLM's option: use --mem",
         ),
         (
             ["serve", "--trust_remote_code"],
-            "weft serve: unknown option --trust_remote_code; that is vLLM's: weft never runs",
+            "weft serve: unknown option --trust_remote_code; vLLM's option: weft never runs",
         ),
         (
             ["serve", "--eplb-config.window_size=3"],
-            "weft serve: unknown option --eplb-config.window_size; that is vLLM's: use --eplb, --expert-slots",
+            "weft serve: unknown option --eplb-config.window_size; vLLM's option: use --eplb, --expert-slots",
         ),
         (
             ["serve", "--tool-call-parser", "x"],
-            "weft serve: unknown option --tool-call-parser; that is vLLM's: weft has no such setting; --from vllm --",
+            "weft serve: unknown option --tool-call-parser; vLLM's option: weft has no such option; --from vllm --",
         ),
         (
             ["serve", "--numa-bind-cpus", "0-3"],
-            "weft serve: unknown option --numa-bind-cpus; that is vLLM's: use --cpus",
+            "weft serve: unknown option --numa-bind-cpus; vLLM's option: use --cpus",
         ),
         (["serve", "--max-model-ln", "8"], "weft serve: unknown option --max-model-ln; did you mean --max-model-len?"),
     ],
@@ -145,7 +145,7 @@ def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
     words = 'cd "$1" && rmdir "$1" && exec "$0" -P -m weft.cli.main explain'
     done = subprocess.run(["bash", "-c", words, sys.executable, str(lost)], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("weft explain: the working directory was removed: go to one that there is\n")
+    assert done.stderr.startswith("weft explain: the working directory was removed: change to another\n")
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +154,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     overview = capsys.readouterr().out
     assert all(each.name in overview and each.summary in overview for each in COMMANDS)
     assert main(["explain", "--help"]) == 0
-    assert "--o-proj-local-tp" in capsys.readouterr().out
+    assert "--o-proj-tp-size" in capsys.readouterr().out
     for word in ("--version", "-V", "version"):
         assert main([word]) == 0
         assert capsys.readouterr().out.startswith("weft ")
@@ -162,7 +162,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 0
         assert capsys.readouterr().out in overview
     assert main(["help", "explain"]) == 0
-    assert "--o-proj-local-tp" in capsys.readouterr().out
+    assert "--o-proj-tp-size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

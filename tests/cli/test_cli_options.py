@@ -115,7 +115,7 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
         ),
         ("--dtype half", "--dtype: 'half' is not one of auto, float32, bfloat16, float16, float64"),
         ("--max-num-seqs", "--max-num-seqs: a value is missing"),
-        ("--enforce-eager=1", "--enforce-eager: takes no value, but has '1'"),
+        ("--enforce-eager=1", "--enforce-eager/--no-enforce-eager: takes no value, but has '1'"),
         ("--tp two", "--tp/--tensor-parallel-size: 'two' is not a whole number"),
         ("--verify-checkpoint never", "--verify-checkpoint: 'never' is not one of auto, strict, none"),
         ("--comm foo", "--comm: 'foo' is not one of auto, shared_memory, gloo"),

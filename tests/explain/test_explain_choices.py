@@ -141,7 +141,7 @@ def test_rounded_rows_change_no_byte_but_those_of_bounds_and_that_is_said(capsys
     words = ("--quantization", "int8", "--no-prune-argmax", "--activations")
     full, rounded = (explained(capsys, *words, each) for each in ("full", "int8"))
     for found, value, how in ((full, "full", "not quantized"), (rounded, "int8", "int8")):
-        told = f"activations {value}: activations are {how}; of what is counted that changes bounds of logits alone"
+        told = f"activations {value}: activations are {how}; that changes only the copy of lm_head for prune_argmax"
         assert told in [note["message"] for note in found.pop("notes")]
     assert full == rounded
     assert main(["explain", "--activations", "int8"]) == 78
@@ -156,9 +156,9 @@ def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
     for other in others:
         assert largest_bytes(resolve(other), (1,), False) == ()
     assert main(["explain", "--tp", "3", "--dtype", "float32"]) == 0
-    assert capsys.readouterr().out.count("where all rows take their largest logit: at most") == 2
+    assert capsys.readouterr().out.count("with greedy decoding in every row: at most") == 2
     assert main(["explain", "--tp", "3", "--dtype", "float32", "--enforce-eager"]) == 0
-    assert "largest logit" not in capsys.readouterr().out
+    assert "greedy decoding" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_
     found = explained(capsys, *words)
     asked = explained(capsys, *words, "--activations", "int8" if how == "int8" else "full")
     assert found["ranks"] == asked["ranks"]
-    told = f"as on this CPU ({variant}); of what is counted that changes bounds of logits alone; --activations"
+    told = f"the default of this CPU ({variant}); that changes only the copy of lm_head for prune_argmax"
     assert any(f"with quantized weights activations are {how}" in text and told in text for text in messages(found))
 
 

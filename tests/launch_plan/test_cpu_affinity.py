@@ -116,7 +116,7 @@ LEGAL = "legal: a list for each, none with another's CPUs"
         (TWO, 2, {"cpus": "0|"}, f"cpus '0|': the list of rank 1 is empty; {LEGAL}, as '0|1'"),
         (TWO, 2, {"cpus": "0|1-x"}, "cpus '0|1-x': '1-x' is no list of CPUs; legal: CPU numbers and runs"),
         (TWO, 1, {"cpus": "0-3"}, "cpus '0-3': this process may not use 2-3; legal: 0-1"),
-        (TWO, 2, {"cpus": "0-1|1"}, f"cpus '0-1|1': ranks 0 and 1 would hold each other up on cpu 1; {LEGAL}"),
+        (TWO, 2, {"cpus": "0-1|1"}, f"cpus '0-1|1': ranks 0 and 1 would share cpu 1; {LEGAL}"),
         (PAIRS, 2, {"cpus": "0-2|3,7", "threads": 2}, "threads 2: cpus has 1 core for rank 1; legal: 1"),
         (TWO, 1, {"server_cpus": "1|0"}, "server_cpus '1|0': '1|0' is no list of CPUs; legal: CPU numbers"),
         (TWO, 1, {"server_cpus": "0,9"}, "server_cpus '0,9': this process may not use 9; legal: 0-1"),

@@ -66,7 +66,7 @@ def test_start_says_how_experts_are_computed_and_reached(tmp_path: Path) -> None
     plan = plan_launch(checkpoint, layout, EngineConfig(dtype="float32", **LIMITS))  # type: ignore[arg-type]
     backend = "grouped" if missing_reason("step") else "packed"
     assert plan.engine.moe_backend == backend
-    assert f"experts: {backend} products, rows reach them by all_to_all (as given)" in plan.settings()
+    assert f"experts: {backend} matmuls, tokens reach them by all_to_all (as given)" in plan.settings()
     dense = open_checkpoint(write_random(tmp_path / "dense", "biased"))
     plan = plan_launch(dense, resolve({}), EngineConfig(dtype="float32", **LIMITS))  # type: ignore[arg-type]
     assert not [line for line in plan.settings() if line.startswith("experts")]

@@ -30,11 +30,11 @@ def setup(own_cores: bool, asked: bool | None) -> Setup:
 @pytest.mark.parametrize(
     "own_cores, asked, world, said",
     [
-        (True, None, 2, "; cpu 5 is lent to ranks that this one waits for"),
-        (True, True, 2, "; cpu 5 is lent to ranks that this one waits for"),
-        (False, None, 2, "; no core is lent: ranks have no cores of their own"),
+        (True, None, 2, "; cpu 5 steals work while this rank waits"),
+        (True, True, 2, "; cpu 5 steals work while this rank waits"),
+        (False, None, 2, "; no work stealing: ranks have no cores of their own"),
         (True, False, 2, ""),
-        (True, None, 17, "; no core is lent: the machine has more than 16 ranks"),
+        (True, None, 17, "; no work stealing: the machine has more than 16 ranks"),
         (True, None, 1, ""),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner, none = SimpleNamespace(program=object(), ops=ops), NoArenaError("too few addresses (ulimit -v)")
     said = threads.pin_threads(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
-    assert said == "; no core is lent: too few addresses (ulimit -v)"
+    assert said == "; no work stealing: too few addresses (ulimit -v)"
     with pytest.raises(ConfigError, match="steal_work: too few addresses"):
         threads.pin_threads(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
 
@@ -85,7 +85,7 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
     comm.world = 2
     said = [threads.pin_threads(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
     why = ("steps are no program", "ranks do not meet in shared memory")
-    assert said == [f"; no core is lent: {each}" for each in why]
+    assert said == [f"; no work stealing: {each}" for each in why]
     assert threads.pin_threads(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
     for each, reason in zip((comm, elsewhere), why, strict=True):
         with pytest.raises(ConfigError, match=f"steal_work: {reason}; leave --steal-work out"):

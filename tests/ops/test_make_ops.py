@@ -52,7 +52,7 @@ def test_kernels_that_do_not_run_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(weft.ops, "triton_ops", stand_in, raising=False)
     monkeypatch.setattr(weft.ops, "find_spec", lambda name: object())
     said = make_ops(Numerics(torch.bfloat16), "cuda").describe()
-    assert said == f"torch on cuda; linear direct; {broken}: attention gathers its keys, which is slow"
+    assert said == f"torch on cuda; linear direct; {broken}: attention copies its keys, which is slow"
     assert "take no float64" in make_ops(Numerics(torch.float64), "cuda").describe()
     monkeypatch.setattr(weft.ops, "find_spec", lambda name: None)
     assert "Triton is not installed" in make_ops(Numerics(torch.bfloat16), "cuda").describe()

@@ -54,7 +54,7 @@ def pruner_of(runner: Runner) -> ArgmaxPruner | str:
 def able(model: Path) -> None:
     library = open_library()
     if library is None or not library.weft_suits_argmax_pruning():
-        pytest.skip("weft multiplies no bytes in this CPU's vectors")
+        pytest.skip("this CPU has no byte dot products (VNNI, or AVX2) that weft uses")
 
 
 @pytest.mark.usefixtures("able")

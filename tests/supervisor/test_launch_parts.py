@@ -295,7 +295,7 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
         "weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0)
     )
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
-    with pytest.raises(ConfigError, match="^prune_argmax True: weft multiplies no bytes in this CPU's vectors;"):
+    with pytest.raises(ConfigError, match="^prune_argmax True: this CPU has no byte dot products"):
         plan_launch(checkpoint, resolve({}), config)
 
 
@@ -313,8 +313,8 @@ def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"quantization": "int4"}, "in Q4_1, which int4 rounds a second time; --quantization gguf keeps them as they"),
-        ({"quantization": "int8"}, "in Q4_1, which int8 rounds a second time; --quantization gguf keeps them as they"),
+        ({"quantization": "int4"}, "in Q4_1; int4 quantizes it a second time; --quantization gguf keeps the file's"),
+        ({"quantization": "int8"}, "in Q4_1; int8 quantizes it a second time; --quantization gguf keeps the file's"),
         ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
         ({"quantization": "gguf", "activations": "full"}, None),
         ({"quantization": "none", "compress_weights": False}, None),
@@ -346,7 +346,7 @@ def test_a_files_blocks_get_one_where_rows_of_8_bits_are_faster(
     engine = EngineConfig(dtype="bfloat16", quantization="gguf", activations=activations)
     lines = list(hints(engine, checkpoint, specs, variant))
     assert len(lines) == faster
-    assert not faster or f"({variant}) multiplies rows of 8 bits faster with the file's {blocks}; --activa" in lines[0]
+    assert not faster or f"({variant}) is faster with int8 activations for the file's {blocks}: --activa" in lines[0]
 
 
 @pytest.mark.parametrize(

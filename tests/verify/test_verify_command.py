@@ -70,7 +70,10 @@ def test_codes_of_groups_are_named_where_they_make_the_difference(model: str, ca
     words = ("--tp", "2", "--quantization", "int4", "--dtype", "float32")
     assert verify(model, *words) == 1
     out = capsys.readouterr().out
-    assert "DIFFERS" in out and "ranks hold other codes than one: int4 has a scale for each 32 of what each has" in out
+    assert (
+        "DIFFERS" in out
+        and "ranks hold other quantized values than one: int4 has a scale for each 32 of what each has" in out
+    )
     assert verify(model, *words, "--o-proj-tp-size", "1", "--dense-tp-size", "1") == 0
     assert "other codes" not in capsys.readouterr().out
 

@@ -178,11 +178,11 @@ def test_scales_that_are_not_finite_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype": "float64", "quantization": "int8"}, "quantization int8: computed in bfloat16 or float32"),
-        ({"dtype": "float16", "quantization": "int4"}, "quantization int4: computed in bfloat16 or float32"),
-        ({"dtype": "float32", "quantization": "gguf"}, "quantization gguf: computed in bfloat16, not in float32"),
+        ({"dtype": "float64", "quantization": "int8"}, "quantization int8: it computes in bfloat16 or float32"),
+        ({"dtype": "float16", "quantization": "int4"}, "quantization int4: it computes in bfloat16 or float32"),
+        ({"dtype": "float32", "quantization": "gguf"}, "quantization gguf: it computes in bfloat16, not in float32"),
         ({"dtype": "bfloat16", "quantization": "gguf"}, "the model has no tensor in Q8_0, Q4_0, Q4_1"),
-        ({"dtype": "bfloat16", "quantization": "int8", "device": "cuda"}, "multiplied on the CPU only"),
+        ({"dtype": "bfloat16", "quantization": "int8", "device": "cuda"}, "quantized weights run on the CPU only"),
     ],
     ids=str,
 )
@@ -209,9 +209,12 @@ def test_what_rows_are_is_said(rounds: bool) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --compress-weights out"),
+        (
+            {"dtype": "float32"},
+            "it needs bfloat16, not float32; give --dtype bfloat16, or leave --compress-weights out",
+        ),
         ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
-        ({"dtype": "bfloat16", "quantization": "int8"}, "with --quantization int8 matrices are quantized already"),
+        ({"dtype": "bfloat16", "quantization": "int8"}, "with --quantization int8 weights are quantized already"),
     ],
 )
 def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
@@ -225,9 +228,12 @@ def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str,
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype": "float32"}, "not those of float32; give --dtype bfloat16, or leave --prune-argmax out"),
+        ({"dtype": "float32"}, "it needs bfloat16, not float32; give --dtype bfloat16, or leave --prune-argmax out"),
         ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
-        ({"dtype": "bfloat16", "enforce_eager": True}, "a step runs eagerly; leave --enforce-eager out, or leave"),
+        (
+            {"dtype": "bfloat16", "enforce_eager": True},
+            "it needs a recorded program; leave --enforce-eager out, or leave",
+        ),
     ],
 )
 def test_bounds_of_logits_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:

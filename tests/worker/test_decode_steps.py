@@ -199,7 +199,7 @@ def test_bounds_leave_few_logits_to_compute_and_change_no_token(
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
         pruners = [runner.program.program.pruner for runner in executor.executors[0].runners]  # type: ignore[union-attr]
         if not suits_bounds():
-            assert pruners == ["weft multiplies no bytes in this CPU's vectors"] * world
+            assert pruners == ["this CPU has no byte dot products (VNNI, or AVX2) that weft uses"] * world
         elif executor.layout.attention.tp != executor.layout.lm_head.tp:
             assert pruners == ["ranks of several attention blocks bring their logits together"] * world
         else:

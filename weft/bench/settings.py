@@ -18,15 +18,15 @@ class BenchSettings:
     """One benchmark. ConfigError for values that are impossible, alone or together."""
 
     workload: str = option(
-        "random", "prompts: random; shared-prefix (a few long beginnings); file", "--workload", choices=WORKLOADS
+        "random", "prompts: random; shared-prefix (a few long common prefixes); file", "--workload", choices=WORKLOADS
     )
     input_len: int = option(128, "tokens of a prompt (after the prefix, if shared)", "--input-len", minimum=1)
     output_len: int = option(64, "tokens of an answer", "--output-len", minimum=1)
     range_ratio: float = option(
-        0.0, "lengths vary by this share around their value", "--range-ratio", minimum=0.0, maximum=0.95
+        0.0, "lengths vary by this share around their value", "--range-ratio", minimum=0.0, maximum=0.95, expert=True
     )
-    prefix_len: int = option(512, "tokens of a shared prefix", "--prefix-len", minimum=1)
-    num_prefixes: int = option(4, "different shared prefixes", "--num-prefixes", minimum=1)
+    prefix_len: int = option(512, "tokens of a shared prefix", "--prefix-len", minimum=1, expert=True)
+    num_prefixes: int = option(4, "different shared prefixes", "--num-prefixes", minimum=1, expert=True)
     file: str | None = option(
         None, "JSON lines: prompt (text or ids) or messages; output_len where it differs", "--file", metavar="FILE"
     )
@@ -39,18 +39,17 @@ class BenchSettings:
         None, "requests of a run (default: 4 for each in flight, at least 16; a file: its lines)", "--num-prompts",
         minimum=1, maximum=1_000_000,
     )  # fmt: skip
-    warmup: int = option(2, "requests before each run that are not counted", "--warmup", minimum=0)
+    warmup: int = option(2, "requests before each run that are not measured", "--warmup", minimum=0, expert=True)
     repeat: int = option(1, "runs of the same load; medians are shown", "--repeat", minimum=1, maximum=1000)
-    seed: int = option(0, "of prompts and arrivals", "--workload-seed", minimum=0, maximum=2**31)
+    seed: int = option(0, "of prompts and arrivals", "--workload-seed", minimum=0, maximum=2**31, expert=True)
     temperature: float = option(0.0, "of the answers", "--temperature", minimum=0.0, maximum=2.0)
-    ignore_eos: bool = option(True, "answers have their full length", "--ignore-eos")
-    endpoint: str = option("completions", "which endpoint is asked", "--endpoint", choices=ENDPOINTS)
+    ignore_eos: bool = option(True, "answers have their full length", "--ignore-eos", expert=True)
+    endpoint: str = option("completions", "endpoint of the requests", "--endpoint", choices=ENDPOINTS, expert=True)
     prompts_as: str = option(
         "auto", "token ids or text; auto: ids to completions where the vocabulary is known", "--prompts-as",
-        choices=PROMPTS,
-    )  # fmt: skip
+        choices=PROMPTS, expert=True)  # fmt: skip
     timeout: float = option(
-        600.0, "seconds in which an answer must be complete", "--timeout", above=0.0, metavar="SECONDS"
+        600.0, "seconds in which an answer must be complete", "--timeout", above=0.0, metavar="SECONDS", expert=True
     )
 
     def __post_init__(self) -> None:

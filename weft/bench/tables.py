@@ -54,7 +54,7 @@ def notes(summaries: Sequence[Summary]) -> list[str]:
     if short := sum(one.short for one in summaries):
         lines.append(f"{short} answers were shorter than asked for")
     if uncounted := sum(one.uncounted for one in summaries):
-        lines.append(f"the server told no usage for {uncounted} answers: their pieces of text were counted as tokens")
+        lines.append(f"the server sent no usage for {uncounted} answers: their pieces of text were counted as tokens")
     cached, given = sum(one.cached_tokens for one in summaries), sum(one.input_tokens for one in summaries)
     if cached:
         lines.append(f"{cached} of {given} prompt tokens came from the server's prefix cache")

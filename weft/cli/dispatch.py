@@ -116,7 +116,7 @@ def _refuse_lost_place() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise UsageError("the working directory was removed: go to one that there is") from None
+        raise UsageError("the working directory was removed: change to another") from None
 
 
 def _refuse_other_text(words: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ def _of_serve(flag: str) -> str | None:
     """A hint for an option that only `weft serve` has."""
     parser = CommandParser()
     import_module("weft.cli.commands.serve").add_arguments(parser)
-    return "that is weft serve's; leave it out" if flag in parser.flags() else None
+    return "it belongs to weft serve; leave it out" if flag in parser.flags() else None
 
 
 def _run(command: CliCommand, words: Sequence[str], spawner: Spawner) -> int:

@@ -58,17 +58,15 @@ def _chosen(asked: bool | None, default: bool) -> bool:
 
 
 def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantization: str) -> Iterator[LayoutNote]:
-    which = "numbers of bf16 matrices" if quantization == "none" else "numbers that the file has in no such blocks"
+    which = "bf16 weights" if quantization == "none" else "weights that the file does not quantize"
     if compressed:
-        whose = (
-            "as asked" if asked else f"as this CPU ({machine.name}) has them; --no-compress-weights counts them whole"
-        )
-        text = f"{which} are counted in 12 bits, those of routed experts whole"
-        whole = "where exponents lie too far apart they stay whole, and memory is planned as if all did"
+        whose = "as asked" if asked else f"the default of this CPU ({machine.name}); --no-compress-weights counts 16"
+        text = f"{which} are counted with 12 bits each, routed experts with 16"
+        whole = "matrices with a wide range of exponents keep 16 bits, and memory is planned for 16 everywhere"
         yield LayoutNote("info", "compressed", f"{text}, {whose}; {whole}")
     elif asked is None:
-        text = f"{which} are counted whole, as this CPU ({machine.name}) has them"
-        yield LayoutNote("info", "not_compressed", f"{text}; --compress-weights counts 12 bits")
+        text = f"{which} are counted with 16 bits each, the default of this CPU ({machine.name})"
+        yield LayoutNote("info", "not_compressed", f"{text}; --compress-weights counts 12")
 
 
 def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
@@ -76,20 +74,24 @@ def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -
         text = f"prune_argmax: {SEVERAL_BLOCKS}; leave --prune-argmax out"
         yield LayoutNote("warning", "not_served", text)
     elif wanted and not bounded:
-        yield LayoutNote("info", "no_bounds", f"logits have no bounds: {SEVERAL_BLOCKS}")
+        yield LayoutNote("info", "no_bounds", f"prune_argmax is off: {SEVERAL_BLOCKS}")
     elif bounded:
-        whose = "as asked" if asked else f"as on this CPU ({machine.name}); --no-prune-argmax leaves them out"
-        yield LayoutNote("info", "bounds", f"bounds of logits, lm_head once more, quantized, are counted {whose}")
+        whose = "as asked" if asked else f"the default of this CPU ({machine.name}); --no-prune-argmax leaves it out"
+        yield LayoutNote("info", "bounds", f"the small copy of lm_head for prune_argmax is counted, {whose}")
     elif asked is None:
-        text = f"bounds of logits are not counted, as on this CPU ({machine.name}); --prune-argmax counts them"
+        text = (
+            f"prune_argmax is off, the default of this CPU ({machine.name}); --prune-argmax counts its copy of lm_head"
+        )
         yield LayoutNote("info", "no_bounds", text)
 
 
 def _rows(engine: EngineConfig, int8_activations: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
     how = f"activations are {'int8' if int8_activations else 'not quantized'}"
-    only = "of what is counted that changes bounds of logits alone"
+    only = "that changes only the copy of lm_head for prune_argmax"
     if engine.activations != "auto":
         yield LayoutNote("info", "activations", f"activations {engine.activations}: {how}; {only}")
     elif bounded and engine.quantization != "none":
-        text = f"with quantized weights {how}, as on this CPU ({machine.name}); {only}; --activations says otherwise"
+        text = (
+            f"with quantized weights {how}, the default of this CPU ({machine.name}); {only}; --activations changes it"
+        )
         yield LayoutNote("info", "activations", text)

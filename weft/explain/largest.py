@@ -29,6 +29,8 @@ def largest_bytes(layout: Layout, batches: tuple[int, ...], bounded: bool) -> tu
 def largest_note(largest: tuple[int, ...]) -> Iterator[LayoutNote]:
     """Where it makes a difference."""
     if largest:
-        text = "lm_head.out and sampling.out are those of steps in which a row is drawn or log-probabilities are wanted"
-        instead = "where all rows take their largest logit, ranks exchange that alone, at most 48 bytes a row and rank"
+        text = "lm_head.out and sampling.out: of steps with a sampled row or log-probabilities"
+        instead = (
+            "with greedy decoding in every row, ranks exchange only the largest logits, at most 48 bytes a row and rank"
+        )
         yield LayoutNote("info", "largest_logit", f"{text}; {instead}")

@@ -130,4 +130,4 @@ def _totals(report: LayoutReport) -> Iterator[Text]:
         if largest := report.received_for_largest(batch):
             together = binary(sum(largest))
             text = f"{count(max(largest))} bytes ({binary(max(largest))}) to the busiest rank, {together} to all"
-            yield Text(f"  where all rows take their largest logit: at most {text}")
+            yield Text(f"  with greedy decoding in every row: at most {text}")

@@ -29,10 +29,10 @@ class CpuAssignment:
     def lines(self, where: Sequence[str]) -> list[str]:
         """For people; `where`: every rank's number and coordinates."""
         free = as_runs(self.server)
-        way = ", where the last thread makes way for them" if self.shares[-1].way else ""
+        way = ", which a rank's last thread yields when they need them" if self.shares[-1].way else ""
         return [
             *(f"{each}: {share}" for each, share in zip(where, self.shares, strict=True)),
-            f"front end and engine {f'on cpus {free}{way}' if free else 'run where the ranks leave time'}",
+            f"HTTP server and scheduler {f'on cpus {free}{way}' if free else 'not pinned, on the cores of the ranks'}",
         ]
 
 
@@ -99,7 +99,7 @@ def _lists(text: str, cores: Sequence[Core], ranks: int) -> list[tuple[Core, ...
             raise _refused("cpus", text, f"the list of rank {rank} is empty; {legal}")
         cpus = _read("cpus", text, part, cores)
         if shared := [cpu for cpu in cpus if cpu in owners]:
-            clash = f"ranks {owners[shared[0]]} and {rank} would hold each other up on cpu {shared[0]}"
+            clash = f"ranks {owners[shared[0]]} and {rank} would share cpu {shared[0]}"
             raise _refused("cpus", text, f"{clash}; {legal}")
         owners |= dict.fromkeys(cpus, rank)
         lists.append(_of(cores, cpus))

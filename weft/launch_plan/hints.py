@@ -30,8 +30,8 @@ def _twice_rounded(engine: EngineConfig, formats: list[str]) -> Iterator[str]:
         dtypes = dtypes_of("gguf")
         also = "" if engine.dtype in dtypes else f" --dtype {dtypes[0]}"
         yield (
-            f"hint: the file has numbers in {', '.join(formats)}, which {engine.quantization} rounds a second time;"
-            f" --quantization gguf{also} keeps them as they are"
+            f"hint: the file is quantized in {', '.join(formats)}; {engine.quantization} quantizes it a second time;"
+            f" --quantization gguf{also} keeps the file's values"
         )
 
 
@@ -41,8 +41,8 @@ def _rounded_faster(engine: EngineConfig, formats: list[str], variant: str | Non
         return
     if faster := [name for name in formats if isa.suits_int8_activations(variant, kept_blocks()[name].bits)]:
         yield (
-            f"hint: this CPU ({variant}) is faster with int8 activations for the file's {', '.join(faster)};"
-            " --activations int8 uses them, which is a little less exact"
+            f"hint: this CPU ({variant}) is faster with int8 activations for the file's {', '.join(faster)}:"
+            " --activations int8, a little less exact"
         )
 
 
@@ -54,7 +54,6 @@ def _shorter_faster(engine: EngineConfig, variant: str | None) -> Iterator[str]:
         return
     if isa.suits_bf12_of_few(variant):
         yield (
-            "hint: with numbers in 12 bits, which keep their values (--compress-weights), a single stream was faster"
-            f" with kernels such as this CPU's ({variant}), and 8 to 32 at once were slower; --no-compress-weights"
-            " keeps them whole and leaves this hint out"
+            "hint: --compress-weights stores bf16 in 12 bits without loss: on CPUs like this one"
+            f" ({variant}) one stream was faster, 8 to 32 streams slower; --no-compress-weights removes this hint"
         )

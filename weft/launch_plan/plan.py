@@ -133,7 +133,7 @@ class LaunchPlan:
         lines += self.hints()
         if (dispatch := self.shards.forward_plan.dispatch) is not None:
             lines.append(
-                f"experts: {engine.moe_backend} products, rows reach them by {dispatch.form} ({dispatch.reason})"
+                f"experts: {engine.moe_backend} matmuls, tokens reach them by {dispatch.form} ({dispatch.reason})"
             )
         if self.experts is not None:
             lines += self.experts.lines()
@@ -264,7 +264,7 @@ def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
         return
     library = open_library()
     if library is None:
-        raise _left_out(engine, names[0], f"only the C++ parts do that ({missing_reason('step')})")
+        raise _left_out(engine, names[0], f"it needs the compiled C++ parts ({missing_reason('step')})")
     if asked["prune_argmax"] and not library.weft_suits_argmax_pruning():
         raise _left_out(engine, "prune_argmax", NO_ARGMAX_PRUNING)
     if asked["prune_argmax"] and not finds_largest(layout):

@@ -32,6 +32,7 @@ class ProcessLimits:
         above=0.0,
         maximum=_DAY,
         metavar="SECONDS",
+        expert=True,
     )
     join_limit: float = option(
         120.0,
@@ -40,6 +41,7 @@ class ProcessLimits:
         above=0.0,
         maximum=_DAY,
         metavar="SECONDS",
+        expert=True,
     )
     load_limit: float = option(
         1800.0,
@@ -48,6 +50,7 @@ class ProcessLimits:
         above=0.0,
         maximum=_DAY,
         metavar="SECONDS",
+        expert=True,
     )
     warm_up_limit: float = option(
         600.0,
@@ -56,6 +59,7 @@ class ProcessLimits:
         above=0.0,
         maximum=_DAY,
         metavar="SECONDS",
+        expert=True,
     )
     drain_timeout: float = option(
         30.0,
@@ -64,15 +68,17 @@ class ProcessLimits:
         minimum=0.0,
         maximum=_DAY,
         metavar="SECONDS",
+        expert=True,
     )
     restart: bool = option(
         True,
         "start a replica's ranks again when one of them dies; otherwise it stays down, and the server ends with exit"
         " code 69 when no replica is left",
         "--restart",
+        expert=True,
     )
     comm_debug: bool = option(
-        False, "ranks compare the shapes of every collective before it runs; slower", "--comm-debug"
+        False, "ranks compare the shapes of every collective before it runs; slower", "--comm-debug", expert=True
     )
 
     def __post_init__(self) -> None:

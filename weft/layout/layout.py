@@ -28,9 +28,13 @@ WORLD = Setting("world", int, True, None, Option("all ranks; checked against the
 class PipelineLayout:
     """Stages of consecutive layers."""
 
-    stages: int = option(..., "pipeline stages", "--pipeline-parallel-size", minimum=1)
+    stages: int = option(..., "pipeline stages", "--pipeline-parallel-size", minimum=1, expert=True)
     layers: tuple[int, ...] | None = option(
-        ..., "layers of each stage (default: even, the first stages take the remainder)", "--pipeline-layers", minimum=1
+        ...,
+        "layers of each stage (default: even, the first stages take the remainder)",
+        "--pipeline-layers",
+        minimum=1,
+        expert=True,
     )
 
 
@@ -40,16 +44,25 @@ class AttentionLayout:
 
     tp: int = option(..., "ranks that share attention's heads", "--attn-tp-size", minimum=1)
     dp: int = option(
-        ..., "groups with requests and KV cache of their own", "--attn-dp-size", "--data-parallel-size", minimum=1
+        ...,
+        "data parallel groups of attention, each with its own requests and KV cache",
+        "--attn-dp-size",
+        "--data-parallel-size",
+        minimum=1,
     )
-    cp: int = option(..., "ranks that share a request's positions", "--attn-cp-size", minimum=1)
-    kv_split: int = option(..., "split of the KV cache by position inside tp", "--kv-split-size", minimum=1)
+    cp: int = option(
+        ..., "context parallel: ranks that share a request's positions", "--attn-cp-size", minimum=1, expert=True
+    )
+    kv_split: int = option(
+        ..., "ranks inside tp that split the KV cache by position", "--kv-split-size", minimum=1, expert=True
+    )
     split: Split = option(
         ...,
-        "how heads are split: in whole KV groups, or query heads evenly (auto: groups on one node; on several,"
-        " evenly where no rank then stores more KV heads)",
+        "how heads are split: groups: whole KV groups; balanced: query heads evenly (auto: groups on one node; balanced"
+        " on several where no rank then stores more KV heads)",
         "--attn-split",
         choices=("auto", "groups", "balanced"),
+        expert=True,
     )
 
 
@@ -64,7 +77,9 @@ class OProjLayout:
         minimum=1,
         shorthand=(("--o-proj-local-tp", {"within": "node"}),),
     )
-    within: Within | None = option(..., "keep every o_proj block inside one node", "--o-proj-within", choices=("node",))
+    within: Within | None = option(
+        ..., "keep every o_proj block inside one node", "--o-proj-within", choices=("node",), expert=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +95,13 @@ class BalanceLayout:
 
     policy: Policy = option(
         ...,
-        "rebalancing of expert slots while serving; auto: hierarchical where there are nodes and groups, else global",
+        "expert load balancing while serving; auto: hierarchical where there are nodes and groups, else global",
         "--expert-balance",
         choices=("none", "auto", "global", "hierarchical"),
         switches=(("--eplb", "auto"),),
+        expert=True,
     )
-    interval: int = option(..., "steps from one rebalancing to the next", "--expert-balance-interval", minimum=1)
+    interval: int = option(..., "steps between two rebalancings", "--expert-balance-interval", minimum=1, expert=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +112,12 @@ class ExpertsLayout:
     ep: int = option(
         ..., "ranks (blocks of tp) that share the experts", "--moe-ep-size", "--expert-parallel-size", minimum=1
     )
-    slots: int = option(..., "physical expert slots, copies of hot experts included", "--expert-slots", minimum=1)
-    dispatch: Dispatch = option(..., "how rows reach their experts", "--moe-dispatch", choices=get_args(Dispatch))
+    slots: int = option(
+        ..., "physical expert slots, copies of hot experts included", "--expert-slots", minimum=1, expert=True
+    )
+    dispatch: Dispatch = option(
+        ..., "how tokens reach their experts", "--moe-dispatch", choices=get_args(Dispatch), expert=True
+    )
     balance: BalanceLayout
 
 
@@ -127,7 +147,7 @@ class LMHeadLayout:
         shorthand=(("--lm-head-local-tp", {"within": "node"}),),
     )
     within: Within | None = option(
-        ..., "keep every lm_head block inside one node", "--lm-head-within", choices=("node",)
+        ..., "keep every lm_head block inside one node", "--lm-head-within", choices=("node",), expert=True
     )
 
 
@@ -139,7 +159,7 @@ class Layout:
     ranks into blocks of g consecutive ranks; each block holds one copy of the module and serves its own ranks' rows.
     """
 
-    nodes: int = option(..., "nodes that the ranks are spread over evenly", "--nodes", minimum=1)
+    nodes: int = option(..., "nodes that the ranks are spread over evenly", "--nodes", minimum=1, expert=True)
     replicas: int = option(..., "copies of the whole model", "--replicas", minimum=1)
     pipeline: PipelineLayout
     attention: AttentionLayout

@@ -90,7 +90,7 @@ def suits_bf12_of_few(variant: str) -> bool:
     return variant in ("avx512vnni", "avx512")
 
 
-NO_ARGMAX_PRUNING = "weft multiplies no bytes in this CPU's vectors"
+NO_ARGMAX_PRUNING = "this CPU has no byte dot products (VNNI, or AVX2) that weft uses"
 """Why a variant bounds no logits, in words."""
 
 

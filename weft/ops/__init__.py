@@ -48,7 +48,7 @@ def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Page
     library = open_library()
     if library is None and numerics.int8_activations and numerics.quantization == "gguf":
         raise ConfigError(
-            f"activations int8: a file's blocks are multiplied by the C++ parts alone ({why_missing()}); give"
+            f"activations int8: for a file's own blocks it needs the compiled C++ parts ({why_missing()}); give"
             " --activations full",
             field="activations",
             value="int8",
@@ -56,21 +56,20 @@ def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Page
         )
     if library is None and numerics.compress_weights:
         raise ConfigError(
-            f"compress_weights: only the C++ parts multiply compressed numbers ({why_missing()}); leave"
-            " --compress-weights out",
+            f"compress_weights: it needs the compiled C++ parts ({why_missing()}); leave --compress-weights out",
             field="compress_weights",
             value=True,
         )
     if library is None or numerics.dtype not in PACKABLE:
         name = str(numerics.dtype).removeprefix("torch.")
         reason = why_missing() if library is None else f"there are none for {name}"
-        return TorchOps(numerics, device, f"no C++ kernels: {reason}; attention gathers its keys, which is slow")
+        return TorchOps(numerics, device, f"no C++ kernels: {reason}; attention copies its keys, which is slow")
     return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns), pages)
 
 
 def _device_ops(numerics: Numerics, device: torch.device) -> Ops:
     if why := _why_no_kernels(numerics.dtype, device):
-        return TorchOps(numerics, device, f"{why}: attention gathers its keys, which is slow")
+        return TorchOps(numerics, device, f"{why}: attention copies its keys, which is slow")
     from weft.ops.cuda.triton_ops import TritonOps
 
     return TritonOps(numerics, device)

@@ -41,7 +41,7 @@ def lines(plan: LaunchPlan, report: VerifyReport) -> list[str]:
     elif report.verdict == "differs":
         found.append("in lockstep the layout agrees: suspect the processes' collectives or kernels, not the layout")
     elif report.verdict == "undecided":
-        found.append(f"where one rank itself hardly prefers its token, another passes too: {_advice(plan)}")
+        found.append(f"where the two best tokens of one rank are nearly equal, either one passes: {_advice(plan)}")
     if report.verdict == "differs" and plan.shards.cuts_groups:
         found.append(f"ranks hold other quantized values than one: {_GROUPS}; verify the layout without --quantization")
     return found

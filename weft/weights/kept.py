@@ -25,8 +25,8 @@ def kept_weights(
     _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
         raise ConfigError(
-            "activations int8: only quantized weights are multiplied with int8 activations; give"
-            f" --quantization {', '.join(chosen_by(Chosen.OPTION))} or gguf too, or --activations full",
+            f"activations int8: it needs quantized weights; give --quantization {', '.join(chosen_by(Chosen.OPTION))}"
+            " or gguf too, or --activations full",
             field="activations",
             value="int8",
             legal=("auto", "full"),
@@ -36,11 +36,11 @@ def kept_weights(
     if asked == "none":
         return kept
     if engine.device != "cpu":
-        raise _refused(engine, f"quantized weights are multiplied on the CPU only, not on {engine.device}; legal: none")
+        raise _refused(engine, f"quantized weights run on the CPU only, not on {engine.device}; legal: none")
     dtypes = dtypes_of(asked)
     if engine.dtype not in dtypes:
         legal = " or ".join(dtypes)
-        raise _refused(engine, f"computed in {legal}, not in {engine.dtype}; give --dtype {dtypes[0]}")
+        raise _refused(engine, f"it computes in {legal}, not in {engine.dtype}; give --dtype {dtypes[0]}")
     kept = replace(kept, int8_activations=uses_int8_activations(engine, variant))
     if asked != "gguf":
         return replace(kept, experts=engine.moe_backend in ("auto", "packed"))
@@ -74,20 +74,20 @@ def uses_int8_activations(engine: EngineConfig, variant: str | None) -> bool:
 
 def _check_switches(engine: EngineConfig) -> None:
     """Of bounds of logits only what is seen before there is a program; `weft.program.argmax_pruning` sees the rest."""
-    quantized = f"with --quantization {engine.quantization} matrices are quantized already; give none or gguf"
-    eager = "a step runs eagerly; leave --enforce-eager out"
+    quantized = f"with --quantization {engine.quantization} weights are quantized already; give none or gguf"
+    eager = "it needs a recorded program; leave --enforce-eager out"
     rounds = engine.quantization in chosen_by(Chosen.OPTION)
-    _check_switch(engine, "compress_weights", "numbers of bfloat16 take 12 bits", quantized if rounds else "")
-    _check_switch(engine, "prune_argmax", "rows of bfloat16 have bounds", eager if engine.enforce_eager else "")
+    _check_switch(engine, "compress_weights", quantized if rounds else "")
+    _check_switch(engine, "prune_argmax", eager if engine.enforce_eager else "")
 
 
-def _check_switch(engine: EngineConfig, field: str, what: str, why_not: str) -> None:
+def _check_switch(engine: EngineConfig, field: str, why_not: str) -> None:
     if not getattr(engine, field):
         return
     if engine.dtype != "bfloat16":
-        why_not = f"only {what}, not those of {engine.dtype}; give --dtype bfloat16"
+        why_not = f"it needs bfloat16, not {engine.dtype}; give --dtype bfloat16"
     elif engine.device != "cpu":
-        why_not = f"{what} on the CPU only, not on {engine.device}; give --device cpu"
+        why_not = f"it runs on the CPU only, not on {engine.device}; give --device cpu"
     if why_not:
         message = f"{field}: {why_not}, or leave --{field.replace('_', '-')} out"
         raise ConfigError(message, field=field, value=True)

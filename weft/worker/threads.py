@@ -40,11 +40,11 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
         or not isinstance(arena, SharedArena)
         or not isinstance(comm, SharedMemoryComm)
     ):
-        return f"; no core is lent: {why_not}"
+        return f"; no work stealing: {why_not}"
     pool, core = pinned
     pool.offer(comm.offering(), arena.take(pool.queue_bytes))
     comm.lend(pool.help)
-    return f"; cpu {core} is lent to ranks that this one waits for"
+    return f"; cpu {core} steals work while this rank waits"
 
 
 def unshare_threads(ops: Ops) -> None:

@@ -23,7 +23,7 @@ from weft.program.argmax_pruning import ArgmaxPruner
 ABLE = [variant for variant in ISAS if isa.suits_argmax_pruning(variant)]
 pytestmark = [
     pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine"),
-    pytest.mark.skipif(not ABLE, reason="weft multiplies no bytes in this CPU's vectors"),
+    pytest.mark.skipif(not ABLE, reason="this CPU has no byte dot products (VNNI, or AVX2) that weft uses"),
 ]
 SHAPES = [(1, 1), (5, 7), (33, 65), (70, 100), (200, 130), (1000, 576), (1100, 576), (515, 1100)]
 ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 64)

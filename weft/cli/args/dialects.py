@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 
-from weft.cli.args.parser import CommandParser
+from weft.cli.args.parser import CommandParser, Expert
 from weft.dialects.names import names
 from weft.errors import UsageError
 
@@ -13,14 +13,16 @@ from weft.errors import UsageError
 def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:
     """--from, --set and --nodes; the words after `--` become args.foreign."""
     group = parser.add_argument_group("other engines", "weft ... --from sglang -- python -m sglang.launch_server ...")
-    group.add_argument("--from", dest="dialect", metavar="DIALECT", help=f"whose words follow: {', '.join(names())}")
+    group.add_argument(
+        "--from", dest="dialect", metavar="DIALECT", help=f"engine whose command follows --: {', '.join(names())}"
+    )
     group.add_argument(
         "--set",
         dest="settings",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="value of a variable that the words depend on (experts=N: the model's experts)",
+        help=Expert("value of a variable in those words (experts=N: the model's experts)"),
     )
     if isinstance(parser, CommandParser):
         parser.takes_foreign = True

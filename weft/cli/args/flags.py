@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from weft.cli.args.parser import Expert
 from weft.errors import ConfigError, UsageError
 from weft.options import Setting, shown
+
+_NO = "--no-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class _Collect(argparse.Action):
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
         given: dict[str, GivenValue] = dict(getattr(namespace, self.dest, None) or {})
-        value = self.const if self.nargs == 0 else values
+        value = _constant(self.const, flag) if self.nargs == 0 else values
         if (problem := self.setting.problem(value)) is not None:
             legal = self.setting.option.choices
             raise ConfigError(f"{flag}: {problem}", field=self.setting.name, value=value, legal=legal)
@@ -42,6 +45,11 @@ class _Collect(argparse.Action):
             entry = GivenValue(new, flag or name)
             _refuse_another(given.setdefault(name, entry), entry)
         setattr(namespace, self.dest, given)
+
+
+def _constant(value: object, flag: str | None) -> object:
+    """What a flag without a value stands for: its --no- form for the opposite."""
+    return not value if flag is not None and flag.startswith(_NO) else value
 
 
 class Once(argparse.Action):
@@ -80,7 +88,7 @@ def add_flags(parser: argparse._ActionsContainer, settings: Iterable[Setting], d
             sets = {f"{stem}.{name}" if stem else name: value for name, value in siblings.items()}
             _add_value(parser, setting, dest, (flag,), sets)
         for flag, value in setting.option.switches:
-            _add_constant(parser, setting, dest, flag, value, f"the same as {setting.option.flags[0]} {value}")
+            _add_constant(parser, setting, dest, (flag,), value, f"the same as {setting.option.flags[0]} {value}")
 
 
 def _add_value(
@@ -91,6 +99,7 @@ def _add_value(
     sets: Mapping[str, object],
 ) -> None:
     also = " and ".join(f"{name} {value}" for name, value in sets.items())
+    text = setting.option.help + (f"; also sets {also}" if also else _default(setting))
     parser.add_argument(
         *flags,
         action=_Collect,
@@ -100,22 +109,22 @@ def _add_value(
         default=argparse.SUPPRESS,
         type=setting.parse,
         metavar="{" + ",".join(setting.option.choices) + "}" if setting.option.choices else _metavar(setting),
-        help=setting.option.help + (f"; also sets {also}" if also else _default(setting)),
+        help=Expert(text) if setting.option.expert or also else text,
     )
 
 
 def _add_switch(parser: argparse._ActionsContainer, setting: Setting, dest: str) -> None:
-    for flag in setting.option.flags:
-        for name, value in ((flag, True), ("--no-" + flag.removeprefix("--"), False)):
-            help = setting.option.help if value else "the opposite"
-            _add_constant(parser, setting, dest, name, value, help + (" (default)" if setting.default is value else ""))
+    both = [name for flag in setting.option.flags for name in (flag, _NO + flag.removeprefix("--"))]
+    default = "" if setting.default is None else f" (default: {'on' if setting.default else 'off'})"
+    text = setting.option.help + default
+    _add_constant(parser, setting, dest, both, True, Expert(text) if setting.option.expert else text)
 
 
 def _add_constant(
-    parser: argparse._ActionsContainer, setting: Setting, dest: str, flag: str, value: object, help: str
+    parser: argparse._ActionsContainer, setting: Setting, dest: str, flags: Sequence[str], value: object, help: str
 ) -> None:
     parser.add_argument(
-        flag,
+        *flags,
         action=_Collect,
         setting=setting,
         sets={},

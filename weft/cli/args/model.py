@@ -10,6 +10,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
 from weft.checkpoint.integrity.check import VERIFY
 from weft.cli.args.flags import GivenValue, Once, add_flags, values_of
+from weft.cli.args.parser import Expert
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
 from weft.layout.resolve import resolve
@@ -53,8 +54,10 @@ def add_verify_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--verify-checkpoint",
         choices=VERIFY,
         default="auto",
-        help="compare the model's files with the hashes that SHA256SUMS beside them or the hub knows: auto: each file"
-        " once until it changes; strict: at every start, and weights without a known hash are refused (default: auto)",
+        help=Expert(
+            "compare the model's files with hashes in SHA256SUMS or on the hub. auto: each file once until it changes;"
+            " strict: at every start, and weights without a known hash are refused (default: auto)"
+        ),
     )
 
 
@@ -71,7 +74,7 @@ def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of every module; explicit sizes of modules other than attention win",
     )
     group.add_argument(
-        "--world-size", action=Once, type=int, metavar="N", help="all ranks; attention dp follows from it"
+        "--world-size", action=Once, type=int, metavar="N", help=Expert("all ranks; attention dp follows from it")
     )
     add_flags(group, layout_settings(), "layout_given")
 

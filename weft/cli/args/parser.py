@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+from weft.cli.args.counterparts import counterpart, short_form
 from weft.errors import UsageError
 from weft.options import nearest
+from weft.plural import counted
 
 _WORDS = (
     ("expected one argument", "a value is missing"),
@@ -21,13 +23,20 @@ _WORDS = (
 """Beginnings of argparse's messages, and weft's words for them."""
 
 
+class Expert(str):
+    """Help of an option for experts: only `--help all` shows it."""
+
+
 class CommandParser(argparse.ArgumentParser):
     """Options and positionals in any order; raises UsageError instead of exiting."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+        super().__init__(allow_abbrev=False, add_help=False, **settings)
         for kind, words in ((int, "a whole number"), (float, "a number")):
             self.register("type", kind, partial(_parsed, kind, words))
+        self.add_argument(
+            "-h", "--help", action=_Help, nargs="?", metavar="all", help="show the options, or all of them"
+        )
         self.takes_foreign = False
         """Words after `--` are another program's: args.foreign."""
         self.said_of: Callable[[str], str | None] = lambda flag: None
@@ -39,17 +48,47 @@ class CommandParser(argparse.ArgumentParser):
         if self.takes_foreign and "--" in own:
             cut = own.index("--")
             own, foreign = own[:cut], own[cut + 1 :]
+        self.usage = self._short().replace("%", "%%")
+        if (name := short_form(own, self.flags())) is not None:
+            raise self._unknown(name)
         args, rest = self.parse_known_intermixed_args(own)
         for word in rest:
             if word.startswith("-") and word != "-":
-                name = word.partition("=")[0]
-                said = self.said_of(name)
-                raise UsageError(f"unknown option {name}" + (f"; {said}" if said else nearest(name, self.flags())))
+                raise self._unknown(word.partition("=")[0])
         if rest:
             raise UsageError(f"unexpected argument {rest[0]!r}")
         if self.takes_foreign:
             args.foreign = foreign
         return args
+
+    def _unknown(self, name: str) -> UsageError:
+        said = counterpart(name, self.flags()) or self.said_of(name)
+        return UsageError(f"unknown option {name}" + (f"; {said}" if said else nearest(name, self.flags())))
+
+    def format_help(self, *, every: bool = False) -> str:
+        """The help: without options for experts, unless `every`."""
+        hidden = [] if every else [(action, action.help) for action in self._actions if isinstance(action.help, Expert)]
+        for action, _ in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            text = super().format_help()
+        finally:
+            for action, help in hidden:
+                action.help = help
+        more = f"\n{self.prog} --help all shows {counted(len(hidden), 'more option')}, for experts\n"
+        return text + more if hidden else text
+
+    def _short(self) -> str:
+        """The usage in a line: options as a word, except those that must be given."""
+        shown = [self.prog, "[options]"]
+        for action in self._actions:
+            name = str(action.metavar or action.dest)
+            if action.required and action.option_strings:
+                shown.append(f"{action.option_strings[0]} {name}")
+            elif not action.option_strings:
+                optional = action.nargs in ("?", "*") and not name.startswith("[")
+                shown.append(f"[{name}]" if optional else name)
+        return " ".join(shown)
 
     def flags(self) -> list[str]:
         """All option names, in order of declaration."""
@@ -67,6 +106,19 @@ class CommandParser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             legal = ", ".join(map(str, action.choices))
             raise argparse.ArgumentError(action, f"{value!r} is not one of {legal}")
+
+
+class _Help(argparse.Action):
+    """Prints the help and ends."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: Any, flag: str | None = None
+    ) -> None:
+        assert isinstance(parser, CommandParser)
+        if values not in (None, "all"):
+            raise argparse.ArgumentError(self, f"{values!r} is not all")
+        print(parser.format_help(every=values == "all"), end="")
+        parser.exit()
 
 
 def _parsed(kind: Callable[[str], object], wanted: str, word: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from weft.cli.args.parser import Expert
 from weft.comm.registry import CHOICES
 from weft.native.build import ensure_built
 
@@ -15,7 +16,7 @@ def add_comm_argument(group: argparse._ActionsContainer) -> None:
         "--comm",
         default="auto",
         choices=CHOICES,
-        help="collectives between ranks; auto takes shared_memory where the C++ parts are built (default: auto)",
+        help=Expert("collectives between ranks; auto: shared_memory where the C++ parts are built (default: auto)"),
     )
 
 
@@ -25,4 +26,4 @@ def say_native(say: Callable[[str], None]) -> None:
         if status.state == "built":
             say(f"compiled {status.name} in {status.seconds:.1f} s")
         elif status.state != "current":
-            say(f"C++ part {status.name}: {status.state}: {status.reason}; the plain path is used")
+            say(f"C++ part {status.name}: {status.state}: {status.reason}; PyTorch is used: the same answers, slower")

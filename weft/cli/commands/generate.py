@@ -26,6 +26,7 @@ from weft.cli.args.model import (
     engine_config_from,
     layout_from,
 )
+from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.errors import UsageError
 from weft.ipc.phases import PhaseChange
@@ -51,24 +52,34 @@ no queue, so no priority."""
 _HELP = {
     "n": "outputs of each prompt",
     "temperature": "0 takes the likeliest token (default: the model's own, else 0)",
-    "top_p": "smallest set of tokens with this share of probability",
-    "top_k": "the K likeliest tokens; 0: all",
-    "min_p": "tokens at least this share as likely as the likeliest",
+    "top_p": "sample from the smallest set of tokens with this probability",
+    "top_k": "sample from the K likeliest tokens; 0: all",
+    "min_p": "sample from tokens at least this fraction as likely as the likeliest",
     "seed": "of the random numbers",
     "stop": "text that ends an answer (repeatable)",
     "stop_token_ids": "token id that ends an answer (repeatable)",
     "max_tokens": f"longest answer, in tokens (default: {MAX_TOKENS})",
     "min_tokens": "shortest answer, in tokens",
     "ignore_eos": "go on after the model's own end",
-    "presence_penalty": "against tokens that occurred",
-    "frequency_penalty": "against tokens, for each time they occurred",
+    "presence_penalty": "lowers the logits of tokens that occurred",
+    "frequency_penalty": "lowers the logits of tokens, for each time that they occurred",
     "repetition_penalty": "divides the logits of tokens that occurred, prompt included",
     "logit_bias": "number added to the logit of a token id (repeatable)",
-    "allowed_token_ids": "token id that may be chosen, no others (repeatable)",
-    "bad_words": "word that is not written (repeatable)",
+    "allowed_token_ids": "only this token id may be sampled (repeatable)",
+    "bad_words": "word that may not occur (repeatable)",
     "logprobs": "with --json: log-probabilities, with N alternatives",
     "include_stop_str_in_output": "keep the text that ended the answer",
 }
+
+
+_FOR_EXPERTS = (
+    "min_tokens",
+    "stop_token_ids",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "include_stop_str_in_output",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) -> None:
-    flag, text = "--" + name.replace("_", "-"), _HELP[name]
+    flag, text = "--" + name.replace("_", "-"), Expert(_HELP[name]) if name in _FOR_EXPERTS else _HELP[name]
     kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if _is_union(hint) else [hint]
     kind = kinds[0]
     settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}

@@ -31,14 +31,14 @@ class HttpConfig:
         "127.0.0.1", "address to listen on; beyond this machine only with an API key", "--host", metavar="HOST"
     )
     port: int = option(8000, "port; 0 takes any free one", "--port", minimum=0, maximum=65535)
-    uds: str | None = option(None, "listen on this Unix socket instead", "--uds", metavar="PATH")
+    uds: str | None = option(None, "listen on this Unix socket instead", "--uds", metavar="PATH", expert=True)
     api_key: str | None = option(None, "key that clients must send (also WEFT_API_KEY)", "--api-key", metavar="KEY")
     api_key_file: str | None = option(None, "file whose first line is the key", "--api-key-file", metavar="FILE")
     admin_key: str | None = option(
-        None, "key of /metrics, if another (also WEFT_ADMIN_KEY)", "--admin-key", metavar="KEY"
+        None, "key of /metrics, if another (also WEFT_ADMIN_KEY)", "--admin-key", metavar="KEY", expert=True
     )
     admin_key_file: str | None = option(
-        None, "file whose first line is the admin key", "--admin-key-file", metavar="FILE"
+        None, "file whose first line is the admin key", "--admin-key-file", metavar="FILE", expert=True
     )
     allowed_origins: str | None = option(
         None,
@@ -48,29 +48,34 @@ class HttpConfig:
     )
     allowed_hosts: str | None = option(
         None,
-        "names that requests may call the server by, with commas between, or *; left out: on this machine and without a"
-        " key its own names, else any",
+        "host names that requests may use, with commas between, or *; left out: its own names on this machine without a"
+        " key, else any",
         "--allowed-hosts",
         metavar="HOST,HOST,...",
+        expert=True,
     )
     ssl_certfile: str | None = option(
-        None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile", metavar="FILE"
+        None, "certificate chain, PEM: the server speaks HTTPS", "--ssl-certfile", metavar="FILE", expert=True
     )
-    ssl_keyfile: str | None = option(None, "the certificate's private key, PEM", "--ssl-keyfile", metavar="FILE")
+    ssl_keyfile: str | None = option(
+        None, "the certificate's private key, PEM", "--ssl-keyfile", metavar="FILE", expert=True
+    )
     root_path: str | None = option(
         None,
-        "path in front of every route that a proxy leaves there; routes answer without it too",
+        "prefix of every route, where a proxy keeps it; routes answer without it too",
         "--root-path",
         metavar="PATH",
+        expert=True,
     )
     max_queued: int = option(
-        256, "outputs that may wait beside the running ones; more get 429", "--max-queued", minimum=0
+        256, "outputs that may wait in the queue; more get 429", "--max-queued", minimum=0, expert=True
     )
     max_connections: int | None = option(
         None,
         "connections that may be open; more get 503 (default: 4096, fewer where the limit of open files leaves fewer)",
         "--max-connections",
         minimum=1,
+        expert=True,
     )
     queue_timeout: float = option(
         600.0,
@@ -78,14 +83,19 @@ class HttpConfig:
         "--queue-timeout",
         above=0.0,
         metavar="SECONDS",
+        expert=True,
     )
     log_level: str | None = option(
         None, "what is logged (also WEFT_LOG)", "--log-level", choices=("debug", "info", "warning", "error")
     )
     log_format: str | None = option(
-        None, "one line of text or of JSON per record (also WEFT_LOG_FORMAT)", "--log-format", choices=("text", "json")
+        None,
+        "one line of text or of JSON per record (also WEFT_LOG_FORMAT)",
+        "--log-format",
+        choices=("text", "json"),
+        expert=True,
     )
-    access_log: bool = option(False, "log a line for every request, without its contents", "--access-log")
+    access_log: bool = option(False, "log a line for every request, without its contents", "--access-log", expert=True)
 
     def __post_init__(self) -> None:
         for setting in http_settings():

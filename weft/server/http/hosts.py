@@ -23,7 +23,7 @@ class Hosts:
         name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         if name not in self.names:
             raise RequestError(
-                f"this server does not go by the name '{name[:80]}'; its operator can allow it with --allowed-hosts",
+                f"host '{name[:80]}' is not allowed; the operator can allow it with --allowed-hosts",
                 status=403,
                 code="host_not_allowed",
             )

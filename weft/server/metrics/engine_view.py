@@ -19,7 +19,7 @@ GAUGES: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("num_requests_running", "Requests in a slot", lambda group: group.running),
     ("num_requests_waiting", "Requests in line", lambda group: group.waiting),
     ("kv_cache_usage_perc", "Share of the KV blocks that are in use; 1 is all", lambda group: _usage(group)),
-    ("gpu_cache_usage_perc", "The same, by its older name", lambda group: _usage(group)),
+    ("gpu_cache_usage_perc", "The older name of kv_cache_usage_perc", lambda group: _usage(group)),
 )
 COUNTERS: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("prompt_tokens", "Prompt tokens taken in", lambda group: group.prompt_tokens),
@@ -36,7 +36,7 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
     ("rows", "Rows of its own", lambda rank: rank.rows),
     ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
-    ("steal_seconds", "Of the waiting in collectives, in work of other ranks", lambda rank: rank.steal_s),
+    ("steal_seconds", "Part of the time in collectives, in work stolen from other ranks", lambda rank: rank.steal_s),
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
 )
 
@@ -45,7 +45,7 @@ HELD: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("kv_cache_bytes", "KV cache; its pages come when they are first written", lambda rank: rank.kv_cache_bytes),
     (
         "argmax_sketch_bytes",
-        "Copy of lm_head that gives bounds of logits",
+        "Copy of lm_head for prune_argmax",
         lambda rank: rank.argmax_sketch_bytes,
     ),
 )

@@ -12,15 +12,15 @@ from weft.server.metrics.metric_families import families
 
 COUNTERS: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (
     ("expert_rebalances", "Plans of new placements begun", lambda stats: stats.decisions),
-    ("expert_rebalances_failed", "Plans that came to nothing", lambda stats: stats.failures),
-    ("expert_layers_switched", "Layers that took a new placement up", lambda stats: stats.layers_switched),
+    ("expert_rebalances_failed", "Plans that failed", lambda stats: stats.failures),
+    ("expert_layers_switched", "Layers that switched to a new placement", lambda stats: stats.layers_switched),
     ("expert_slots_moved", "Slots that took another expert's weights", lambda stats: stats.slots_moved),
     ("expert_bytes_moved", "Weights received by slots, over one copy of the experts", lambda stats: stats.bytes_moved),
 )
 GAUGES: tuple[tuple[str, str, Callable[[ExpertStats], float]], ...] = (
     ("expert_window_size", "Steps whose loads count", lambda stats: stats.window),
     ("expert_window_steps", "Steps of the window that have run", lambda stats: stats.window_steps),
-    ("expert_layers_moving", "Layers whose new placement is on its way", lambda stats: stats.layers_moving),
+    ("expert_layers_moving", "Layers whose weights move to a new placement", lambda stats: stats.layers_moving),
 )
 PLACEMENTS: tuple[tuple[str, Callable[[ExpertStats], Sequence[float | None]]], ...] = (
     ("before", lambda stats: stats.before),

@@ -74,7 +74,7 @@ class _Histograms(Collector):
         for name, (text, _) in HISTOGRAMS.items():
             yield self._family(name, text, name)
         for name, newer in OLDER_NAMES.items():
-            yield self._family(name, f"vllm:{newer}, by its older name", newer)
+            yield self._family(name, f"The older name of vllm:{newer}", newer)
 
     def _family(self, name: str, text: str, source: str) -> Metric:
         series = [

@@ -37,23 +37,23 @@ _REASONS = {
         "guided_grammar",
         "guided_decoding_backend",
     ),
-    "audio and images": ("audio", "modalities", "mm_processor_kwargs"),
-    "reasoning controls": ("reasoning_effort", "include_reasoning", "verbosity", "thinking_token_budget"),
-    "templates in a request": ("chat_template", "documents"),
-    "searching the web": ("web_search_options",),
-    "speculation from the client": ("prediction",),
-    "adapters": ("lora_path", "lora_request"),
+    "audio or images": ("audio", "modalities", "mm_processor_kwargs"),
+    "options for reasoning": ("reasoning_effort", "include_reasoning", "verbosity", "thinking_token_budget"),
+    "chat templates or documents in a request": ("chat_template", "documents"),
+    "web search": ("web_search_options",),
+    "predicted outputs": ("prediction",),
+    "LoRA adapters": ("lora_path", "lora_request"),
     "beam search": ("use_beam_search", "length_penalty", "early_stopping"),
-    "choosing the best of several answers of a chat": ("best_of",),
-    "prompt text in the answer of a chat": ("echo",),
-    "filling a gap": ("suffix",),
-    "changing the tokenizer's work": ("spaces_between_special_tokens", "detokenize"),
-    "code in a request": ("logits_processors",),
-    "moving caches between servers": ("kv_transfer_params",),
+    "best_of for chats": ("best_of",),
+    "echo for chats": ("echo",),
+    "completion in front of a given suffix": ("suffix",),
+    "options for detokenization": ("spaces_between_special_tokens", "detokenize"),
+    "custom logits processors": ("logits_processors",),
+    "KV cache transfer between servers": ("kv_transfer_params",),
     "engine-specific arguments": ("vllm_xargs",),
-    "prompts that are no tokens": ("prompt_embeds", "media_io_kwargs"),
-    "looking for repetitions": ("repetition_detection",),
-    "cutting a prompt at its end": ("truncation_side",),
+    "prompts other than text and token ids": ("prompt_embeds", "media_io_kwargs"),
+    "repetition detection": ("repetition_detection",),
+    "truncation at the end of a prompt": ("truncation_side",),
 }
 NOT_SUPPORTED = {name: reason for reason, names in _REASONS.items() for name in names}
 
@@ -89,7 +89,7 @@ def known_fields(body: Mapping[str, Any], supported: frozenset[str]) -> dict[str
         elif name in NOT_SUPPORTED:
             if value is not None and not _same(name, value):
                 raise RequestError(
-                    f"'{name}' is not supported: this server does not do {NOT_SUPPORTED[name]}",
+                    f"'{name}' is not supported: weft has no {NOT_SUPPORTED[name]}",
                     param=name,
                     code="unsupported_parameter",
                 )
