@@ -47,7 +47,7 @@ def test_who_has_which_is_shown(
     assert {**found, "cores": None} == document(capsys, "--tp", "2"), "nothing else depends on it"
     assert main(["explain", DATA, "--tp", "2", *words.split()]) == 0
     shown = capsys.readouterr().out
-    assert f"\n  rank 1 (tp 1): {ranks[1][1]} thread" in shown and "front end and engine on cpus " in shown
+    assert f"\n  rank 1 (tp 1): {ranks[1][1]} thread" in shown and "HTTP server and scheduler on cpus " in shown
 
 
 def test_cores_that_nobody_asks_for_are_not_shown(capsys: Capture) -> None:

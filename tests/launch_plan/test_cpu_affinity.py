@@ -163,7 +163,7 @@ def test_a_plan_has_and_shows_what_is_listed(model: Path, device: str, monkeypat
     assert plan.settings()[-3:] == [
         "rank 0 (replica 0): 3 threads on cpus 4-6",
         "rank 1 (replica 1): 1 thread on cpus 1",
-        "front end and engine on cpus 0, 7",
+        "HTTP server and scheduler on cpus 0, 7",
     ]
     with pytest.raises(ConfigError, match="cpus '4-6': 1 list for 2 ranks; .* as '0-3|4-7'"):
         planned(model, {"replicas": 2}, cpus="4-6", device=device)

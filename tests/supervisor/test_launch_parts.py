@@ -315,7 +315,7 @@ def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest
     [
         ({"quantization": "int4"}, "in Q4_1; int4 quantizes it a second time; --quantization gguf keeps the file's"),
         ({"quantization": "int8"}, "in Q4_1; int8 quantizes it a second time; --quantization gguf keeps the file's"),
-        ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps them as they are"),
+        ({"quantization": "int8", "dtype": "float32"}, "--quantization gguf --dtype bfloat16 keeps the file's values"),
         ({"quantization": "gguf", "activations": "full"}, None),
         ({"quantization": "none", "compress_weights": False}, None),
     ],
@@ -370,7 +370,7 @@ def test_shorter_numbers_are_named_where_only_few_streams_gain(
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     engine = EngineConfig(**{"dtype": "bfloat16", **settings})
     lines = list(hints(engine, checkpoint, param_specs(parse_config(checkpoint.config)), variant))
-    assert len(lines) == said and all(f"such as this CPU's ({variant}), and 8 to 32" in line for line in lines)
+    assert len(lines) == said and all(f"({variant}) one stream was faster" in line for line in lines)
 
 
 def test_a_file_without_codes_gets_none(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_values_that_ask_for_what_happens_anyway(alphabet: Running, change: dict
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
-        ({"best_of": 3}, "best_of", "choosing the best of several answers of a chat"),
-        ({"prompt_embeds": "x"}, "prompt_embeds", "prompts that are no tokens"),
+        ({"best_of": 3}, "best_of", "best_of for chats"),
+        ({"prompt_embeds": "x"}, "prompt_embeds", "prompts other than text and token ids"),
         ({"length_penalty": 1.5}, "length_penalty", "beam search"),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True}},

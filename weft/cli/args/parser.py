@@ -70,6 +70,7 @@ class CommandParser(argparse.ArgumentParser):
         hidden = [] if every else [(action, action.help) for action in self._actions if isinstance(action.help, Expert)]
         for action, _ in hidden:
             action.help = argparse.SUPPRESS
+        self.usage = self.usage or self._short().replace("%", "%%")
         try:
             text = super().format_help()
         finally:
