@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -16,13 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.sources import parsed
-from weft.arch.families import FAMILIES
-from weft.checkpoint.formats import LOADABLE
 from weft.cli.dispatch import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
-README = DOCS["README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 FLAGS_OF_TOOLS = {"--strict": "mypy"}
@@ -86,10 +82,6 @@ def test_commands_exist(name: str) -> None:
     assert asked <= {command.name for command in COMMANDS}
 
 
-def test_the_readme_names_every_command() -> None:
-    assert all(f"| `weft {command.name}` |" in README for command in COMMANDS)
-
-
 @pytest.mark.parametrize("name", DOCS)
 def test_flags_exist(name: str) -> None:
     known = {"--version", "--help", *FLAGS_OF_TOOLS}.union(*flags_of_commands().values())
@@ -142,34 +134,6 @@ def anchors(page: str) -> list[str]:
     """As a reader's browser finds headings: small letters, no marks, dashes for spaces."""
     headings = re.findall(r"^#+ (.*)$", page, re.M)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-
-
-def tree() -> dict[str, list[str]]:
-    """The README's annotated tree: folder -> entries ("" for the root)."""
-    block = re.search(r"## The tree\n+```\n(.*?)```", README, re.S)
-    assert block
-    entries: dict[str, list[str]] = {"": []}
-    folder = ""
-    for line in block[1].splitlines():
-        name = line.split()[0]
-        if line.startswith("  "):
-            entries[folder].append(name)
-        else:
-            folder = name
-            entries[""].append(name)
-            entries[folder] = []
-    return entries
-
-
-def test_the_readme_tree_exists() -> None:
-    for folder, names in tree().items():
-        for name in names:
-            assert (ROOT / folder / name).exists(), f"README's tree names {folder}{name}"
-
-
-def test_the_readme_tree_is_whole() -> None:
-    packages = {f"{path.parent.name}/" for path in (ROOT / "weft").glob("*/__init__.py")}
-    assert packages <= set(tree()["weft/"])
 
 
 def test_glossary_names_exist() -> None:
@@ -247,48 +211,3 @@ def run_weft(*words: str) -> str:
 
 def test_help_lists_the_commands() -> None:
     assert all(f"  {command.name} " in run_weft("--help") for command in COMMANDS)
-
-
-SMALL_MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
-
-
-def test_the_readme_shows_what_explain_prints(tmp_path: Path) -> None:
-    model = tmp_path / "SmolLM2-135M-Instruct.Q4_1"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(SMALL_MODEL))
-    words = ["explain", str(model), "--layout", "layouts/four-ranks.yaml", "--dtype", "bfloat16"]
-    words += ["--no-compress-weights", "--no-prune-argmax"]  # for any CPU
-    printed = run_weft(*words).splitlines()
-    fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, re.S | re.M)
-    shown = next(block for info, block in fences if not info and "boundary " in block)
-    rest = iter(line.rstrip() for line in printed)
-    for line in shown.splitlines():
-        assert line in rest, f"the README shows, but explain does not print: {line!r}"
-
-
-def test_the_readme_counts_right() -> None:
-    """Numbers in the README that stand in tests."""
-    faults = (ROOT / "tests/equivalence/test_injected_faults.py").read_text().split("FAULTS:")[1].split("\n}")[0]
-    layouts = (ROOT / "tests/models/test_smollm2.py").read_text().split("LAYOUTS = {")[1].split("\n}")[0]
-    words = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
-    num_faults, num_layouts = len(re.findall(r"^    \w+: ", faults, re.M)), len(re.findall(r'^    "', layouts, re.M))
-    assert f"each of {words[num_faults]} injected faults" in README
-    assert f"under {words[num_layouts]} layouts" in README
-    exact = (ROOT / "tests/equivalence/test_exact_layouts.py").read_text()
-    assert "== 1332" in exact and "1,332" in README
-
-
-def test_the_readme_names_formats_and_families() -> None:
-    limits = README.split("## Limits")[1].split("\n## ")[0]
-    assert all(name in limits for name in LOADABLE)
-    assert all(name.lower() in limits.lower() for name in FAMILIES)

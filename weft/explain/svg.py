@@ -1,4 +1,5 @@
-"""The picture of a layout as SVG: ranks as columns of stacked memory, modules as rows of blocks, boundaries as arrows.
+"""The picture of a layout as SVG: ranks as columns of stacked memory, modules as rows of blocks, boundaries as rows,
+with an arrow where something moves.
 
 Neighbouring ranks that hold the same bytes are folded into one column. Plain SVG, no script, no font file.
 """
@@ -17,7 +18,7 @@ from weft.explain.units import binary
 from weft.layout.ranks import describe
 
 MOST_COLUMNS = 16
-COLUMN, GAP, LEFT, BAR, ROW, STEP = 92, 10, 150, 300, 24, 46
+COLUMN, GAP, LEFT, BAR, ROW, STEP = 92, 10, 150, 200, 24, 42
 COLOURS = {
     "embedding": "#4e79a7",
     "attention": "#f28e2b",
@@ -29,6 +30,12 @@ COLOURS = {
     "norm": "#79706e",
     "lm_head": "#b07aa1",
 }
+LEGEND = (
+    ("FULL(n)", "each rank of a block of n holds the block's rows, whole; FULL(1): each rank holds only its own rows"),
+    ("SHARD(n)", "each rank of a block of n holds some columns of all its rows"),
+    ("PARTIAL(n)", "each rank of a block of n holds an addend of all its rows; their sum is the value"),
+)
+"""The placements of rows between modules, as they are written."""
 STYLE = (
     "text{font:12px sans-serif;fill:#222}.s{font-size:10px;fill:#555}.i{font-size:10px;fill:#000}"
     ".b{font-weight:bold}.t{font-size:16px;"
@@ -92,7 +99,10 @@ def _body(report: LayoutReport, columns: Sequence[Column]) -> tuple[list[str], i
     lines += _blocks(report, columns, top)
     top += ROW * len(_sizes(report)) + 40
     lines += [*_flow(report, top), *_hops(report, top)]
-    return lines, top + 20 + STEP * (len(report.traffic) + len(report.hops)) + 30
+    top += 20 + STEP * (len(report.traffic) + len(report.hops)) + 14
+    for place, (name, meaning) in enumerate(LEGEND):
+        lines += [_text(16, top + 18 * place, name, "b"), _text(LEFT - 40, top + 18 * place, meaning)]
+    return lines, top + 18 * len(LEGEND) + 6
 
 
 def _memory(report: LayoutReport, columns: Sequence[Column], top: int) -> Iterator[str]:
@@ -166,10 +176,12 @@ def _flow(report: LayoutReport, top: int) -> Iterator[str]:
         yield _text(30, y + 13, passed.name, "b")
         yield _text(30, y + 27, "once a step" if passed.times == 1 else f"{passed.times} times a step", "s")
         yield _text(LEFT + 10, y + 18, passed.ends[0])
-        yield f'<path class="a" d="M{LEFT + 100} {y + 14}H{LEFT + 520}"/>'
+        moves = any(call.kind != "slice" for call in passed.calls)
+        if moves:
+            yield f'<path class="a" d="M{LEFT + 100} {y + 14}H{LEFT + 520}"/>'
         yield _text(LEFT + 535, y + 18, passed.ends[1])
         for line, text in enumerate(_call_texts(passed)):
-            yield _text(LEFT + 108, y + 9 + 16 * line, text, "s")
+            yield _text(LEFT + 108, y + (9 if moves else 18) + 16 * line, text, "s")
 
 
 def _hops(report: LayoutReport, top: int) -> Iterator[str]:
@@ -196,7 +208,7 @@ def _call_texts(passed: Traffic) -> list[str]:
 
 def _call_text(call: CollectiveCall) -> str:
     if call.kind == "slice":
-        return "local slice"
+        return "each rank takes its part: nothing moves"
     group = " ".join(map(str, call.groups[0][:6])) + (" ..." if call.group_size > 6 else "")
     more = f", {len(call.groups)} groups" if len(call.groups) > 1 else ""
     return f"{call.kind} over {call.group_size} ranks {{{group}}}{more}: {binary(call.received[-1].most)}"

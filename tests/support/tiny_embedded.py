@@ -1,0 +1,23 @@
+"""weft with a tiny model in the place of the embedded one: `python -m tests.support.tiny_embedded MODEL WORDS...`.
+
+Words that begin with a number are those of `weft.cli.hosted`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from weft.checkpoint.hub import paths
+from weft.cli.hosted import host
+from weft.cli.main import main
+
+
+def run(words: list[str]) -> int:
+    model, *rest = words
+    paths.embedded_model = lambda say: Path(model)  # type: ignore[assignment]
+    return host(rest) if rest[0].isdigit() else main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
