@@ -114,12 +114,16 @@ def test_the_page_of_layouts_shows_what_explain_prints(small: list[str], capsys:
         assert line in printed, f"docs/layouts.md shows, but explain does not print: {line!r}"
 
 
+def hosted(model: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "tests.support.tiny_embedded", str(model))
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model in the place of the embedded one; the working directory has the layouts."""
     model = write_tiny_chat(tmp_path / "tiny")
     monkeypatch.setattr(paths, "embedded_model", lambda say: model)
-    monkeypatch.setattr(bench, "PROGRAM", (sys.executable, "-m", "tests.support.tiny_embedded", str(model)))
+    monkeypatch.setattr(bench, "PROGRAM", hosted(model))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "layouts").symlink_to(ROOT / "layouts")
     monkeypatch.chdir(tmp_path)
@@ -135,7 +139,7 @@ def test_examples_run(name: str, tiny: Path, capfd: pytest.CaptureFixture[str]) 
 def test_the_server_answers_the_request(tiny: Path) -> None:
     """The example of `weft serve`, on any port, and the request of the first lines."""
     curl = next(line for line in README.splitlines() if line.startswith("curl "))
-    with Served(bench.PROGRAM, [*shlex.split(EXAMPLES["serve"]), "--port", "0"]) as served:
+    with Served(hosted(tiny), [*shlex.split(EXAMPLES["serve"]), "--port", "0"]) as served:
         url = served.wait_ready()
         words = shlex.split(curl.replace("http://127.0.0.1:8000", url))
         done = subprocess.run([*words, "-s", "-m", "120"], capture_output=True, text=True, timeout=240, check=True)
