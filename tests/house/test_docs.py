@@ -48,7 +48,7 @@ def flags_of_commands() -> dict[str, set[str]]:
 @cache
 def flags_of_other_engines() -> set[str]:
     """All flags that the tables of the dialects know."""
-    tables = "".join(path.read_text() for path in (ROOT / "weft" / "dialects").rglob("*flags.py"))
+    tables = "".join(path.read_text() for path in (ROOT / "weft" / "dialects").rglob("*.toml"))
     return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", tables))
 
 

@@ -1,4 +1,4 @@
-"""Models by their names: dense or mixture of experts, and how many experts. Numbers from the public model cards.
+"""Models by their names: dense or mixture of experts, and how many experts. The rows stand in `families.toml`.
 
 Only for reading commands that name a model without its config.json; a config always wins.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import msgspec
+
+from weft.data_files import read_toml
 from weft.dialects.base import Draft
 from weft.dialects.sizes import whole_number
 
@@ -25,67 +28,16 @@ class Family:
         return self.experts != 0
 
 
-_KNOWN: tuple[tuple[str, str, int | None], ...] = (
-    (r"r1[-_]?distill|distill[-_]?(qwen|llama)", "a dense distillate of DeepSeek-R1", 0),
-    (r"deepseek[-_]?(coder[-_]?)?v2(\.\d)?[-_]?(coder[-_]?)?lite", "DeepSeek-V2-Lite", 64),
-    (r"deepseek[-_]?(coder[-_]?)?v2|deepseek[-_]?v2\.5", "DeepSeek-V2", 160),
-    (r"deepseek[-_]?v4", "DeepSeek-V4", None),
-    (r"deepseek[-_]?v3[-_]?lite", "DeepSeek-V3-Lite", 72),
-    (r"deepseek[-_]?(v3|r1|prover[-_]?v2[-_]?671b)|(^|[-_/])dsv3|(^|[-_/])ds[-_]?r1", "DeepSeek-V3/R1", 256),
-    (r"deepseek[-_]?moe[-_]?16b", "DeepSeekMoE-16B", 64),
-    (r"deepseek", "DeepSeek", 0),
-    (r"kimi[-_]?k2|kimi[-_]?k1\.5", "Kimi-K2", 384),
-    (r"kimi[-_]?linear|moonlight", "a mixture of Moonshot", None),
-    (r"qwen3[-_.]?(5|6|7)[-_]397b", "Qwen3.5-397B-A17B", 512),
-    (r"qwen3[-_]?(coder[-_]?)?next", "Qwen3-Next", 512),
-    (r"qwen3[-_]?coder[-_]?480b", "Qwen3-Coder-480B-A35B", 160),
-    (r"qwen3.*(235b|30b)[-_]?a\d+b", "Qwen3-MoE", 128),
-    (r"qwen3[-_]?(vl|omni|coder)?[-_]?moe", "Qwen3-MoE", 128),
-    (r"qwen2[-_]?57b[-_]?a14b", "Qwen2-57B-A14B", 64),
-    (r"qwen1\.5[-_]?moe", "Qwen1.5-MoE", 60),
-    (r"mixtral[-_]?8x\d+b", "Mixtral", 8),
-    (r"mixtral", "Mixtral", 8),
-    (r"gpt[-_]?oss[-_]?120b", "gpt-oss-120b", 128),
-    (r"gpt[-_]?oss[-_]?20b", "gpt-oss-20b", 32),
-    (r"gpt[-_]?oss", "gpt-oss", None),
-    (r"llama[-_]?4[-_]?scout", "Llama-4-Scout", 16),
-    (r"llama[-_]?4[-_]?maverick", "Llama-4-Maverick", 128),
-    (r"glm[-_]?4\.\d[-_]?air|glm[-_]?4\.\dv(?![-_]?flash)", "GLM-4.5-Air", 128),
-    (r"glm[-_]?4\.\d[-_]?flash", "GLM-4.7-Flash", 64),
-    (r"glm[-_]?4\.[5-9]", "GLM-4.5", 160),
-    (r"glm[-_]?5", "GLM-5", 256),
-    (r"minimax[-_]?m2", "MiniMax-M2", 256),
-    (r"minimax[-_]?(m1|text[-_]?01)", "MiniMax-01", 32),
-    (r"dbrx", "DBRX", 16),
-    (r"grok", "Grok", 8),
-    (r"olmoe", "OLMoE", 64),
-    (r"phi[-_]?3\.5[-_]?moe|phi[-_]?tiny[-_]?moe", "Phi-3.5-MoE", 16),
-    (r"jamba", "Jamba", 16),
-    (r"hunyuan[-_]?a13b", "Hunyuan-A13B", 64),
-    (r"ernie[-_]?4\.5[-_]?0\.3b", "ERNIE-4.5-0.3B", 0),
-    (r"ernie[-_]?4\.5", "ERNIE-4.5", 64),
-    (r"step[-_]?3(?![.\d])", "Step-3", 48),
-    (r"mistral[-_]?large[-_]?3", "Mistral-Large-3", None),
-    (r"arctic", "Snowflake Arctic", 128),
-    (r"pangu.*pro[-_]?moe", "Pangu-Pro-MoE", 64),
-    (r"\d+x\d+(\.\d+)?b", "a mixture of experts", None),
-    (
-        r"[-_]a\d+(\.\d+)?b(\b|[-_])|(^|[-_/])moe\b|moe[-_]|[-_]moe|longcat|ling[-_]|bailing|dots\.llm1|mimo[-_]v2",
-        "a mixture of experts",
-        None,
-    ),
-    (
-        r"llama|qwen|qwq|mistral|ministral|codestral|gemma|phi|falcon|yi[-_]|smollm|opt[-_]|gpt2|bloom|internlm|baichuan",
-        "dense",
-        0,
-    ),
-    (
-        r"starcoder|command[-_]?r|granite|olmo|stablelm|chatglm|glm[-_]?4[-_]|mpt[-_]|nemotron|exaone|solar|vicuna|mimo",
-        "dense",
-        0,
-    ),
-)
-_COMPILED = tuple((re.compile(pattern), name, experts) for pattern, name, experts in _KNOWN)
+class _Row(msgspec.Struct, frozen=True):
+    """A pattern of names, and what models with such a name are."""
+
+    name: str
+    pattern: str
+    experts: int | None = None
+
+
+_ROWS = read_toml("weft.dialects", "families.toml", dict[str, tuple[_Row, ...]])["families"]
+_COMPILED = tuple((re.compile(row.pattern), row.name, row.experts) for row in _ROWS)
 
 
 def family(model: str) -> Family | None:

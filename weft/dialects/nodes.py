@@ -8,22 +8,11 @@ from dataclasses import replace
 from weft.dialects.base import OPEN_NODE, Diagnostic, Reading, Refusal
 
 _OWN = frozenset(
-    {
-        "node_rank",
-        "host",
-        "port",
-        "base_gpu_id",
-        "data_parallel_rank",
-        "data_parallel_start_rank",
-        "data_parallel_size_local",
-        "data_parallel_rpc_port",
-        "headless",
-        "api_server_count",
-        "log_level",
-        "nccl_port",
-        "device_ids",
-        "served_model_name",
-    }
+    (
+        *("node_rank", "host", "port", "base_gpu_id", "data_parallel_rank", "data_parallel_start_rank", "headless"),
+        *("data_parallel_size_local", "data_parallel_rpc_port", "api_server_count", "log_level", "nccl_port"),
+        *("device_ids", "served_model_name"),
+    )
 )
 """Options that may differ from node to node."""
 _ADDRESSES = ("dist_init_addr", "master_addr", "data_parallel_address")

@@ -10,42 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from weft.data_files import read_toml
 from weft.dialects.base import Document, Where, Word
 
-_BUILT = (
-    "the engine's sizes were fixed when its checkpoint was converted; give that command "
-    "(convert_checkpoint.py --tp_size N --pp_size M) or that of trtllm-serve"
-)
-_UNSUPPORTED: tuple[tuple[str, str], ...] = (
-    (r"launch_triton_server\.py", f"launch_triton_server.py starts an engine that was built before: {_BUILT}"),
-    (r"\btrtllm-build\b(?!.*--tp_size)", f"trtllm-build takes no sizes: {_BUILT}"),
-    (r"\brun\.py\b.*--engine_dir", f"run.py runs an engine that was built before: {_BUILT}"),
-    (
-        r"\bnvcr\.io/nim/|\bNIM_(?:TENSOR|PIPELINE)_PARALLEL_SIZE\b|\bNIM_MODEL_PROFILE\b",
-        "a NIM container chooses its engine and its sizes by a profile; give the command of the engine inside, as "
-        "vllm serve MODEL --tensor-parallel-size N --pipeline-parallel-size M",
-    ),
-    (
-        r"\blaunch_(?:online_)?dp(?:_program)?\.py",
-        "a launcher that fills in a template for every rank: its flags are its own; give the vllm serve command of "
-        "the template (run_dp_template.sh), with --set for the words that the launcher fills in",
-    ),
-    (
-        r"\bdata_parallel\.py\b.*--(?:dp|tp)-size",
-        "data_parallel.py is an example of vLLM with flags of its own; give what it starts, as "
-        "vllm serve MODEL --data-parallel-size N --tensor-parallel-size M",
-    ),
-    (
-        r"(?m)^[ \t]*option\.(?:tensor_parallel_degree|rolling_batch)[ \t]*=|\bOPTION_TENSOR_PARALLEL_DEGREE\b",
-        "settings of a model server that starts an engine by itself; give the command of the engine inside, as "
-        "vllm serve MODEL --tensor-parallel-size N",
-    ),
-    (
-        r"\b(?:runpod/)?worker-(?:v1-)?vllm\b|\bSM_VLLM_[A-Z]+\b",
-        "this container takes its sizes from variables of its own; give the command of the engine inside, as "
-        "vllm serve MODEL --tensor-parallel-size N",
-    ),
-)
 HELM = re.compile(r"\bhelm3?\s(?:[^\n|;&]*\s)?(?:install|upgrade|template)\s")
 _CHART = (
     "helm installs what a chart's values say, and no value here names an engine; give the chart's values "
@@ -57,7 +24,10 @@ _OTHERS = re.compile(
     r"|\b(text-generation-inference|lmdeploy|lightllm)(?=[:/.@])"
 )
 """Commands and images of engines that have no reader."""
-_COMPILED = tuple((re.compile(pattern), message) for pattern, message in _UNSUPPORTED)
+_ROWS = read_toml("weft.dialects.sources", "unsupported_programs.toml", dict[str, tuple[dict[str, str], ...]])[
+    "programs"
+]
+_COMPILED = tuple((re.compile(row["pattern"]), row["reason"]) for row in _ROWS)
 _ENGINES = {"vllm": "vllm", "vllm-vlm": "vllm", "sglang": "sglang", "sglang-generate": "sglang"}
 _TRAINERS = ("swift",)
 _PAIRS = re.compile(r"(?:--?model[_-]args=)?((?:pretrained|model_name|model)=[^,\s]+(?:,\w+=[^,]*)*)")

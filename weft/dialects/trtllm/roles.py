@@ -12,10 +12,9 @@ from typing import Literal
 
 from weft.dialects.base import Where
 from weft.dialects.sources.documents.tree import Node, TreeEntry
-from weft.dialects.trtllm.flags import KEYS, SERVERS, SIZES
+from weft.dialects.trtllm.flags import KEYS, SERVERS, SIZE_KEYS
 
 Role = Literal["prefill", "decode"]
-_SIZE_KEYS = frozenset((*SIZES, *(alias for aliases in SIZES.values() for alias in aliases)))
 _PREFIX = re.compile(r"(ctx|context|prefill|gen|generation|decode)_(\w+)")
 _JOB = ("conditional_disagg_config", "max_retries", "perf_metrics_max_requests", "schedule_style", "node_id")
 _ADDRESS = ("hostname", "port", "host", "disagg_cluster")
@@ -74,7 +73,7 @@ def _named(workers: Node, deep: bool) -> list[tuple[str, Role, Node]]:
     for key, entry in (workers.entries or {}).items():
         if key not in SERVERS:
             continue
-        sized = bool(entry.node.keys() & _SIZE_KEYS)
+        sized = bool(entry.node.keys() & SIZE_KEYS)
         if key.endswith("_servers") or sized or deep and entry.node.keys() & KEYS:
             found.append((key, _role(key), entry.node))
     return found
@@ -91,7 +90,7 @@ def _prefixed(workers: Node) -> list[tuple[str, Role, Node]]:
         role = _role(match[1])
         part = parts.setdefault(role, Node(entry.where, entries={}))
         part.add(TreeEntry(match[2], entry.where, entry.node))
-        sized |= {role} if match[2] in _SIZE_KEYS else set()
+        sized |= {role} if match[2] in SIZE_KEYS else set()
     return [(role, role, part) for role, part in parts.items()] if len(sized) == 2 else []
 
 
