@@ -84,6 +84,22 @@ def flat(layout: Layout) -> dict[str, object]:
     return found
 
 
+def section_of(document: dict[str, object], key: str) -> tuple[dict[str, object], str]:
+    """The mapping that holds a dotted key, made where it is missing, and the last part of the key."""
+    *path, leaf = key.split(".")
+    for part in path:
+        inner = document.setdefault(part, {})
+        if not isinstance(inner, dict):
+            inner = document[part] = {}
+        document = inner
+    return document, leaf
+
+
+def no_key(option: str, value: object) -> Diagnostic:
+    """An option that a file of the engine cannot say."""
+    return Diagnostic("warning", "cannot-say", f"option {option} {value} has no key in this engine's file")
+
+
 def engine_parts(
     options: Mapping[str, object],
     names: Mapping[str, str],

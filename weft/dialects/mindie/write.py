@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from weft.dialects.base import Diagnostic
 from weft.dialects.mindie.keys import BACKEND, DEPLOY, KEYS, RENAMED
-from weft.dialects.writing import MODEL, experts_for
+from weft.dialects.writing import MODEL, experts_for, no_key, section_of
 from weft.layout import Layout
 
 _NUMBERS = re.compile(r"\[\s*((?:-?\d+,?\s*)+)\]")
@@ -105,11 +105,11 @@ def _options(options: Mapping[str, object], homes: Mapping[str, Section]) -> lis
         key = _KEY_OF.get(option, option)
         first = key.partition(".")[0]
         if first in KEYS or first in _SECTION_OF:
-            _put(_home(first, homes), f"{_SECTION_OF[key]}.{key}" if key in _SECTION_OF else key, value)
+            dotted = f"{_SECTION_OF[key]}.{key}" if key in _SECTION_OF else key
+            section, leaf = section_of(_home(first, homes), dotted)
+            section.setdefault(leaf, value)
         elif value is not False:
-            notes.append(
-                Diagnostic("warning", "cannot-say", f"option {option} {value} has no key in this engine's file")
-            )
+            notes.append(no_key(option, value))
     return notes
 
 
@@ -119,13 +119,3 @@ def _home(first: str, homes: Mapping[str, Section]) -> Section:
     if first == "ScheduleConfig" or first in BACKEND or first in _SECTION_OF:
         return homes["BackendConfig"]
     return homes["ModelDeployConfig"] if first in DEPLOY else homes["models"]
-
-
-def _put(section: Section, key: str, value: object) -> None:
-    *path, leaf = key.split(".")
-    for part in path:
-        inner = section.setdefault(part, {})
-        if not isinstance(inner, dict):
-            inner = section[part] = {}
-        section = inner
-    section.setdefault(leaf, value)

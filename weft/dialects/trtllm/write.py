@@ -8,7 +8,7 @@ import yaml
 
 from weft.dialects.base import Diagnostic
 from weft.dialects.trtllm.flags import KEYS, RENAMED
-from weft.dialects.writing import MODEL, experts_for
+from weft.dialects.writing import MODEL, experts_for, no_key, section_of
 from weft.layout import Layout
 
 _KEY_OF = {option: key for key, option in RENAMED.items()}
@@ -92,19 +92,8 @@ def _options(options: Mapping[str, object], document: dict[str, object]) -> tupl
         if option in _COMMAND:
             flags.append(f"--{option} {value}")
         elif key.partition(".")[0] in KEYS:
-            _put(document, key, value)
+            section, leaf = section_of(document, key)
+            section[leaf] = value
         elif value is not False:
-            notes.append(
-                Diagnostic("warning", "cannot-say", f"option {option} {value} has no key in this engine's file")
-            )
+            notes.append(no_key(option, value))
     return flags, notes
-
-
-def _put(document: dict[str, object], key: str, value: object) -> None:
-    *path, leaf = key.split(".")
-    for part in path:
-        inner = document.setdefault(part, {})
-        if not isinstance(inner, dict):
-            inner = document[part] = {}
-        document = inner
-    document[leaf] = value
