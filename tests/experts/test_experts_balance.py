@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.experts.upper_bound import upper_bound
 from tests.support.expert_worlds import TRACES, TWELVE, best_by_enumeration, skewed, trace
 from weft.errors import ConfigError
 from weft.experts import BalancePlan, LoadBalancer, SlotShape
-from weft.experts.balancing.upper_bound import upper_bound
 
 EXAMPLE = SlotShape(experts=12, slots=16, ranks=8, nodes=2, groups=4)
 

@@ -109,7 +109,8 @@ def test_embedded_models_words() -> None:
     assert tokenizer.encode("Hello world! 123") == [19556, 905, 17, 216, 33, 34, 35]
     assert tokenizer.token(905) == "Ġworld" and tokenizer.token_bytes(905) == b" world"
     assert tokenizer.token_bytes(2) == b"<|im_end|>" and tokenizer.token_id("<|im_end|>") == 2
-    chat = tokenizer.encode_chat([{"role": "user", "content": "Hi"}])
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}])
+    chat = tokenizer.encode(prompt, add_special_tokens=False)
     assert chat[0] == 1 and chat == reference().apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_dict=False
     )

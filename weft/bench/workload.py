@@ -46,11 +46,6 @@ class Workload:
         self._ids = [token for token in range(vocab_size) if token not in special]
         self.lines = read_lines(settings.path, settings) if settings.path is not None else None
 
-    @property
-    def as_ids(self) -> bool:
-        """Whether prompts are token ids."""
-        return self._as_ids
-
     def check_length(self, context: int) -> None:
         """ConfigError: requests made here, of token ids, may need more than `context` tokens with their answers. What
         text comes to only the server knows, and a file's requests are its own."""

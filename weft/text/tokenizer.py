@@ -170,10 +170,6 @@ class Tokenizer:
         """The prompt of a conversation, see ChatTemplates.render. RequestError carries the template's own message."""
         return self.chat_templates.render(messages, **options)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """Ids of a conversation's prompt: what the template writes, and nothing before or after it."""
-        return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
-
 
 def _token_text(value: Any) -> str | None:
     """A token of tokenizer_config.json: a string, or {"content": string, ...}."""
