@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from weft.data_files import read_schema
 from weft.dialects.base import Diagnostic, Reading, Refusal, Written
 from weft.errors import LayoutError
 from weft.layout.layout import layout_settings
 
 SCHEMA = "weft.translate/1"
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def named(readings: Sequence[Reading]) -> dict[str, Reading]:
@@ -79,59 +79,12 @@ def _written(written: Written) -> dict[str, object]:
 
 def json_schema() -> dict[str, object]:
     """JSON schema (2020-12) of `document`'s answer."""
-    where = _record({"line": _INTEGER, "column": _INTEGER, "text": _STRING})
-    note = _record(
-        {
-            "level": {"enum": ["info", "warning", "error"]},
-            "code": _STRING,
-            "message": _STRING,
-            "where": {"anyOf": [where, {"type": "null"}]},
-        },
-        {"engine": _STRING},
-    )
-    refused = _record({"message": _STRING, "legal": {"type": "array"}}, {"engine": _STRING})
+    schema = read_schema("weft.dialects", SCHEMA)
+    properties = schema["properties"]
     layout = {"anyOf": [_layout(), {"type": "null"}]}
-    text = _record({"text": _STRING, "notes": {"type": "array", "items": note}})
-    properties: dict[str, object] = {
-        "schema": {"const": SCHEMA},
-        "dialect": {"description": "whose words they are", **_STRING},
-        "layout": {"description": "every size, open ones null; null when refused", **layout},
-        "layouts": {
-            "description": "in place of layout, where the input describes several engines",
-            "type": "object",
-            "additionalProperties": layout,
-        },
-        "options": {"description": "engine options understood; by engine where there are several", "type": "object"},
-        "notes": {"type": "array", "items": note},
-        "refused": {"description": "why the engine itself would not start", "anyOf": [refused, {"type": "null"}]},
-        "variables": {"description": "what open sizes depend on", "type": "array", "items": _STRING},
-        "written": {
-            "description": "the layout in the words of --to; by engine where there are several",
-            "anyOf": [text, {"type": "object", "additionalProperties": text}, {"type": "null"}],
-        },
-    }
-    return {
-        "$schema": _DRAFT,
-        "title": SCHEMA,
-        "type": "object",
-        "properties": properties,
-        "required": ["schema", "dialect", "options", "notes", "refused", "variables"],
-        "oneOf": [{"required": ["layout"]}, {"required": ["layouts"]}],
-        "additionalProperties": False,
-    }
-
-
-_STRING: dict[str, object] = {"type": "string"}
-_INTEGER: dict[str, object] = {"type": "integer", "minimum": 1}
-
-
-def _record(required: Mapping[str, object], optional: Mapping[str, object] | None = None) -> dict[str, object]:
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": list(required),
-        "additionalProperties": False,
-    }
+    properties["layout"] |= layout
+    properties["layouts"]["additionalProperties"] = layout
+    return schema
 
 
 def _layout() -> dict[str, object]:

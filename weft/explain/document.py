@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from weft.data_files import read_schema
 from weft.explain.hops import TransferTraffic
 from weft.explain.memory import RankMemoryUse
 from weft.explain.report import LayoutReport
@@ -132,110 +133,6 @@ def _placement(placement: Placement) -> Json:
 
 def json_schema() -> Json:
     """JSON schema (2020-12) of `document`."""
-    number, text = {"type": "integer", "minimum": 0}, {"type": "string"}
-    interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
-    placement = _object(
-        kind={"enum": ["full", "shard", "partial"]},
-        size={"type": "integer", "minimum": 1},
-        cuts=_list(interval),
-    )
-    received = _object(rows_per_dp_group=number, bytes=_list(number), max=number, total=number)
-    call = _object(
-        kind={"enum": ["slice", "all_gather", "reduce_scatter", "all_reduce", "all_to_all"]},
-        group_size=number,
-        stride=number,
-        ranks=_list(_list(number)),
-        received=_list(received),
-    )
-    boundary = {
-        "name": text,
-        "from": placement,
-        "to": placement,
-        "width": number,
-        "rows": {"enum": ["rows", "sampled"]},
-        "item": {"enum": ["activation", "id", "logit", "choice"]},
-        "times_of_stage": _list(number),
-        "collectives": _list(call),
-    }
-    routed: Json = {"name": text, "way": {"enum": ["dispatch", "combine"]}, "width": number}
-    routed |= {"times_of_stage": _list(number), "collectives": _list(call), "most": _list(received)}
-    dispatch = _object(form={"enum": ["all_gather", "all_to_all"]}, reason=text)
-    root = _object(
-        schema={"const": SCHEMA},
-        model=_model_schema(),
-        dtype=text,
-        quantization=text,
-        compressed={"type": "boolean"},
-        layout=layout_schema(),
-        derived=_list(text),
-        residual=placement,
-        lm_head_is_view={"type": "boolean"},
-        ranks=_list(_rank_schema(interval)),
-        boundaries=_list(_object(**boundary)),
-        hops=_list(_hop_schema(received)),
-        dispatch={"anyOf": [dispatch, {"type": "null"}]},
-        routed=_list(_object(**routed)),
-        received_per_step=_list(received),
-        received_for_largest=_list(received),
-        cores={"anyOf": [_cores_schema(), {"type": "null"}]},
-        notes=_list(_object(level={"enum": ["info", "warning"]}, code=text, message=text)),
-    )
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **root}
-
-
-def _model_schema() -> Json:
-    number = {"type": "integer", "minimum": 1}
-    names = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocab_size")
-    text: Json = {"type": "string"}
-    return _object(name=text, family=text, **dict.fromkeys(names, number), tied_embeddings={"type": "boolean"})
-
-
-def _cores_schema() -> Json:
-    """Of this machine, where any were asked for."""
-    cpus = _list({"type": "integer", "minimum": 0})
-    return _object(ranks=_list(_object(cpus=cpus, threads={"type": "integer", "minimum": 1})), server_cpus=cpus)
-
-
-def _hop_schema(received: Json) -> Json:
-    number: Json = {"type": "integer", "minimum": 0}
-    return _object(
-        name={"enum": ["stage.in", "ids.in"]},
-        from_stage=number,
-        to_stage=number,
-        width=number,
-        rows={"enum": ["rows", "sampled"]},
-        item={"enum": ["stream", "id"]},
-        received=_list(received),
-    )
-
-
-def _rank_schema(interval: Json) -> Json:
-    number: Json = {"type": "integer", "minimum": 0}
-    return _object(
-        rank=number,
-        coords=_object(**dict.fromkeys(("replica", "stage", "dp", "cp", "tp"), number)),
-        node=number,
-        layers=interval,
-        q_heads=interval,
-        kv_heads=interval,
-        slots={"anyOf": [interval, {"type": "null"}]},
-        shares={"type": "object", "additionalProperties": _object(interval=interval, of=number)},
-        bytes={"type": "object", "additionalProperties": number},
-        param_bytes=number,
-        argmax_sketch_bytes=number,
-        kv_bytes_per_token=number,
-    )
-
-
-def _object(**properties: Json) -> Json:
-    """Every key is there, and no other."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
+    schema = read_schema("weft.explain", SCHEMA)
+    schema["properties"]["layout"] = layout_schema()
+    return schema
