@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from weft.dialects.base import Draft
 from weft.dialects.flags import Arguments
+from weft.dialects.sizes import Sizes
 from weft.layout import Layout
 
 _LOCATION, _UTILIZATION = "init_expert_location", "eplb_min_rebalancing_utilization_threshold"
@@ -37,6 +38,19 @@ def carry_threshold(draft: Draft, arguments: Arguments) -> None:
         del draft.options[_UTILIZATION]
         message = f"{arguments.given[_UTILIZATION].name} {value:g}: of all layers together in the engine, of each here"
         draft.note("info", "approximation", message, arguments.where(_UTILIZATION))
+
+
+def take_slots(arguments: Arguments, sizes: Sizes) -> None:
+    """SGLang's and TokenSpeed's redundant experts as slots of a mixture."""
+    redundant = arguments.number("ep_num_redundant_experts", 0, minimum=0)
+    if sizes.num_experts is not None and redundant is not None:
+        sizes.slots = sizes.num_experts + redundant
+
+
+def take_policy(arguments: Arguments, sizes: Sizes) -> None:
+    """Their policy and interval, under --enable-eplb."""
+    sizes.policy = "hierarchical" if "hierarchical" in arguments.text("eplb_algorithm") else "global"
+    sizes.interval = arguments.number("eplb_rebalance_num_iterations", 1000) or 1000
 
 
 def carry_window(draft: Draft, arguments: Arguments, window: int | None, interval: int) -> None:

@@ -11,14 +11,17 @@ from weft.data_files import read_toml
 
 
 class EngineFlags(msgspec.Struct, frozen=True):
-    """What a dialect of flags states: two tables in the words of `flags.parse_table`, and names for writing."""
+    """What a dialect of flags states; `sizes` and `engine` are tables in the words of `flags.parse_table`."""
 
+    programs: tuple[tuple[str, ...], ...]
+    own: tuple[str, ...]
     sizes: str
     engine: str
     names: dict[str, str]
     """Option -> flag."""
     off: dict[str, str]
     """Option that is on by default -> the flag that turns it off."""
+    defaults: dict[str, str]
 
 
 class CommonFlags(msgspec.Struct, frozen=True):

@@ -21,18 +21,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorInfo
 
 
-_TYPES = {
-    400: "invalid_request_error",
+_TYPES = dict.fromkeys((400, 405, 408, 413, 415, 422, 431), "invalid_request_error") | {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
-    408: "invalid_request_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
-    422: "invalid_request_error",
     429: "rate_limit_error",
-    431: "invalid_request_error",
     503: "service_unavailable_error",
     504: "timeout_error",
 }

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families
 from weft.arch.family import ModelFamily
@@ -19,45 +21,20 @@ from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weft.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
 from weft.checkpoint.tensors import TensorInfo, raise_all
+from weft.data_files import read_toml
 
-REQUIRED = {
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "context_length": "max_position_embeddings",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-}
-KINDS: dict[str, type] = {
-    "block_count": int,
-    "embedding_length": int,
-    "feed_forward_length": int,
-    "attention.head_count": int,
-    "attention.head_count_kv": int,
-    "context_length": int,
-    "vocab_size": int,
-    "attention.key_length": int,
-    "attention.value_length": int,
-    "attention.sliding_window": int,
-    "attention.layer_norm_rms_epsilon": float,
-    "rope.dimension_count": int,
-    "rope.freq_base": float,
-    "rope.scaling.type": str,
-    "rope.scaling.factor": float,
-    "rope.scaling.original_context_length": int,
-}
-"""Keys of an architecture that are read, and what their values are (an int will do for a float)."""
-PER_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
-"""Keys that may give a list, a size for each layer; weft takes it when all are equal."""
-HARMLESS = {"rope.scaling.finetuned", "tensor_data_layout"}
-OFF = {
-    "expert_count": 0,
-    "expert_used_count": 0,
-    "attention.causal": True,
-    "use_parallel_residual": False,
-    "pooling_type": 0,
-}
-"""Keys that are accepted with this one value."""
+
+class _Keys(msgspec.Struct, frozen=True):
+    per_layer: tuple[str, ...]
+    harmless: frozenset[str]
+    required: dict[str, str]
+    kinds: dict[str, Literal["int", "float", "str"]]
+    off: dict[str, object]
+
+
+_KEYS = read_toml("weft.checkpoint.gguf", "keys.toml", _Keys)
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str}
+KINDS = {key: _TYPES[kind] for key, kind in _KEYS.kinds.items()}
 ENDS = ("eos", "eot", "eom")
 """Tokens that end what a model says: of the text, of its turn, of a message to a tool."""
 COLUMNS_CUT = ".ffn_down."
@@ -123,7 +100,7 @@ def _config(header: GgufHeader) -> tuple[Json, list[str]]:
         return {}, [f"part of a model split over {split} files: join them first (gguf-split --merge)"]
     prefix = f"{arch}."
     found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
-    keys = {key: _common(value) if key in PER_LAYER else value for key, value in found.items()}
+    keys = {key: _common(value) if key in _KEYS.per_layer else value for key, value in found.items()}
     names = {tensor.source: tensor for tensor in header.tensors}
     problems = [f"metadata key {prefix}{line}" for line in (*_missing(keys), *_refused(keys))]
     if len(getattr(names.get("token_embd.weight"), "shape", ())) != 2:
@@ -142,7 +119,7 @@ def _common(value: Any) -> Any:
 
 
 def _missing(keys: Json) -> Iterator[str]:
-    for key in REQUIRED:
+    for key in _KEYS.required:
         if key not in keys:
             yield f"{key}: missing"
 
@@ -154,9 +131,9 @@ def _refused(keys: Json) -> Iterator[str]:
     head_dim = keys.get("attention.key_length", whole)
     for key, value in keys.items():
         kind = KINDS.get(key)
-        if key in OFF and value != OFF[key]:
-            yield f"{key}: {value!r} is not supported, only {OFF[key]!r}"
-        elif kind is None and key not in HARMLESS and key not in OFF:
+        if key in _KEYS.off and value != _KEYS.off[key]:
+            yield f"{key}: {value!r} is not supported, only {_KEYS.off[key]!r}"
+        elif kind is None and key not in _KEYS.harmless and key not in _KEYS.off:
             yield f"{key}: not known, and it may change the model"
         elif kind and isinstance(value, list):
             yield f"{key}: a size for each layer is not supported: {value}"
@@ -171,7 +148,7 @@ def _refused(keys: Json) -> Iterator[str]:
 def _sizes(keys: Json) -> Json:
     heads = keys["attention.head_count"]
     return {
-        **{name: keys[key] for key, name in REQUIRED.items()},
+        **{name: keys[key] for key, name in _KEYS.required.items()},
         "rms_norm_eps": float32_decimal(keys["attention.layer_norm_rms_epsilon"]),
         "num_key_value_heads": keys.get("attention.head_count_kv", heads),
         "head_dim": keys.get("attention.key_length", keys["embedding_length"] // heads),

@@ -11,19 +11,10 @@ from collections.abc import Mapping
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.expert_options import balancing_parts, carry_placement
 from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
-from weft.dialects.sglang.flags import NAMES, OFF, TABLE
+from weft.dialects.sglang.flags import DEFAULTS, NAMES, OFF, OWN_FLAGS, PROGRAMS, TABLE
 from weft.dialects.sglang.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
-
-_SIZE_FLAGS = {
-    "tp_size": "1",
-    "pp_size": "1",
-    "dp_size": "1",
-    "ep_size": "1",
-    "moe_a2a_backend": "none",
-    "nnodes": "1",
-}
 
 
 class SGLang:
@@ -31,24 +22,17 @@ class SGLang:
 
     name = "sglang"
     title = "SGLang"
-    programs = (
-        ("-m", r"sglang\.launch_server|sglang_router\.launch_server|sglang\.srt\.server|sglang_router|dynamo\.sglang"),
-        ("-m", r"sglang\.(?:bench_one_batch(?:_server)?|bench_offline_throughput|bench_latency|compile_deep_gemm)"),
-        (r"(?:.*/)?sglang", "serve"),
-        (r"(?:.*/)?(?:sglang/)?launch_server\.py|sglang\.launch_server|sglang_router\.launch_server",),
-        (r"(?:[\w.-]+/)*lmsysorg/sglang(?::.*)?",),
-    )
+    programs = PROGRAMS
 
     def recognizes(self, text: str) -> float:
         """Arguments by the flags that are SGLang's own."""
-        own = ("--tp", "--model-path", "--enable-dp-attention", "--mem-fraction-static", "--moe-a2a-backend")
-        return MENTIONED if "sglang" in text.lower() else known_share(text, TABLE, own)
+        return MENTIONED if "sglang" in text.lower() else known_share(text, TABLE, OWN_FLAGS)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
         arguments = arguments_of(document, draft, TABLE, self.title)
-        take_options(arguments, draft, _SIZE_FLAGS)
+        take_options(arguments, draft, DEFAULTS)
         take_model(arguments, draft)
         if draft.options.pop("disable_radix_cache", False):
             draft.options["enable_prefix_caching"] = False
@@ -62,7 +46,7 @@ class SGLang:
         sizes, environment = _parts(layout, options)
         head: list[tuple[str, object]] = [("--model-path", options.get("model", MODEL))]
         text = command("python -m sglang.launch_server", head + sizes + parts, environment)
-        return checked(layout, text, _read_back(text, layout, options), notes)
+        return checked(layout, text, read_command(text, DIALECT, context_for(layout, options)), notes)
 
 
 def _parts(layout: Layout, options: Mapping[str, object]) -> tuple[list[tuple[str, object]], dict[str, object]]:
@@ -108,10 +92,6 @@ def _expert_parts(layout: Layout, options: Mapping[str, object]) -> list[tuple[s
     elif experts.dispatch == "all_gather":
         parts.append(("--moe-a2a-backend", "none"))
     return parts + balancing_parts(layout, experts_for(layout, options))
-
-
-def _read_back(text: str, layout: Layout, options: Mapping[str, object]) -> list[Reading]:
-    return read_command(text, DIALECT, context_for(layout, options))
 
 
 DIALECT: Dialect = SGLang()

@@ -10,3 +10,4 @@ _OWN = read_toml("weft.dialects.sglang", "vocabulary.toml", EngineFlags)
 TABLE = Table(parse_table(_OWN.sizes, COMMON.sglang_and_tokenspeed, COMMON.all, _OWN.engine))
 NAMES = COMMON.names | _OWN.names
 OFF = _OWN.off
+PROGRAMS, OWN_FLAGS, DEFAULTS = _OWN.programs, _OWN.own, _OWN.defaults

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.dialects.base import Draft
-from weft.dialects.expert_options import carry_threshold
+from weft.dialects.expert_options import carry_threshold, take_policy, take_slots
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import divisor_values, explain, layers_of, mixture_of, refuse_divisor, refuse_node_rank
 from weft.dialects.sizes import Size, Sizes, divides, quotient, times
@@ -191,16 +191,12 @@ def _dispatch(engine: _Engine, sizes: Sizes) -> None:
 
 def _slots(engine: _Engine, sizes: Sizes, ep: int | None) -> None:
     args = engine.args
-    redundant = args.number("ep_num_redundant_experts", 0, minimum=0)
-    if sizes.num_experts is not None and redundant is not None:
-        sizes.slots = sizes.num_experts + redundant
+    take_slots(args, sizes)
     if not args.switch("enable_eplb"):
         return
     if ep == 1:
         engine.draft.refuse("--enable-eplb needs --ep-size above 1", (), args.where("enable_eplb"))
-    hierarchical = "hierarchical" in args.text("eplb_algorithm")
-    sizes.policy = "hierarchical" if hierarchical else "global"
-    sizes.interval = args.number("eplb_rebalance_num_iterations", 1000) or 1000
+    take_policy(args, sizes)
     carry_threshold(engine.draft, args)
 
 

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Written
 from weft.dialects.expert_options import balancing_parts, carry_placement
 from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
-from weft.dialects.tokenspeed.flags import NAMES, OFF, TABLE
+from weft.dialects.tokenspeed.flags import DEFAULTS, NAMES, OFF, OWN_FLAGS, PROGRAMS, TABLE
 from weft.dialects.tokenspeed.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
-
-_SIZE_FLAGS = {"expert_parallel_size": "1", "all2all_backend": "none", "nnodes": "1"}
 
 
 class TokenSpeed:
@@ -24,23 +22,17 @@ class TokenSpeed:
 
     name = "tokenspeed"
     title = "TokenSpeed"
-    programs = (
-        (r"(?:.*/)?(?:tokenspeed|ts)", "serve"),
-        ("-m", r"tokenspeed(?:\.\w+)*", "serve"),
-        ("-m", r"tokenspeed(?:\.\w+)*"),
-        (r"(?:[\w.-]+/)+tokenspeed(?:-[\w-]+)?(?::.*)?",),
-    )
+    programs = PROGRAMS
 
     def recognizes(self, text: str) -> float:
         """Arguments by the flags that are TokenSpeed's own."""
-        own = ("--attn-tp-size", "--dense-tp-size", "--moe-tp-size", "--nprocs-per-node", "--mm-encoder-tp-mode")
-        return MENTIONED if "tokenspeed" in text.lower() else known_share(text, TABLE, own)
+        return MENTIONED if "tokenspeed" in text.lower() else known_share(text, TABLE, OWN_FLAGS)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         draft = Draft(self.name, document, context)
         arguments = arguments_of(document, draft, TABLE, self.title)
-        take_options(arguments, draft, _SIZE_FLAGS)
+        take_options(arguments, draft, DEFAULTS)
         take_model(arguments, draft)
         if draft.options.pop("disable_radix_cache", False) or draft.options.pop("disable_prefix_caching", False):
             draft.options["enable_prefix_caching"] = False

@@ -12,3 +12,4 @@ TABLE = Table(
 )
 NAMES = COMMON.names | _OWN.names
 OFF = _OWN.off
+PROGRAMS, OWN_FLAGS, DEFAULTS = _OWN.programs, _OWN.own, _OWN.defaults

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from weft.dialects.base import Draft
+from weft.dialects.expert_options import take_policy, take_slots
 from weft.dialects.flags import Arguments
 from weft.dialects.reading import divisor_values, explain, layer_list, mixture_of, refuse_divisor, refuse_node_rank
 from weft.dialects.sizes import Size, Sizes, divides, quotient, times, whole_number
@@ -181,12 +182,9 @@ def _experts(engine: _Engine, sizes: Sizes) -> None:
         sizes.dispatch = "all_to_all"
     elif "all2all_backend" in args:
         sizes.dispatch = "all_gather"
-    redundant = args.number("ep_num_redundant_experts", 0, minimum=0)
-    if experts is not None and redundant is not None:
-        sizes.slots = experts + redundant
+    take_slots(args, sizes)
     if args.switch("enable_eplb"):
-        sizes.policy = "hierarchical" if "hierarchical" in args.text("eplb_algorithm") else "global"
-        sizes.interval = args.number("eplb_rebalance_num_iterations", 1000) or 1000
+        take_policy(args, sizes)
 
 
 def _ep(engine: _Engine) -> Size:

@@ -13,18 +13,12 @@ from dataclasses import replace
 from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Where, Word, Written
 from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
 from weft.dialects.sizes import quotient
-from weft.dialects.vllm.flags import MODULE_CONFIG, NAMES, OFF, TABLE
+from weft.dialects.vllm.flags import DEFAULTS, MODULE_CONFIG, NAMES, OFF, OWN_FLAGS, PROGRAMS, TABLE
 from weft.dialects.vllm.modules import module_parts
 from weft.dialects.vllm.sizes import derive_sizes
 from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts, experts_for
 from weft.layout import Layout
 
-_SIZE_FLAGS = {
-    "tensor_parallel_size": "1",
-    "pipeline_parallel_size": "1",
-    "data_parallel_size": "1",
-    "enable_expert_parallel": "off",
-}
 _BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 _OWN_KEY = re.compile(
     r"(?m)^[ \t]*[\"']?(?:gpu[-_]memory[-_]utilization|enable[-_]expert[-_]parallel|data[-_]parallel[-_]size[-_]local)"
@@ -38,31 +32,21 @@ class VLLM:
 
     name = "vllm"
     title = "vLLM"
-    programs = (
-        (r"(?:.*/)?vllm(?:@[\w.]+)?", "serve"),
-        ("-m", r"vllm\.entrypoints(?:\.\w+)*|vllm|dynamo\.vllm"),
-        (r"(?:.*/)?trl", "vllm-serve"),
-        ("-m", r"trl\.scripts\.vllm_serve"),
-        (r"(?:.*/)?benchmark_(?:throughput|latency|prefix_caching)\.py",),
-        (r"(?:.*/)?vllm", r"bench|chat|complete|run-batch"),
-        (r"(?:[\w.-]+/)+(?:vllm-openai|vllm-ascend)",),
-        (r"(?:[\w.-]+/)*(?:vllm-openai|vllm-ascend|vllm)(?:-[\w-]+)?(?::.*|@sha256.*)",),
-    )
+    programs = PROGRAMS
 
     def recognizes(self, text: str) -> float:
         """Arguments by the flags that are vLLM's own."""
-        own = ("--gpu-memory-utilization", "--max-model-len", "--additional-config", "--data-parallel-size-local")
         certain = "vllm" in text.lower() or "finegrained_tp_config" in text
         if not certain and _OWN_KEY.search(text):
             return 0.6
-        return MENTIONED if certain else known_share(text, TABLE, own)
+        return MENTIONED if certain else known_share(text, TABLE, OWN_FLAGS)
 
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per command."""
         document = _additional(document)
         draft = Draft(self.name, document, context)
         arguments = arguments_of(document, draft, TABLE, self.title)
-        take_options(arguments, draft, _SIZE_FLAGS)
+        take_options(arguments, draft, DEFAULTS)
         _served(draft)
         _bound(draft)
         take_model(arguments, draft)

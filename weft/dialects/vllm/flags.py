@@ -12,6 +12,7 @@ TABLE = Table(
 )
 NAMES = COMMON.names | _OWN.names
 OFF = _OWN.off
+PROGRAMS, OWN_FLAGS, DEFAULTS = _OWN.programs, _OWN.own, _OWN.defaults
 
 MODULE_CONFIG = "finegrained_tp_config"
 MODULE_SIZES = {

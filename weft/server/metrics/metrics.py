@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import msgspec
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -20,6 +21,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from weft.data_files import read_toml
 from weft.engine.buckets import Buckets
 from weft.server.errors import CLIENT_GONE
 from weft.server.metrics.engine_view import EngineView, engine_label, histogram
@@ -28,37 +30,20 @@ from weft.serving.stream import Stream
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-FIRST_S = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
-)  # fmt: skip
-BETWEEN_S = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
-)  # fmt: skip
-WHOLE_S = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
-TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
-OUTPUTS = (1, 2, 5, 10, 20)
-
 ANSWER_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 
 REASONS = ("stop", "length", "abort", "error")
 """Why outputs end."""
 
-HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "time_to_first_token_seconds": ("From the request to its first token", FIRST_S),
-    "inter_token_latency_seconds": ("From token to token", BETWEEN_S),
-    "e2e_request_latency_seconds": ("From the request to its end", WHOLE_S),
-    "request_queue_time_seconds": ("From the request to its first step", WHOLE_S),
-    "request_prefill_time_seconds": ("From the first step to the first token", WHOLE_S),
-    "request_decode_time_seconds": ("From the first token to the last", WHOLE_S),
-    "request_inference_time_seconds": ("From the first step to the last token", WHOLE_S),
-    "request_time_per_output_token_seconds": ("Mean time between a request's tokens", BETWEEN_S),
-    "request_prompt_tokens": ("Tokens of a prompt", TOKENS),
-    "request_prefill_kv_computed_tokens": ("Tokens of a prompt that the prefix cache did not have", TOKENS),
-    "request_generation_tokens": ("Tokens of an answer", TOKENS),
-    "request_max_num_generation_tokens": ("Tokens of a request's longest answer", TOKENS),
-    "request_params_n": ("Answers asked for", OUTPUTS),
-    "request_params_max_tokens": ("max_tokens asked for", TOKENS),
-}
+
+class _Tables(msgspec.Struct, frozen=True):
+    bounds: dict[str, tuple[float, ...]]
+    histograms: dict[str, dict[str, str]]
+
+
+_TABLES = read_toml("weft.server.metrics", "histograms.toml", _Tables)
+HISTOGRAMS = {name: (row["text"], _TABLES.bounds[row["bounds"]]) for name, row in _TABLES.histograms.items()}
+"""Name -> what it counts, upper bounds of its buckets."""
 OLDER_NAMES = {"time_per_output_token_seconds": "inter_token_latency_seconds"}
 
 
