@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Protocol
 
 from weft.dialects.sizes import Sizes
@@ -33,10 +33,6 @@ class Where:
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}"
 
-    def document(self) -> dict[str, object]:
-        """For JSON."""
-        return {"line": self.line, "column": self.column, "text": self.text}
-
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
@@ -49,8 +45,7 @@ class Diagnostic:
 
     def document(self) -> dict[str, object]:
         """For JSON."""
-        where = self.where.document() if self.where else None
-        return {"level": self.level, "code": self.code, "message": self.message, "where": where}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

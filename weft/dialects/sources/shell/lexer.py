@@ -43,7 +43,6 @@ class _Lexer:
         self.pending: list[tuple[RawCommand, str, bool, bool]] = []
         self.target = ""
         self.array: RawWord | None = None
-        self.blank = False
         self.prompted = False
 
     def where(self, at: int, text: str = "") -> Where:
