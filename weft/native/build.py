@@ -1,4 +1,4 @@
-"""Compiles the C++ libraries: `python -m weft.native.build`. Knows nothing of what they compute.
+"""Compiles the C++ libraries: `python -m weft.native.build`.
 
 What is up to date is left alone. A file appears under its name only when it is whole, so builds may run side by side
 and beside loading processes.
@@ -140,7 +140,7 @@ def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) ->
 
 def _failed(name: str, directory: Path | None, reason: str, seconds: float) -> BuildStatus:
     if directory is not None:
-        with suppress(OSError):  # told here all the same; other processes then say that it was not built
+        with suppress(OSError):  # this process has the reason; without the file others say only that it was not built
             failure_file(directory, name).write_text(reason)
     return BuildStatus(name, "failed", None, seconds, reason)
 

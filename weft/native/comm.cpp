@@ -1,9 +1,9 @@
-// Collectives of the ranks of one machine over a shared memory region. Knows bytes and dtypes, no tensor.
+// Collectives between the ranks of one machine in a shared memory region, on raw bytes and dtypes.
 //
-// Every collective is a row of rounds. In a round each member writes to its own slot, arrives at the group's counter,
-// waits until all have arrived and reads the others' slots. There are two slots a member, used in turn: whoever arrives
-// at round r + 1 has read all of round r, so nobody overwrites what somebody still reads. Pointers come from
-// weft/comm/shm/shared_memory.py, which has checked them.
+// A collective is a sequence of rounds. In a round each member writes its own slot, increments the group's arrival counter,
+// waits until all members have arrived, and reads the others' slots. Each member has two slots, used in turn. A member that
+// arrives at round r + 1 has read all of round r, so a slot is never overwritten while another rank still reads it. Pointers
+// come from weft/comm/shm/shared_memory.py, which has checked them.
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -123,7 +123,7 @@ void weft_comm_team_port(Comm* c, weft::TeamPort* port) {
     *port = {&port_of(*c, c->rank), thieves_of(*c, c->rank), left, c, c->world};
 }
 
-// For how long this rank has lent its core.
+// Time in ns for which this rank has run stolen units.
 const uint64_t* weft_comm_steal_ns(const Comm* c) { return &c->steal_ns; }
 
 const Failure* weft_comm_failure(const Comm* c) { return &c->failure; }

@@ -1,4 +1,4 @@
-"""The instruction sets that kernels are built for, and which of them this process runs. Knows no library.
+"""The instruction sets that kernels are built for, and which of them this process runs.
 
 Flags are explicit, not -march=native: every variant can be built, and all that a CPU runs can be tested on it.
 """
@@ -25,7 +25,7 @@ FLAGS = {
     "avx2": _AVX2,
     "generic": (),
 }
-"""What the compiler is told for each, best first."""
+"""Compiler flags of each, best first."""
 
 _NEEDED_AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _NEEDED_AVX512 = _NEEDED_AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -60,7 +60,7 @@ def pairs_are_slow() -> bool:
     """Whether a product of bf16 pairs takes longer than the two multiply-adds of fp32 that it stands for.
 
     So it is on Intel's processors that have tile registers, where the system or the machine keeps these back
-    (`kernel_variants_xeon.json`). They can be told by their arithmetic of fp16, which
+    (`kernel_variants_xeon.json`). They are recognized by their fp16 arithmetic, which
     Cooper Lake, the first with such products, does not have.
     """
     return cpu_vendor() == "GenuineIntel" and "avx512_fp16" in cpu_flags()
@@ -81,7 +81,7 @@ def chosen() -> str:
 
 
 def suits_bf12(variant: str) -> bool:
-    """Whether `variant` keeps bf16 in 12 bits by itself: `weft_suits_bf12`, of a library that need not be there."""
+    """Whether `variant` compresses bf16 to 12 bits by default: `weft_suits_bf12`, without loading a library."""
     return variant in ("amx", "avx512bf16", "avx2")
 
 

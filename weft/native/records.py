@@ -1,4 +1,4 @@
-"""The records of `runtime/instruction.h` as ctypes structures. Knows no tensor and no kernel."""
+"""The records of `runtime/instruction.h` as ctypes structures."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ MOST, HERE_LO, HERE_HI, EXPERTS = range(1, 5)
 REPLICAS, SLOT_OF, TALLY, ENDS, ORDER, SORTED_WEIGHTS = range(6)
 """Indices into `InstructionRecord.p` of PLACE: what it reads, what it counts, what it gives beside `out`."""
 TP, EP, PLACE_IN_BLOCK, FIRST_RANK = range(5, 9)
-"""Indices into `InstructionRecord.n` of DEAL, beside those of PLACE: the block, this rank in it, its first rank."""
+"""Indices into `InstructionRecord.n` of `DEAL`, besides those of PLACE: the block, this rank in it, its first rank."""
 SENT_ROWS, SENT_ANSWERS, ARRIVED_WEIGHTS, SIZES, EDGES = range(6, 11)
-"""Indices into `InstructionRecord.p` of DEAL, beside those of PLACE; routed.h says what they hold."""
+"""Indices into `InstructionRecord.p` of `DEAL`, besides those of PLACE; routed.h says what they hold."""
 GROUP, MEMBERS, POSITION, KIND = range(4)
-"""Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of DEAL's sizes."""
+"""Indices into `InstructionRecord.n` of ROUTED; `KIND`: which of `DEAL`'s sizes."""
 TABLE = 9
-"""Index into `InstructionRecord.n` of ATTENTION and DEAL: whose rows, 0 all, 1 the sampled ones."""
+"""Index into `InstructionRecord.n` of ATTENTION and `DEAL`: whose rows, 0 all, 1 the sampled ones."""
 ADDENDS = 1
 """Index into `InstructionRecord.n` of COMBINE: ranks that each give a part of every answer; 0 counts as 1."""
 SLOTS, WEIGHTS, COUNT = 0, 0, 0

@@ -112,7 +112,7 @@ class Awaited:
     """Between two looks."""
 
     def __init__(self, library: ctypes.CDLL, address: int) -> None:
-        """`address`: valid as long as anybody waits."""
+        """`address`: valid as long as a thread waits."""
         self._library, self._address, self._ended = library, address, ctypes.c_int32()
 
     def above(self, than: int, seconds: float) -> bool:
@@ -122,7 +122,7 @@ class Awaited:
         return bool(self._library.weft_await_above(self._address, than, ended, self.SLICE_NS, int(1e9 * seconds)))
 
     def end(self) -> None:
-        """By any thread: nobody waits any more."""
+        """By any thread: ends all waits."""
         self._ended.value = 1
 
 
@@ -163,8 +163,8 @@ class Pool:
         self.lib.weft_pool_stealing(self.handle, int(on))
 
     def yield_core(self, on: bool) -> None:
-        """Whether the last thread, where it is not the only one, lets others have its core when a program begins, and
-        comes between two instructions once nobody wants it, as it does not at first: results are the same."""
+        """Whether the last thread, where it is not the only one, yields its core when a program begins, and
+        joins between two instructions once the core is free; off at first. Results are the same."""
         self.lib.weft_pool_yield_core(self.handle, int(on))
 
     def offer(self, to: TeamPortRecord, queues: int) -> None:

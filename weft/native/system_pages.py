@@ -1,4 +1,4 @@
-"""Pages of memory, as they are asked of the system: mapped, there before they are written, large. Knows no owner.
+"""Pages of memory, as they are asked of the system: mapped, prefaulted, large.
 
 The numbers are those of Linux's mman.h, where Python's `mmap` has no names for them.
 """
@@ -33,8 +33,8 @@ class SystemPages:
         self._calls.madvise.argtypes = (pointer, size, number)
 
     def share(self, address: int, nbytes: int, fd: int, offset: int) -> int:
-        """Maps a part of a file at an address where nothing lies yet, to be read and written by all who do so. Large
-        pages are wished for; a crash's dump leaves it out, which would go through all of a file with holes."""
+        """Maps a part of a file at an address where nothing is mapped yet, shared and writable. Asks for large pages, and
+        leaves it out of a crash's dump, which would read all of a sparse file."""
         flags, access = mmap.MAP_SHARED | _NORESERVE | _FIXED_NOREPLACE, mmap.PROT_READ | mmap.PROT_WRITE
         at = self._calls.mmap(address, nbytes, access, flags, fd, offset)
         if at == ctypes.c_void_p(-1).value:
@@ -47,7 +47,7 @@ class SystemPages:
         return 0
 
     def wish_large(self, address: int, nbytes: int) -> int:
-        """Pages that come are large ones, as far as the system gives any to who asks."""
+        """Pages that come are large ones, as far as the system gives them on request."""
         return self._advise(address, nbytes, _HUGEPAGE)
 
     def populate(self, address: int, nbytes: int) -> int:
@@ -55,7 +55,7 @@ class SystemPages:
         return self._advise(address, nbytes, _POPULATE_WRITE)
 
     def enlarge(self, address: int) -> int:
-        """What begins here becomes one large page, whatever of it is there, and whatever the system does by itself.
+        """What begins here becomes one large page, whatever of it is there, and whatever the system's own policy.
         Since Linux 6.1 for shared memory."""
         return self.populate(address, mmap.PAGESIZE) or self._advise(address, LARGE_PAGE, _COLLAPSE)
 

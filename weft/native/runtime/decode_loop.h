@@ -1,6 +1,6 @@
-// Decode steps that follow one another: as long as a rank is told to run the step that it ran last, one position further,
-// it goes from frame to frame without Python. A frame that is anything else stays where it is, for Python to read; so
-// does one with a step whose tokens Python has to choose. Answer key: weft/worker/rank.py.
+// Runs consecutive decode steps without Python: while each frame repeats the last step at the next position, the loop reads
+// it, runs the step and answers. Any other frame, and a step whose tokens Python must sample, stays in the stream for Python.
+// Reference: weft/worker/rank.py.
 #pragma once
 
 #include <errno.h>
@@ -21,7 +21,7 @@ struct Status {
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
 struct Following {
-    int32_t fd;             // a stream of frames, each behind its length
+    int32_t fd;             // a stream of frames, each after its length
     int32_t group, groups;  // this rank's attention-dp group, of how many
     int32_t reports;        // whether it answers
     const int64_t* rows;    // [groups]: of the step
@@ -34,8 +34,8 @@ struct Following {
     int64_t steps, busy_ns;  // results: steps that were run, and nanoseconds inside them
 };
 
-// A rank that answers nobody has nothing to do before the next frame, and looks for it for a while: it need not be woken
-// then, and the others need not wait for that.
+// A rank that sends no answers has nothing to do before the next frame, so it polls for a while: it then needs no wakeup, and
+// the other ranks do not wait for one.
 inline void look_for_frame(const Following& f, int64_t spin_ns) {
     char first;
     const int64_t until = monotonic_ns() + spin_ns;

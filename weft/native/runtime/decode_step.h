@@ -45,7 +45,7 @@ struct Decode {
     const float* local_logits;  // [rows, local_columns]
     int64_t local_columns, first_column;
     ArgmaxPruner* pruner;   // of the instruction that gives local_logits; null where there is none
-    int32_t meets, unused;  // whether members tell each other what they find first, in the next step
+    int32_t meets, unused;  // whether members exchange their first candidates in the next step
 };
 
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
@@ -83,7 +83,8 @@ inline bool takes_largest(const Decode& d) {
     return all;
 }
 
-// Every member's `values` to `all_values`, one behind the other; `rows_of(member)`: its rows. What the exchange gave.
+// Gathers every member's `values` into `all_values`, in member order; `rows_of(member)`: its rows. Returns the exchange's
+// result.
 template <class RowsOf> inline int gather_values(const Decode& d, Program* program, RowsOf rows_of) {
     char *outs[MAX_MEMBERS], *at = reinterpret_cast<char*>(d.all_values);
     uint64_t bytes[MAX_MEMBERS];
@@ -151,9 +152,9 @@ inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& p
     return 0;
 }
 
-// Each member says of every row which of its own columns has the largest logit, and the logit: none where one is not
-// finite. The step left out what gives and gathers logits; where a logit is not finite that is run now. Behind the rows each
-// says whether it will try its pruner in the next step.
+// Argmax over columns that members share: each sends, for every row, the column and value of its largest logit, or none where
+// one is not finite. The step has skipped the GEMM and gather of logits; where a logit is not finite they run now. After the
+// rows each member sends whether it will try its pruner in the next step.
 inline int choose_largest(Decode& d, Program* program, const Step& step) {
     bool pruned = false;
     if (const int code = largest_of_own(d, program, step, pruned)) return code;

@@ -35,7 +35,7 @@ public:
     uint64_t bytes(const Area& a) const { return rows(a) * width(a); }
     char* at(const Area& a) const { return base_ + (starts_[a.lo] - starts_[first_run_]) * row_ + a.left * item_; }
 
-    // Where the area's bytes lie one behind the other: in place, or copied to `room`, which moves on.
+    // The area's bytes as one contiguous range: in place, or copied to `room`, which advances.
     char* gathered(const Area& a, char*& room) const {
         if (!a.present) return room;
         if (a.whole) return at(a);

@@ -1,5 +1,5 @@
-// A plan of streams alone as it lies in a frame, and its answer: msgpack, as weft/ipc/messages.py and weft/step/plan.py
-// define RunStep and StepDone. Knows no socket. What has another form is no error here: Python reads it.
+// A plan with decode rows only, as it stands in a frame, and its answer: msgpack, as weft/ipc/messages.py and
+// weft/step/plan.py define RunStep and StepDone. A frame of another form is not an error: Python reads it.
 #pragma once
 
 #include <stdint.h>
@@ -101,7 +101,7 @@ inline int64_t write_answer(uint64_t index, const int64_t* ids, int64_t count, u
     put(between, sizeof between - 1);
     put_number(uint64_t(count) * 8, 4);
     put(ids, count * 8);
-    put("\x90\x90", 2);  // nothing told, no runs
+    put("\x90\x90", 2);  // no extras, no runs
     const uint32_t size = uint32_t(at - to) - 4;
     memcpy(to, &size, 4);
     return size + 4;

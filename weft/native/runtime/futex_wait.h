@@ -1,5 +1,5 @@
-// A number in memory that others raise, awaited without Python: beside steps, which leave nothing in the caches, its
-// interpreter takes a core from them for each look. Knows nothing of what is counted.
+// Waits without Python for a counter in memory that others raise: steps leave nothing of the interpreter in the CPU caches,
+// so every look from Python would cost a core much time.
 #pragma once
 
 #include <stdint.h>

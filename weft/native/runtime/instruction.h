@@ -38,7 +38,7 @@ enum Op : int32_t {
     ALL_GATHER,
     REDUCE_SCATTER,
     ALL_TO_ALL,
-    ROUTED,  // an all_to_all of rows whose sizes DEAL has found
+    ROUTED,  // an all_to_all of rows with the sizes that `DEAL` found
 };
 
 enum Dtype : int32_t { F32 = 0, BF16 = 1, F64 = 2, I64 = 3 };
@@ -147,7 +147,7 @@ struct CommCalls {
     int (*reduce_scatter)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype);
     int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs,
                       const uint64_t* received, int dtype);
-    const uint64_t* steal_ns;  // for how long the rank has lent its core while it waited
+    const uint64_t* steal_ns;  // time for which this rank has run stolen units
 };
 
 // A thread's part of an instruction. Called by the whole team, a barrier after each.

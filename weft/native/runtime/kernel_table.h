@@ -21,7 +21,7 @@ inline void attention_of_table(const Instruction& i, const Step& step, const Tea
     attention(i, sampled, me);
 }
 
-// Whether its kernel deals units, which another rank can take.
+// Whether the kernel splits its work into units, which another rank can steal.
 inline bool has_units(int op) { return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD; }
 
 // Null for an op that has none.

@@ -1,9 +1,8 @@
-// Threads that run one function together, and meet at barriers inside it.
+// A thread pool that runs one function on all threads, with barriers inside it.
 //
-// Who waits spins for `spin_ns` (the answer mostly comes within a microsecond), then sleeps on a futex, so that nothing
-// is busy while nothing runs and more threads than cores still make progress. Each thread announces itself in a cache
-// line of its own. The workers end with the pool. They belong to the process that made the pool: after a fork, the
-// child runs everything on its one thread.
+// A waiting thread spins for `spin_ns` (most waits end within a microsecond), then sleeps on a futex, so that an idle pool
+// uses no CPU and more threads than cores still make progress. Each thread signals in a cache line of its own. The workers
+// end with the pool. They belong to the process that made the pool: after a fork, the child runs everything on its one thread.
 #pragma once
 
 #include <errno.h>
@@ -79,23 +78,22 @@ public:
         getpid() == owner_ ? publisher_.reset() : void(publisher_.release());  // a fork's offer is its parent's
         queues_ = own_queues_.get();
     }
-    // Null where nobody helps; to be used by thread 0 of a function that runs.
+    // Null where work stealing is off; only for thread 0 of a running function.
     InstructionPublisher* publisher() const {
         return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : publisher_.get();
     }
     uint32_t turn() const { return places_[0].turn; }
 
-    // Whether from now on the last thread makes way at the begin of a job for whoever wants its core, where the job takes
-    // latecomers.
+    // Whether the last thread yields its core at the start of a job that allows it to join late.
     void set_yielding(bool on) { yields_core_.store(on, std::memory_order_relaxed); }
 
-    // Who may come late to a function: nobody; the last thread, which makes way; that one only if it is still away from
-    // the job before.
+    // Which thread may join a function late: none; the last one, which yields its core; the last one only if it missed the job
+    // before.
     enum class MayYield { kNone, kLast, kIfAway };
 
-    // Calls function(context, member) on every thread and returns when all are done. One caller at a time. A function that
-    // takes latecomers calls `join_late`, begins at `first_of(thread)`, and may find the last thread missing all along; a
-    // thread that did not come to the last one of them is not waited for by the others either.
+    // Calls function(context, member) on every thread and returns when all are done. One caller at a time. A function that lets
+    // a thread join late calls `join_late`, begins at `first_of(thread)`, and may run without the last thread throughout; a
+    // thread that missed the previous such job is not waited for in other jobs either.
     void run(Function function, void* context, MayYield late = MayYield::kNone) {
         if ((threads_ == 1 && !publisher_) || getpid() != owner_) return alone(function, context);
         function_ = function;
@@ -116,14 +114,15 @@ public:
         barrier(0);
     }
 
-    // By thread 0, once before a barrier: who comes late begins behind it, with instruction `next`. Whether somebody does.
+    // By thread 0, once before a barrier: a thread that asks to join begins after that barrier, at instruction `next`. Returns
+    // whether one does.
     bool join_late(size_t next) {
         return !alone_ && places_[0].present < threads_ && yielding_.join_late(places_[0].turn + 1, next);
     }
     size_t first_of(int thread) const { return places_[thread].first; }
 
-    // Returns once every thread has called it; true: the team has grown, `member` tells this thread's place in it. Only
-    // inside a function that `run` runs, on all its threads.
+    // Returns once every thread has called it; true: the team has grown and `member` gives this thread's new share. Only inside
+    // a function that `run` runs, on all its threads.
     bool barrier(int thread) {
         if (alone_) return false;
         Place* const all = places_.get();
@@ -152,14 +151,14 @@ public:
     }
 
 private:
-    static constexpr int kDirect = 8;  // up to here everybody watches everybody: one hop instead of two
+    static constexpr int kDirect = 8;  // up to here all threads watch each other: one hop instead of two
 
     struct alignas(128) Place {  // 128: the neighbouring line is often fetched with a line
         Signal arrived;
         Signal go;  // of place 0 only
         uint32_t turn = 0;
         int present = 1;   // threads of the team, as this one knows
-        size_t first = 0;  // instruction of the job in hand that it begins with
+        size_t first = 0;  // first instruction of the current job that it runs
     };
 
     void wait(Signal& signal, uint32_t wanted) { signal.wait(wanted, spin_ns()); }
@@ -230,8 +229,8 @@ private:
     std::atomic<bool> yields_core_{false};
     YieldingThread yielding_;
     uint32_t job_ = 0;
-    int at_start_ = 1;   // threads at the begin of the job in hand
-    bool away_ = false;  // the last thread did not come to the last job that it might come late to
+    int at_start_ = 1;   // threads at the start of the current job
+    bool away_ = false;  // the last thread missed the last job that it could join late
     Function function_ = nullptr;
     void* context_ = nullptr;
     bool alone_ = false;
@@ -241,7 +240,7 @@ private:
 };
 
 // unit(i) for every i below `units`.
-template <class Unit> void deal(Pool* pool, int units, Unit&& unit) {
+template <class Unit> void parallel_for(Pool* pool, int units, Unit&& unit) {
     struct Job {
         int units;
         Unit& unit;
@@ -276,6 +275,6 @@ WEFT_C void weft_pool_keep(weft::Pool* pool) { pool->keep_to_itself(); }
 WEFT_C void weft_pool_free(weft::Pool* pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool* pool, int on) { pool->set_stealing(on != 0); }
-// Whether the last thread makes way for others when a program begins, as none does at first.
+// Whether the last thread yields its core when a program begins; off at first.
 WEFT_C void weft_pool_yield_core(weft::Pool* pool, int on) { pool->set_yielding(on != 0); }
 WEFT_C void weft_pool_spin(weft::Pool* pool, int64_t spin_ns) { pool->set_spin(spin_ns); }

@@ -104,8 +104,8 @@ private:
     static constexpr int64_t kLongRows = 128;
     static constexpr int kNowhere = INT_MAX;
 
-    // Whether instructions take so long that a thread which comes behind the first ones misses more than the others would
-    // have taken of its core: a small model's products of so many rows take a core about a millisecond each.
+    // Whether instructions run long, about a millisecond for a small model with so many rows: a thread that joins late then
+    // loses more time than its core could give to others.
     bool is_long() const { return *std::max_element(step_->rows, step_->rows + registers_) >= kLongRows; }
 
     void work(TeamMember me) {
@@ -198,7 +198,7 @@ WEFT_C const int64_t* weft_program_spent_ns(const weft::Program* program) { retu
 WEFT_C int weft_program_failed_at(const weft::Program* program) { return program->failed_at(); }
 WEFT_C int64_t weft_program_exchange_ns(const weft::Program* program) { return program->exchange_ns(); }
 WEFT_C uint64_t weft_program_received(const weft::Program* program) { return program->received(); }
-// One instruction by itself; -1 where it has no kernel.
+// Runs one instruction alone; -1 where it has no kernel.
 WEFT_C int weft_run_one(weft::Pool* pool, const weft::Instruction* instruction, const weft::Step* step) {
     struct Job {
         weft::Kernel kernel;

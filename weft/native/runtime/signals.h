@@ -1,4 +1,4 @@
-// A counter between threads: who waits for it spins, then sleeps.
+// A counter between threads: a waiting thread spins, then sleeps on a futex.
 #pragma once
 
 #include <limits.h>
@@ -20,10 +20,10 @@ public:
         if (sleepers_.load(std::memory_order_seq_cst)) futex(&count_, FUTEX_WAKE_PRIVATE, INT_MAX);
     }
 
-    // By who raises it, while nobody waits for more than `count`.
+    // Only by the thread that raises it, while no thread waits for more than `count`.
     void skip_to(uint32_t count) { count_.store(count, std::memory_order_seq_cst); }
 
-    // Returns once the counter has reached `wanted` (modulo 2^32). `yields`: whoever wants the core has it meanwhile.
+    // Returns once the counter has reached `wanted` (modulo 2^32). `yields`: call sched_yield between looks.
     void wait(uint32_t wanted, int64_t spin_ns, bool yields = false) {
         if (reached(wanted)) return;
         const int64_t until = monotonic_ns() + spin_ns;

@@ -14,17 +14,17 @@ namespace weft {
 
 class YieldingThread {
 public:
-    // Of the job in hand: it is to be there from the start; may come; wants to come; is in; it is too late.
+    // State of the current job: expected from the start; may join; asks to join; has joined; too late to join.
     enum Standing : uint32_t { kAwaited, kMayCome, kAsks, kIn, kTooLate };
 
-    // By thread 0: of a job that begins after `turn` barriers, before the threads hear of it.
+    // By thread 0, before the job is announced to the threads: state of a job that begins after `turn` barriers.
     void announce(uint32_t job, Standing standing, uint32_t turn) {
         job_ = job, turn_ = turn, next_ = 0;
         in_from_.store(0, std::memory_order_relaxed);
         say(standing);
     }
-    // By thread 0, before a barrier: if it asks, it is in from behind that barrier on, which ends `turn`, with instruction
-    // `next`. Whether it is.
+    // By thread 0, before the barrier that ends `turn`: lets the thread join after it, at instruction `next`, if it asks.
+    // Returns whether it joins.
     bool join_late(uint32_t turn, size_t next) {
         if (uint32_t(word_.load(std::memory_order_acquire)) != kAsks) return false;
         turn_ = turn, next_ = next;
@@ -32,16 +32,16 @@ public:
         say(kIn);
         return true;
     }
-    // By thread 0: nobody comes to this job any more.
+    // By thread 0: the thread can no longer join this job.
     void close() { say(kTooLate); }
 
-    // By another member behind the barrier that ends `turn`: whether it is in from here on.
+    // By another member after the barrier that ends `turn`: whether the thread has joined.
     bool is_in(uint32_t turn) const {
         const uint64_t from = in_from_.load(std::memory_order_relaxed);
         return from && int32_t(turn - uint32_t(from - 1)) >= 0;
     }
 
-    // By the latecomer: true once it is in the job in hand, false when it is too late; `job` is which one that is.
+    // By the yielding thread: true once it has joined the current job, false when it is too late; `job`: that job's number.
     bool comes(uint32_t& job) {
         uint64_t word = word_.load(std::memory_order_acquire);
         job = uint32_t(word >> 32);
@@ -53,9 +53,9 @@ public:
     size_t next() const { return next_; }
 
 private:
-    static constexpr int64_t kTakenNs = 8000;        // a look that takes longer: somebody had the core
-    static constexpr int64_t kQuietNs = 25000;       // nobody has wanted it for so long: nobody wants it
-    static constexpr int64_t kPatienceNs = 2000000;  // who computes on it for longer has to share it
+    static constexpr int64_t kTakenNs = 8000;        // a longer sched_yield: another thread had the core
+    static constexpr int64_t kQuietNs = 25000;       // after so long without such a yield the core counts as free
+    static constexpr int64_t kPatienceNs = 2000000;  // a thread that uses the core for longer has to share it
 
     // What stands once `word` no longer says that it may come or asks.
     uint64_t ask(uint64_t word) {

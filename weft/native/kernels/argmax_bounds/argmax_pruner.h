@@ -24,8 +24,9 @@ struct ArgmaxPruner {
     int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
 };
 
-// Called by one thread once each row's logits of its highest bound are known, or it is known that there will be none: what
-// others have found. `floors`, where there are any: [rows, 2], logits behind something else; no lower one is looked for.
+// `call` runs on one thread, once per pruned argmax, when each row's logits at its highest bound are known or when there will
+// be none: it exchanges what the ranks have found. `floors`, or null: [rows, 2]; a logit below the second of a pair is not
+// searched for.
 struct Telling {
     std::function<void()> call;
     const double* floors = nullptr;
@@ -237,8 +238,8 @@ inline bool tries(const ArgmaxPruner& pruner, int64_t rows) {
     return !pruner.left && (rows <= kFewRows || pruner.codes.many.data);
 }
 
-// The ids of the largest logits that `instruction` would give, to every second of `values`, and whether they were found
-// without computing all. Where this brings nothing it rests for a while, and nobody is met.
+// Ids of the largest logits that `instruction` would give, written to every second of `values`; returns whether all were found
+// without computing every logit. Where pruning does not pay, it pauses for some steps, and no exchange with other ranks runs.
 inline bool pruned_argmax(ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, double* values, Pool* pool,
                           const Telling& telling) {
     if (pruner.left) return --pruner.left, false;

@@ -1,13 +1,11 @@
-// Rows rounded to 8 bits, as products with lm_head_sketch.h take them, and what is added so that these are bounds. Knows no
-// product and no choice.
+// Activation rows quantized to int8 for GEMMs with lm_head_sketch.h, and the slack that makes these products upper bounds.
 //
 // With w = mean + step * (q + e) and a row's x = scale * (p + f) in each group, |f| <= 1/2:
 //   w x = mean x + step * scale * (q p + e (p + f) + q f)
-// where e (p + f) <= |p + f|_1 / 2 and q f <= |q| |f|, by Cauchy and Schwarz, |q| being the largest of all columns. Of
-// coarse codes q is 16 h - 120.5 with h of four bits, and e (p + f) <= |e| |p + f|. So the bound of a column is a sum over
-// groups of steps times scales times whole numbers, with what is added in the number that a sum of products begins with.
-// Few rows, which multiplying does not bound, have another row each: f rounded to 8 bits, so that only what is then left is
-// bounded.
+// where e (p + f) <= |p + f|_1 / 2 and q f <= |q| |f| (Cauchy-Schwarz), |q| being the largest of all columns. For coarse
+// (4-bit) values q is 16 h - 120.5, h of four bits, and e (p + f) <= |e| |p + f|. So the bound of a column is a sum over
+// groups of step * scale * integer; the slack is in the initial value of the integer sum. Where there are few rows, a second
+// int8 row holds f, so that only the rounding error of f is left to bound.
 #pragma once
 
 #include "kernels/argmax_bounds/lm_head_sketch.h"

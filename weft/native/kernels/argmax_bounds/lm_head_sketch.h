@@ -1,10 +1,10 @@
-// A second copy of lm_head in 8 or 4 bits a number, from which upper bounds on logits are computed: layout and packing.
+// A second copy of lm_head in 8 or 4 bits a value, from which upper bounds on logits are computed: layout and packing.
 //
-// Numbers are taken less the mean of their place in the depth, which all columns have in common, and places in the order
-// of how much rows weigh there. Each group of 64 of them has a step a column:
+// The mean over all columns is subtracted at each depth; depths are ordered by how large activations are there. Each group
+// of 64 depths has a step for each column:
 //   w = mean + step * (q + e), |q| <= 127, |e| <= 1/2, step = unit of the column * 1 to 255
-// A fine code is 128 + q. Its high four bits by themselves are a coarse code, which stands for the middle of what they
-// leave open; how far from it a group's numbers lie is kept beside it.
+// A fine value is 128 + q. Its high four bits alone are the coarse value, which stands for the middle of the 16 fine values
+// that share them; their distance from it, over a group, is stored next to the step.
 #pragma once
 
 #include <algorithm>
@@ -24,11 +24,11 @@ constexpr int kCodeLine = kPair * 4;  // bytes: fine codes of four of the depth,
 
 inline int bound_groups(int depth) { return ceil_div(depth, kBoundGroup); }
 
-// Codes of a matrix in the order in which they are read. Of each pair of columns its groups, the first `fine` of them in
-// fine codes; of each group codes, 32 steps and 32 distances; and behind the groups 32 units, fp32.
+// Quantized matrix in the order in which it is read: for each pair of column panels its groups, the first `fine` of them in
+// fine values; in each group the values, 32 steps and 32 distances; after the groups 32 units, fp32.
 //   fine    [depth / 4][32 columns][4]
-//   coarse  [depth / 8][32 columns][4], in the low half of a byte the first four, in the high half the next four
-// Depths are filled up with zeros.
+//   coarse  [depth / 8][32 columns][4], the first four depths in the low half of a byte, the next four in the high half
+// The depth is padded with zeros.
 struct BoundStream {
     uint8_t* data;  // null: there is none
     int32_t fine, groups;
@@ -203,7 +203,7 @@ inline bool pack_for_bounds(const Weight& weight, const BoundCodes& to, Pool* po
         for (float seen = most.load(); found > seen && !most.compare_exchange_weak(seen, found);) {}
     };
     means_of(weight, to.means);
-    deal(pool, pairs_of(weight), [&](int pair) {
+    parallel_for(pool, pairs_of(weight), [&](int pair) {
         PairCoder coder(weight, to);
         if (!coder.run(pair, [&](int g, float square, float number) { raise(squares[g], square), raise(most[g], number); }))
             finite = false;

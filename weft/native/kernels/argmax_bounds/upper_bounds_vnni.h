@@ -81,7 +81,7 @@ WEFT_INLINE __m512 sixteen(const uint8_t* bytes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
 }
 
-// bounds += sums times scales and `steps`; of coarse codes with what distances bring, which lie behind steps.
+// bounds += sums * scales * `steps`; for coarse values also the distances, which follow the steps in memory.
 template <int R, bool Coarse>
 WEFT_INLINE void add_part(Vec<float> (*bounds)[kBoundVectors], const BoundSums<R>& sums, const BoundedGroup* rows,
                           const uint8_t* steps) {

@@ -19,8 +19,8 @@ public:
 
     void shape(int rows) { registers_.shape_halves(rows); }
 
-    // scores[r * stride + 16 j + i] = query r . key i of panel j, j < count <= 4; `queries`: rows of `dim`; keys[j]: pairs
-    // of dims, one behind the other.
+    // scores[r * stride + 16 j + i] = query r . key i of panel j, j < count <= 4; `queries`: rows of `dim`; keys[j]: pairs of
+    // dims, contiguous.
     static void score(const bf16* queries, int dim, const uint32_t* const* keys, int count, float* scores, int64_t stride) {
         settle_memory();
         zero();

@@ -80,13 +80,13 @@ WEFT_INLINE void put_numbers(RowNumber* to, Vec<float> x, Vec<float> y) {
 #endif
 }
 
-// A row's `count` numbers as they are multiplied; what lies behind them, up to a whole vector, may be written too.
+// Converts `count` values of a row to the GEMM's input type; may write past them, up to a whole vector.
 WEFT_INLINE void put_row(const bf16* from, int count, RowNumber* to) {
     if constexpr (kWidensRows) each_vector<float>(count, [&](int i, int left) { store(to + i, take<float>(from + i, left)); });
     else memcpy(to, from, size_t(count) * sizeof(bf16));
 }
 
-// The first `count` 32-bit pairs at p, zeros behind: nothing beyond them is read.
+// The first `count` 32-bit pairs at p, then zeros; reads nothing past them.
 WEFT_INLINE BfPair pair_part(const uint32_t* p, int count) {
     if (count >= kLanes) return pair_at(p);
 #if defined(__AVX512BF16__)

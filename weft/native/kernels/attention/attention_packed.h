@@ -1,9 +1,10 @@
 // Attention over packed bf16 pages.
 //
-// Both products are done in tile registers where the CPU has them and dims and pages fit (attention_amx.h), else in one
-// inner loop over pairs: rows' pairs broadcast, times vectors of tokens (keys: pairs of dims) or of dims (values: pairs of
-// tokens). A chunk of keys gives, by itself, a peak, a sum of weights and sums of values; chunks are added in order. So a
-// row has the same bits alone, in any tile, batch or chunked prefill, and on any number of threads.
+// Both GEMMs (Q K^T and P V) use AMX tiles where the CPU has them and dims and page size fit (attention_amx.h), else one
+// inner loop over bf16 pairs: the row's pairs broadcast, times vectors of tokens (keys: pairs of dims) or of dims (values:
+// pairs of tokens). Each chunk of keys gives its own maximum, sum of weights and weighted sums of values (online softmax);
+// chunks are merged in order. So a row has the same bits alone, in any tile, batch or chunked prefill, and on any number of
+// threads.
 #pragma once
 
 #include <utility>
@@ -28,7 +29,7 @@ public:
         : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
           window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
         const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2;
-        float* at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // vectors end behind rows
+        float* at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // padding for the last vector
         out_ = at, at += kRows * padded_;
         piece_ = at, at += kRows * Meeting::row_floats(dim_);
         scores_ = at, at += kRows * kChunk;
@@ -105,7 +106,7 @@ private:
             add_piece(piece + r * Meeting::row_floats(dim_), padded_, peak[r], total[r], out_ + r * padded_);
     }
 
-    // One row behind the other, as wide as they are multiplied.
+    // Query rows, contiguous, at the GEMM's width.
     void take_queries(const Unit& unit) {
         bf16* rows[kRows];
         rows_of(i_.in[0], unit, rows);

@@ -1,8 +1,8 @@
-// Which thread attends to what, if nobody steals.
+// How attention is divided among threads before any work stealing.
 //
 // A unit is a tile (a few consecutive tokens of one run, times query heads that share a KV head) over all the keys that
-// it sees. Units lie in a row by cost, and each thread takes a contiguous piece of equal cost. A unit that is long for
-// one thread is cut between chunks of keys; what becomes of each chunk then meets in the workspace.
+// it sees. Units are ordered by cost, and each thread takes a contiguous range of equal cost. A unit that is too long for
+// one thread is split between chunks of keys; the partial results of its chunks are merged in the workspace.
 #pragma once
 
 #include <algorithm>
@@ -137,7 +137,7 @@ private:
     const int most_, slots_, slot_chunks_;
 };
 
-// Where the chunks of units that several threads share meet. Zeroed once by who allocates it.
+// Where threads merge the chunks of a shared unit. The owner of the memory zeroes it once.
 struct Meeting {
     std::atomic<int32_t> arrived;
     char pad[60];

@@ -75,7 +75,7 @@ inline void write_packed_keys(uint32_t* page, const Pages& pages, const bf16* ro
     }
 }
 
-// Of a group that was begun by writing the tokens [begin, end): the pairs behind the last one.
+// Zeroes the pairs after the last written token, in the group of values that writing the tokens [begin, end) began.
 inline void zero_rest_of_group(uint32_t* page, const Pages& pages, int begin, int end) {
     const int group = (end - 1) / kValueGroup * kValueGroup, first = (end + 1) / 2;
     const int behind = std::min(group + kValueGroup, pages.tokens) / 2;

@@ -1,5 +1,5 @@
-// What becomes of a chunk's scores: peaks, weights and their sums, row by row, and how chunks are added. Knows no page and
-// no tile. A piece is what a chunk gives a row: peak, sum of weights, and from [16] on sums of values.
+// Online softmax of a chunk's scores, row by row, and the merge of chunks. A piece is a chunk's partial result for one row:
+// [0] maximum, [1] sum of weights, and from [16] on the weighted sums of values.
 #pragma once
 
 #include <string.h>
@@ -71,7 +71,7 @@ struct ChunkScores {
     int from, to;  // of each row: what is weighed, whole vectors
     float scale;
 
-    // `read`: behind the last score.
+    // `read`: one past the last score.
     ChunkScores(float* s, RowNumber* w, int64_t floats, int from, int read, float scale)
         : scores(s), weights(w), floats(floats), from(from), to((read + kWhole - 1) / kWhole * kWhole), scale(scale) {}
 

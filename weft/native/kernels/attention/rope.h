@@ -1,6 +1,6 @@
-// QKV: rows [q heads | k heads | v heads] get their q/k norm, are rotated, and keys and values go to the cache. Knows no
-// attention. One unit of work: the consecutive rows of one block of one run, for one KV head and a share of the query
-// heads; so no two threads ever write one page.
+// The QKV instruction after its GEMM: rows [q heads | k heads | v heads] get q/k norm and RoPE, and keys and values go to the
+// cache. One unit of work is the consecutive rows of one block of one run, for one KV head and a share of the query heads,
+// so no two threads ever write one page.
 #pragma once
 
 #include <algorithm>
@@ -52,7 +52,7 @@ private:
     }
 
     void write(const Unit& unit) {
-        // a head's rotation is its own: they are dealt in even shares, whatever keys they read
+        // rotation is per head: query heads are split evenly, whatever KV head they read
         const int first = heads_ * unit.g / kv_heads_, last = heads_ * (unit.g + 1) / kv_heads_;
         for (int64_t r = unit.begin; r < unit.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
@@ -102,7 +102,7 @@ private:
         for (int d = 0; d < dim_; d += W) give(to + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
     }
 
-    // Neox style: the first half of the rotated dims pairs with the second; dims behind are kept.
+    // NeoX style: the first half of the rotated dims pairs with the second; the dims after them are copied.
     template <class O> void rotate(const X* x, const T* norm, int64_t position, O* out) const {
         const int rotated = i_.n[ROPE_DIM], half = rotated / 2;
         const T *cos = static_cast<const T*>(i_.p[COS_SIN]) + position * rotated, *sin = cos + half;

@@ -1,7 +1,7 @@
-// The CPU's tile registers (AMX), as their users want them shaped.
+// AMX tile registers, in the shapes that the kernels use.
 //
-// Within a step of 32 of the depth, the registers add even and odd neighbours by themselves: nothing else has their bits,
-// so what is done in them is done in them for every number of rows.
+// Within a step of 32 of the depth, the hardware adds even and odd neighbours separately, an order that vector code does not
+// reproduce. So what is computed in AMX is computed in AMX for every number of rows, to keep a row's bits.
 #pragma once
 
 #if defined(__AMX_BF16__)
@@ -13,8 +13,8 @@ namespace weft {
 
 constexpr int kAmxStep = 32;  // of the depth, that one instruction multiplies
 
-// The compiler is not told that tile instructions read memory: what was written must be there before them, and what they
-// read may be written again only behind them.
+// Compilers do not model that AMX instructions access memory: this barrier orders earlier stores before tile loads, and keeps
+// later stores to the same memory after them.
 inline void settle_memory() { asm volatile("" ::: "memory"); }
 
 // The calling thread's registers, for as long as this lives. 0 to 3: sums, 4 and 5: rows, 6 and 7: columns; a weight's columns
@@ -82,7 +82,7 @@ private:
 
     static void load(const Shape& to) {
         settle_memory();
-        asm volatile("" : : "m"(to));  // all of it is read: compilers are told of its first word alone
+        asm volatile("" : : "m"(to));  // the compiler assumes that only the first word is read
         _tile_loadconfig(&to);
     }
 

@@ -1,5 +1,5 @@
-// What is done to rows one by one: norm, embedding, SiLU * up, sums, biases, selection. Rows are dealt in contiguous
-// shares; a row's bits depend on nothing but the row. Parameters (norm weights, biases) are fp32, or fp64 where sums are.
+// Operations on single rows: norm, embedding, SiLU * up, sums, biases, row selection. Each thread takes a contiguous share of
+// the rows; a row's bits depend on nothing but the row. Parameters (norm weights, biases) are fp32, or fp64 where sums are.
 #pragma once
 
 #include <string.h>
@@ -112,8 +112,8 @@ inline void round_rows(const Instruction& i, const Step& step, const TeamMember&
             row_of<float>(i.out, r)[c] = float(snapped(double(row_of<float>(i.in[0], r)[c])));
 }
 
-// Numbers of rows ascend: going down, no row is overwritten before it was read. Threads deal columns, so that each goes
-// down all rows by itself. Where all rows are sampled there is nothing to do.
+// Row numbers ascend, so going down, no row is overwritten before it is read. Threads split the columns, and each goes down
+// all rows alone. Where all rows are sampled there is nothing to do.
 inline void select_rows(const Instruction& i, const Step& step, const TeamMember& me) {
     for (const Operand& x : i.in) {
         if (!x.base) continue;

@@ -101,7 +101,7 @@ WEFT_INLINE Vec<float> silu_near(Vec<float> x, const NearNumbers& near = kNear) 
     return x / (exp2_near(power, near) + splat(near.one));
 }
 
-// The first `count` elements at p in the type T that is computed in, zeros behind.
+// Loads the first `count` elements at p, converted to the compute type T; the other lanes are zero.
 template <class T, class S> inline Vec<T> take(const S* p, int count) {
     if constexpr (sizeof(S) <= sizeof(T) && (sizeof(T) == 4 || sizeof(S) == 8))
         if (count >= kWidth<T>) return load(p);

@@ -13,8 +13,8 @@ namespace weft {
 
 constexpr int kRing = 2;  // groups that there is room for
 
-// Of pairs [pair, end) of `w`, each in its `Codes`: lay(codes, k, to) for every group of the depth, k its first; begin() ahead
-// of a pair's products, multiply(k, group) with each group laid, finish(pair) behind them. `ring`: room for kRing groups.
+// For pairs [pair, end) of `w`, each as its `Codes`: begin(), then for every group of the depth lay(codes, k, to), k its first
+// depth, and multiply(k, group) once it is dequantized, then finish(pair). `ring`: space for kRing dequantized groups.
 template <class Codes, class Lay, class Begin, class Multiply, class Finish>
 WEFT_INLINE void with_groups_laid_ahead(const Weight& w, int pair, int end, bf16* ring, Lay lay, Begin begin, Multiply multiply,
                                         Finish finish) {

@@ -109,7 +109,7 @@ private:
             });
     }
 
-    // One group of a pair as W_BF16 lies; zeros behind `depth`.
+    // One group of a pair in the layout of W_BF16; zeros after `depth`.
     template <class Codes> static WEFT_INLINE void lay_group(const Codes& codes, int from, int depth, bf16* to) {
         if constexpr (std::is_same_v<Codes, CodesByColumn>) {
             FetchChunks<Codes>{codes}.begin(from / kGroup);
@@ -141,7 +141,7 @@ private:
         else last_step<Both>({a.first + k, a.stride}, count, b, depth - k);
     }
 
-    // What lies behind the depth of rows is not ours: zeros take its place.
+    // Rows may not be read past their depth: the last step takes zeros there.
     template <bool Both> static void last_step(Rows<bf16> a, int count, const bf16* b, int depth) {
         alignas(64) bf16 rows[InAmx::kRows * kStep] = {};
         for (int r = 0; r < count; ++r) std::memcpy(rows + r * kStep, a.first + r * a.stride, depth * sizeof(bf16));

@@ -16,9 +16,9 @@
 
 namespace weft {
 
-// Up to 32 rows, pairs of the depth below each other: of 16 rows [depth / 2][16][2], and of the other ones behind them. A
-// single row lies as it does. Depths are filled up with zeros. For one product, whose rows have one depth and stay as they
-// are while it lasts; a thread has one at a time.
+// Up to 32 rows transposed into pairs of the depth: [depth / 2][16][2] for the first 16 rows, then the same for the others. A
+// single row stays as it is. The depth is padded with zeros. Valid for one GEMM, whose rows must not change meanwhile; a
+// thread has one at a time.
 class TurnedRows {
 public:
     static constexpr int kBeside = 16;  // rows that lie beside each other

@@ -103,7 +103,7 @@ template <class C> inline void unpack(const Weight& w, int pair, int from, int d
     }
 }
 
-// Rows of a tile whose products take bf16 pairs apart by themselves, where there is nothing that multiplies pairs.
+// Rows of a register tile whose FMAs split bf16 pairs in registers, on CPUs without a bf16 dot product.
 constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVectorBytes == 32 ? 6 : 1;
 // So many rows do so, tile by tile: taking apart is cheap beside twelve, laying a panel is not beside six.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;

@@ -1,5 +1,4 @@
-// Which rows and columns of a linear operation a thread has, if nobody steals, and the parts that can be stolen. Knows no
-// product.
+// How rows and columns of a linear operation are divided among threads, and the units that can be stolen.
 #pragma once
 
 #include "runtime/instruction.h"

@@ -78,7 +78,7 @@ struct InBf16 {
         std::memcpy(&both, p, 4);
         return (__m512bh)_mm512_set1_epi32(both);
     }
-    // What lies behind the last of an odd depth is not a number of ours.
+    // An odd depth: the second value of the last pair is outside the row.
     static WEFT_INLINE __m512bh load_last(const A* p) { return (__m512bh)_mm512_set1_epi32(p->bits); }
     static WEFT_INLINE void add(Vec<float>& sum, __m512bh a, __m512bh b) {
         sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, a, b);

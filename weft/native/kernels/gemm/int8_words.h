@@ -153,8 +153,8 @@ public:
         return (j % 2 ? words >> 4 : words) & 0x0f0f0f0f;
     }
 
-    // Where codes lie that are asked for while those of a group are taken: a core that multiplies as fast as they arrive does
-    // not look far enough ahead by itself.
+    // Address to prefetch while this group is read: where a core multiplies at memory speed, its hardware prefetcher does not
+    // look far enough ahead.
     WEFT_INLINE const char* later(int group) const { return this->group(group) + ahead_; }
 
     // Asks for some of the lines of step `j` of what lies at `from`.

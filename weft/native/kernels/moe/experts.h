@@ -1,8 +1,8 @@
-// Routed experts, but for their products: which experts a row goes to, a block's choices sorted by slot, rows gathered in
-// that order, answers added up in the order of a row's choices. Twins: weft/ops/reference/routing.py and weft/layers/experts.py.
+// Routed experts without their GEMMs: top-k routing, a block's choices sorted by slot, rows gathered in that order, and
+// weighted sums of answers in the order of a row's choices. Twins: weft/ops/reference/routing.py and weft/layers/experts.py.
 //
-// Choices of a row [2 k]: its experts as numbers, best first, then their weights. Rows sorted by slot lie one behind the
-// other; how many a slot has is known in a step alone (ENDS), so their buffers have room for k rows a row.
+// Choices of a row [2 k]: its experts as numbers, best first, then their weights. Rows sorted by slot are contiguous; how
+// many a slot has is known only within a step (ENDS), so buffers hold k rows for each row.
 #pragma once
 
 #include <math.h>
@@ -142,7 +142,7 @@ private:
     const int experts_, most_;
 };
 
-// From choices of each slot to ends[s], those of the slots up to s; starts[s], in memory behind: those before s.
+// From counts per slot to inclusive prefix sums ends[s]; starts[s], stored after them: exclusive prefix sums.
 inline int64_t* starts_of(int64_t* ends, int slots) {
     int64_t *starts = ends + slots, total = 0;
     for (int s = 0; s < slots; ++s) {

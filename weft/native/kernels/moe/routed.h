@@ -1,8 +1,8 @@
-// Rows on their way to the ranks that they chose slots of, and answers on their way back: who gets what, worked out from
-// the choices of all rows of an expert block, which every rank has. The twin of weft/models/dispatch/all_to_all.py.
+// Expert parallel dispatch and combine: which rows go to which rank and which answers come back, computed from the choices
+// of all rows of an expert block, which every rank has. The twin of weft/models/dispatch/all_to_all.py.
 //
-// A block has tp ranks at each of its ep positions, tp fastest; position p holds the slots [EDGES[p], EDGES[p + 1]). DEAL
-// writes, beside what PLACE writes (of received rows, in the order of the block's rows):
+// A block has tp ranks at each of its ep positions, tp fastest; position p holds the slots [EDGES[p], EDGES[p + 1]). `DEAL`
+// writes, besides what PLACE writes (of received rows, in the order of the block's rows):
 //   SENT_ROWS        the own row of each row that is sent, position by position
 //   SENT_ANSWERS     the place among sorted answers of each answer that is sent, in the order of the block's choices
 //   out              where the answer to an own choice arrives, of what one of a position's ranks gives
@@ -96,7 +96,7 @@ private:
         });
     }
 
-    // From counts to where everything begins. Answers of the second of a position's ranks lie behind all of the first's.
+    // Offsets from counts. Answers of the second of a position's ranks follow all of the first's.
     void lay_out() {
         for (int m = 0; m < members_; ++m) {
             sizes(ROWS_SENT).count[m] = rows_to_[m / tp_];
@@ -166,7 +166,8 @@ inline void deal_choices(const Instruction& i, const Step& step, const TeamMembe
     with_choices(i.in[0], [&](auto tag) { dealer.run<typename decltype(tag)::type>(); });
 }
 
-// Rows of in[0] to their members, theirs into out, as DEAL has found; KIND is what is sent, the next kind what is taken.
+// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DEAL` found; KIND selects the sizes
+// of what is sent, KIND + 1 of what is received.
 inline Exchanged run_routed(const Instruction& i, const CommCalls& comm) {
     const int n = i.n[MEMBERS], kind = i.n[KIND];
     const Sizes send(i.p[COUNT], kind, n), take(i.p[COUNT], kind + 1, n);

@@ -257,7 +257,7 @@ private:
     static WEFT_INLINE __m256 of_byte(__m256i words, int j) {
         return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(words, byte_to(j, 0x00808080)));
     }
-    // What nibble `j` of each word stands for: a number of bf16, of whose bytes the table has each by itself.
+    // Value of nibble `j` of each word: a bf16 number, looked up as two separate bytes (pshufb).
     WEFT_INLINE __m256 of_nibble(__m256i words, int j) const {
         const __m256i codes = _mm256_and_si256(j % 2 ? _mm256_srli_epi32(words, 4) : words, _mm256_set1_epi8(15));
         const __m256i high = _mm256_shuffle_epi8(_mm256_shuffle_epi8(high_, codes), byte_to(j / 2, 0x00808080));

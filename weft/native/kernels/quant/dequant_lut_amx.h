@@ -65,7 +65,7 @@ public:
     // What is soon taken, when `chunk` is.
     WEFT_INLINE const char* soon(int chunk) const { return codes_ + kSoon + int64_t(chunk) * kChunkBytes; }
 
-    // to[32][32] = the group's columns; behind `depth`, zeros.
+    // to[32][32] = the group's columns; zeros after `depth`.
     WEFT_INLINE void lay_columns(int group, int depth, bf16* to) const {
         const uint16_t* const scale = scale_ + group * kPair;
         const __mmask32 there = depth < kGroup ? (__mmask32(1) << depth) - 1 : ~__mmask32(0);
@@ -82,7 +82,7 @@ public:
         }
     }
 
-    // pairs(j, half, words) of the j-th pair of the depth and 16 columns, a word for each; behind `depth`, zeros.
+    // Calls pairs(j, half, words) for the j-th pair of the depth and 16 columns, one word for each; zeros after `depth`.
     template <class Pairs> WEFT_INLINE void each_pair(int group, int depth, Pairs pairs) const {
         alignas(64) bf16 columns[kPair * kGroup];
         lay_columns(group, depth, columns);

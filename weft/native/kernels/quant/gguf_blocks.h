@@ -1,5 +1,5 @@
-// Blocks of a GGUF file's number formats as fp32 or bf16, bit for bit what weft/weights/dequantize.py gives: every product
-// and sum is rounded by itself. Layouts: block_q4_0 and its like in ggml's ggml-common.h.
+// Dequantizes blocks of GGUF formats to fp32 or bf16, bit for bit as weft/weights/dequantize.py: every product and every sum
+// is rounded separately (no FMA). Layouts: block_q4_0 and its like in ggml's ggml-common.h.
 #pragma once
 
 #include <stdint.h>

@@ -1,13 +1,13 @@
-// Numbers of bf16 in 12 bits each, none of them changed: most exponents of a group are 16 neighbours, so that four bits tell
-// them. (Exponents of a trained model's weights have an entropy of under three bits: DFloat11, arXiv 2504.11651.)
+// Lossless compression of bf16 to 12 bits a number: most exponents of a group are among 16 consecutive ones, so four bits
+// encode them. (Exponents of a trained model's weights have an entropy of under three bits: DFloat11, arXiv 2504.11651.)
 //
-// A group is 32 of the depth of a pair's 32 columns, 1,536 bytes: 192 for each four neighbours of the depth, whose 128
-// numbers, in the order in which W_BF16 has them, are four vectors. Three have a word for each of their numbers: sign and
-// fraction where bf16 has them, between them the low four bits of exponent - `lowest`. A word's other four bits are of the
-// number in the fourth vector: in the first word those of its exponent, in the second the high ones of its fraction, in the
-// third its sign and the low ones of its fraction. What would be 2^`lowest` is 0. What has another exponent, and what is
-// 2^`lowest`, is far: told apart from the stream, whole; so are zeros where `lowest` is no multiple of 16, which would make
-// them dear to tell.
+// A group is 32 of the depth of a pair's 32 columns, 1,536 bytes: 192 for each four consecutive depths, whose 128 numbers, in
+// the order of W_BF16, are four vectors. Three vectors have one 16-bit word for each number: sign and fraction where bf16 has
+// them, between them the low four bits of exponent - `lowest`. The other four bits of these words encode the number in the
+// fourth vector: the first word has its exponent, the second the high bits of its fraction, the third its sign and the low
+// bits of its fraction. The pattern of 2^`lowest` stands for 0. Numbers with another exponent, and 2^`lowest`, are "far":
+// stored whole in a separate list with their places. Zeros are far too where `lowest` is no multiple of 16, because decoding
+// them in place would need more instructions.
 #pragma once
 
 #include <algorithm>
@@ -70,7 +70,7 @@ inline void put_far(const Bf12Group& group, const FarNumber* all, int chunk, uin
 struct GroupOfPair {
     alignas(64) uint16_t numbers[kGroupNumbers];  // [32 / 2][column][2]
 
-    // Of the depth from `k` on; what lies behind it is unspecified.
+    // Decodes the group at depth `k`; values past the depth are unspecified.
     GroupOfPair(const Weight& w, int pair, int k) {
         const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
         const auto* words = reinterpret_cast<const uint16_t*>(pair_data(w, pair) + int64_t(k / 4) * kQuadBytes);
@@ -98,7 +98,7 @@ inline void look_at_step(const uint16_t* numbers, uint16_t& least, uint16_t& mos
 inline int lowest_exponent(const uint16_t* numbers, int count) {
     uint16_t least = 0x7fff, largest = 0;
     for (int i = 0; i < count; i += kStepNumbers) look_at_step(numbers + i, least, largest);
-    // All are near: no count can tell more. That is how most groups of a trained model are.
+    // All exponents are near each other, as in most groups of a trained model: no need to count them.
     if (least && largest >> 7 < (least >> 7) + kNearExponents - 1) return std::max(0, (largest >> 7) - kNearExponents + 1);
     int of[256 + 1] = {}, powers[256] = {}, zeros = 0, most = -1, lowest = 0;
     for (int i = 0; i < count; ++i) {

@@ -120,7 +120,7 @@ inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t str
                                           : pack_pair_bf12<float>;
     std::atomic<int64_t> far{0};
     std::atomic<bool> fits{true};
-    deal(pool, pairs_of(w), [&](int pair) {
+    parallel_for(pool, pairs_of(w), [&](int pair) {
         if (fits && !pack_pair(w, from, stride_bytes, pair, far)) fits = false;
     });
     return fits;
@@ -131,7 +131,7 @@ inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t str
 inline bool pack(const Weight& w, const char* from, int format, int64_t stride_bytes, const float* peaks, Pool* pool) {
     if (w.kind == W_BF12) return pack_bf12(w, from, format, stride_bytes, pool);
     const bool codes = rounded(w.kind);
-    deal(pool, 2 * pairs_of(w), [&](int i) {
+    parallel_for(pool, 2 * pairs_of(w), [&](int i) {
         PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2, peaks);
         if (codes) pack_codes(w, rows.row, rows.peak, format, i / 2, i % 2);
         else if (format == FROM_BF16) pack_panel<bf16>(w, rows, i / 2, i % 2);

@@ -49,7 +49,7 @@ WEFT_C int weft_pack(weft::Pool* pool, const weft::Weight* to, const void* from,
 
 // out [count, depth] = rows first .. first + count of the matrix, in fp32 (fp64 for W_F64).
 WEFT_C void weft_unpack(weft::Pool* pool, const weft::Weight* from, int64_t first, int64_t count, void* out) {
-    weft::deal(pool, int(count), [&](int r) {
+    weft::parallel_for(pool, int(count), [&](int r) {
         int64_t at = int64_t(r) * from->depth;
         if (from->kind == weft::W_F64) weft::gather_row(*from, first + r, static_cast<double*>(out) + at);
         else weft::gather_row(*from, first + r, static_cast<float*>(out) + at);

@@ -85,7 +85,8 @@ struct RoundedScale {
     }
 };
 
-// Rounds `count` numbers for a weight's zero and unit of offsets; codes behind them, up to a multiple of 16, are zero.
+// Quantizes `count` values to int8, with the sums that a weight's zero point and unit of offsets need; zeros up to a multiple
+// of 16 follow.
 template <class S>
 inline RoundedGroup round_group(const S* x, int count, int zero, float unit, const WordOrder& order, int8_t* codes) {
     constexpr int W = kWidth<float>;

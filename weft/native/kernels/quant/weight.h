@@ -19,7 +19,7 @@
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
 // 16 bits that stand for both (see ShortNumber).
 // Depths are rounded up; columns beyond the last hold zeros, of W_BF12 the numbers of the pair's first. An interleaved
-// weight [2 I, depth] (gate above up) puts gate i in column i % 16 of pair i / 16, up i sixteen columns behind it.
+// weight [2 I, depth] (gate above up) puts gate i in column i % 16 of pair i / 16, and up i sixteen columns after it.
 #pragma once
 
 #include <algorithm>

@@ -1,9 +1,9 @@
-// One token of one row of fp32 logits: largest, or drawn after temperature, min_p, top_k and top_p. Knows no batch and no
-// thread. Twin: weft/sampling/draw.py.
+// Samples one token from one row of fp32 logits: the largest, or a draw after temperature, min_p, top_k and top_p. Twin:
+// weft/sampling/draw.py.
 //
-// The row is not sorted. Who may be among the kept is collected by a bound on the logit (lowered until enough are found),
-// and of these the last kept is found by halving. Tokens are ordered by logit, equal ones by id; sums of masses are fp64.
-// An id differs from the twin's only where the random number falls on the last bits of a sum of masses.
+// The row is not sorted. Candidates are collected with a threshold on the logit (lowered until there are enough), and the
+// last one that is kept is found by bisection. Tokens are ordered by logit, equal ones by id; sums of probabilities are fp64.
+// An id differs from the twin's only where the random number falls on the last bits of a sum of probabilities.
 #pragma once
 
 #include <float.h>

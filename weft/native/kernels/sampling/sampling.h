@@ -1,4 +1,4 @@
-// One token for each row of fp32 logits (row_sampler.h): rows dealt to threads, or the parts of a single one.
+// Samples one token for each row of fp32 logits (row_sampler.h): threads split the rows, or the vocabulary of a single row.
 #pragma once
 
 #include "kernels/sampling/row_sampler.h"

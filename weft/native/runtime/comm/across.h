@@ -98,7 +98,7 @@ int wire_reduce_in_shares(Across& a, char* x, uint64_t bytes, int dtype) {
 
 // Where the members of a group are: hosts in the order of ranks, each with neighbouring members.
 struct Places {
-    uint32_t first[MAX_MEMBERS + 1];  // of each host: its first member; behind the last host, n
+    uint32_t first[MAX_MEMBERS + 1];  // [host]: its first member; then n
     uint32_t hosts = 0, mine = 0, fewest = UINT32_MAX, most = 0;
 
     Places(const Comm& c, const Group& g) {

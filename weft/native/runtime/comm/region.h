@@ -21,8 +21,8 @@ using weft::relax;
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
 constexpr int64_t HELPERS_SLICE_NS = 1'000'000;  // how soon one sees what a rank has open that had nothing for a while
-constexpr int LOOKS = 4;                         // from which on it helps: who is as good as there needs none
-constexpr int64_t SLICE_NS = 20'000'000;         // how soon a sleeper sees a rank marked dead
+constexpr int LOOKS = 4;                  // looks at the counter before it steals: a rank that is about to arrive needs no help
+constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
 enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER };
@@ -75,17 +75,17 @@ struct Comm {
     int64_t spin_ns, timeout_ns;
     bool debug;
     std::atomic<uint32_t>* states;  // [world]
-    char* ports;                    // [world][ports_bytes]: what a rank has open for others, and who is at work on it
+    char* ports;                    // [world][ports_bytes]: each rank's published instruction and its thieves
     uint64_t ports_bytes;
-    weft::Steal steal;  // null: this rank lends no core
-    uint64_t* seen;     // [world]: what of each rank this one has run last
-    uint64_t steal_ns;  // for how long this rank has lent its core
+    weft::Steal steal;  // null: this rank does not steal
+    uint64_t* seen;     // [world]: the last published instruction of each rank that this one has run
+    uint64_t steal_ns;  // time for which this rank has run stolen units
     Record* record;
     Group* groups;
     Failure failure;
     char text[TEXT];
     Wire* wire;                    // connections to ranks of other hosts; null: there are none
-    void (*farewell)(Comm& comm);  // tells connected ranks that this one fails; null: there are none
+    void (*farewell)(Comm& comm);  // reports to connected ranks that this one fails; null: none
 };
 
 char* slot(const Comm& c, const Group& g, uint32_t member, uint32_t parity) {
@@ -96,7 +96,7 @@ char* slot(const Comm& c, const Group& g, uint32_t member, uint32_t parity) {
 
 uint32_t state_of(const Comm& c, uint32_t rank) { return c.states[rank].load(std::memory_order_acquire); }
 
-// `blamed`: whom the others are told of, when they find this rank gone.
+// `blamed`: the rank that others report as the cause when they find this one gone.
 int fail(Comm& c, int code, int32_t rank, int32_t blamed) {
     c.failure.code = code;
     c.failure.rank = rank;
@@ -141,7 +141,7 @@ weft::StealPort& port_of(const Comm& c, uint32_t rank) {
 // Of every rank that may be at work on what `rank` has open.
 weft::ThiefSlot* thieves_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::ThiefSlot*>(&port_of(c, rank) + 1); }
 
-// Who keeps a rank from coming: another one that has taken some of what it had open and is not done, or itself.
+// The rank that delays `rank`: a thief that has not finished stolen units, or `rank` itself.
 int32_t held_up_by(const Comm& c, uint32_t rank) {
     for (uint32_t other = 0; other < c.world; other++)
         if (thieves_of(c, rank)[other].inside.load(std::memory_order_relaxed)) return static_cast<int32_t>(other);
@@ -182,7 +182,8 @@ bool steal_from_absent(Comm& c, const Group& g) {
     return any;
 }
 
-// Looks whether all have come, for as long as somebody has something open, and a while longer; at most for a slice.
+// Polls until all members have arrived. Steals units of absent members; gives up after `spin_ns` without anything to steal,
+// or after one slice.
 bool came(Comm& c, const Group& g, uint64_t target) {
     const int64_t entered = monotonic_ns();
     int64_t began = entered, now = entered;

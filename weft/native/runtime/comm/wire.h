@@ -126,7 +126,7 @@ int failed_elsewhere(Comm& c) {
     return OK;
 }
 
-// A connection has ended. Whether the rank is dead is known a moment later, from who watches its process.
+// A connection has ended. The supervisor, which watches the rank's process, marks the rank dead a moment later.
 int connection_lost(Comm& c, const Group& g, const Transfer& t) {
     const int64_t until = monotonic_ns() + FAREWELL_NS;
     while (monotonic_ns() < until) {
@@ -203,8 +203,8 @@ int exchange(Comm& c, const Group& g, std::vector<Transfer>& transfers) {
     }
 }
 
-// Tells every connected rank that this one fails, and whom it blames. A send that would wait is left out: the rank sees
-// the connection close.
+// Reports to every connected rank that this one fails, and which rank it blames. A send that would block is skipped: that
+// rank sees the connection close.
 void say_giving_up(Comm& c) {
     Frame frame{};
     frame.kind_dtype = GIVING_UP;

@@ -6,8 +6,8 @@
 
 namespace weft {
 
-// Of a team. Nobody waits for what nobody has begun: `close` is called when no unit is left, and returns when those that
-// others took are done.
+// One team's publisher. Units that no thread has begun are never waited for: `close` is called when no unit is left, and
+// returns when the stolen ones are done.
 class InstructionPublisher {
 public:
     InstructionPublisher(const TeamPort& to, int threads, UnitQueue* queues) : to_(to) {
@@ -35,7 +35,7 @@ private:
     const TeamPort to_;
 };
 
-// See `Help`. Who has something open waits for whoever is inside, so what is open is still there then.
+// See `Steal`. The owner waits for every thief that is inside, so a published instruction stays valid until this returns.
 inline bool steal(Kernel (*kernel)(int op), StealPort& port, ThiefSlot& thief, uint64_t& seen) {
     uint64_t open = port.open.load(std::memory_order_relaxed);
     if (!open || open == seen) return false;

@@ -1,5 +1,5 @@
-// What other ranks read of a program while an instruction of it is open to them: copies of the instructions and of the
-// numbers of the current step, in memory that every rank maps at the same address.
+// What thieves read of a program: copies of its instructions and of the current step's numbers, in memory that every rank
+// maps at the same address.
 #pragma once
 
 #include <string.h>

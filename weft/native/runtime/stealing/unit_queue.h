@@ -11,7 +11,7 @@
 
 namespace weft {
 
-// What thread `owner` of `threads` has of `count` things dealt evenly: [begin, end).
+// Thread `owner`'s even share of `count` items among `threads`: [begin, end).
 struct EvenShare {
     int64_t begin, end;
     EvenShare(int64_t count, int owner, int threads) : begin(count * owner / threads), end(count * (owner + 1) / threads) {}
@@ -24,19 +24,19 @@ struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched 
 };
 static_assert(sizeof(UnitQueue) == 128, "as in weft/native/step_library.py");
 
-// One of the threads that run a function together, or a guest of theirs, another rank: it has no share, and only steals.
+// One thread of a team that runs a function together, or a thief from another rank, which has no share and only steals.
 class TeamMember {
 public:
     int thread, threads;
 
-    // `queues`: one for each thread, or null where nobody steals; `turn`: how many barriers this thread has passed.
+    // `queues`: one for each thread, or null without work stealing; `turn`: number of barriers that this thread has passed.
     TeamMember(int thread, int threads, UnitQueue* queues = nullptr, const uint32_t* turn = nullptr)
         : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
     static TeamMember thief(int threads, UnitQueue* queues, const uint32_t* turn) { return {threads, threads, queues, turn}; }
     bool is_thief() const { return thread == threads; }
 
-    // This thread's own where nobody steals.
+    // This thread's share without work stealing.
     EvenShare share(int64_t count) const { return {is_thief() ? 0 : count, thread, threads}; }
 
     // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
@@ -54,7 +54,7 @@ public:
         }
     }
 
-    // run(from, to) for ranges of `count` units, dealt evenly.
+    // run(from, to) for ranges of `count` units, split evenly.
     template <class Run> void run_evenly(int64_t count, Run&& run) const {
         run_units([&](int owner) { return EvenShare(count, owner, threads).size(); },
                   [&](int owner, int64_t from, int64_t to) {
@@ -65,11 +65,11 @@ public:
 
 private:
     static constexpr int kBits = 20;
-    static constexpr int64_t kMost = int64_t(1) << kBits;  // units of a thread, from which on nobody steals them
+    static constexpr int64_t kMost = int64_t(1) << kBits;  // a thread with so many units runs them without stealing
     static constexpr uint32_t kTurns = (1u << (64 - 2 * kBits)) - 1;
 
-    // [from, to) of `owner`'s `count` units, of those that are left half, by others a quarter: the last ones may be the
-    // longest, and nobody waits long for who took them. False where none is left.
+    // Takes [from, to) of `owner`'s `count` units: half of the rest for the owner, a quarter for others, because the last
+    // units may be the longest and the team waits for all of them. False where none is left.
     bool take(int owner, int64_t count, int64_t& from, int64_t& to) const {
         std::atomic<uint64_t>& state = queues_[owner].state;
         const bool own = owner == thread;
