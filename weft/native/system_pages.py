@@ -33,7 +33,7 @@ class SystemPages:
         self._calls.madvise.argtypes = (pointer, size, number)
 
     def share(self, address: int, nbytes: int, fd: int, offset: int) -> int:
-        """Maps a part of a file at an address where nothing is mapped yet, shared and writable. Asks for large pages, and
+        """Maps a part of a file at an address where nothing is mapped yet, shared and writable. Asks for large pages;
         leaves it out of a crash's dump, which would read all of a sparse file."""
         flags, access = mmap.MAP_SHARED | _NORESERVE | _FIXED_NOREPLACE, mmap.PROT_READ | mmap.PROT_WRITE
         at = self._calls.mmap(address, nbytes, access, flags, fd, offset)
