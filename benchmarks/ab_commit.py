@@ -6,10 +6,10 @@
 
 For what a change costs or brings where the machine's own speed changes more. Where an engine's memory came to lie is
 luck of its start, which no number of rounds evens out: `--starts 8` starts both anew so many times, for so many
-rounds each, the commit first in one and this working copy in the next, for who comes later may be faster; and says
+rounds each, the commit first in one and this working copy in the next, because the later one may be faster; and says
 what each start's median was. The commit is checked out to a folder of its own, its C++ parts are compiled there, and
 an engine runs in a process for each of the two, with ranks of its own where `--tp` asks for several; see
-`benchmarks/common/bursts.py` for what is compared. Bursts behind long prompts find these in the prefix cache.
+`benchmarks/common/bursts.py` for what is compared. Bursts after long prompts find these in the prefix cache.
 `--streamed`: answers are read token by token, in cases of one stream; else whole. Nothing of the commit is used but
 `weft.LLM`, `weft.SamplingParams` and basic limits, so it may be an old one.
 """
@@ -111,7 +111,7 @@ class Tree:
 
 
 def running(folder: Path, cached: bool, given: argparse.Namespace) -> AbstractContextManager[Tree]:
-    """A `Tree` that ends behind."""
+    """A `Tree`, closed at the end."""
     return closing(Tree(folder, cached, given))
 
 
@@ -129,7 +129,7 @@ def run(words: Sequence[str], folder: Path) -> None:
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """A folder with the commit's files, its C++ parts compiled; gone behind."""
+    """A folder with the commit's files, its C++ parts compiled; deleted at the end."""
     with tempfile.TemporaryDirectory() as above:
         folder = Path(above).resolve() / "tree"
         run(["git", "worktree", "add", "--detach", str(folder), commit], ROOT)

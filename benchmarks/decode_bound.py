@@ -3,10 +3,10 @@
     python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations full|int8]]
                                       [--no-compress-weights] [--no-prune-argmax] [--rounds 50] [--save FILE.json]
 
-A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens behind a prompt of 128, stands
+A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens after a prompt of 128, stands
 between two looks at it (the probe that `peers/run` asks): the bound is a step's bytes, weights and the context's keys
 and values, over the mean of both bandwidths, and the figure is bound over step, the mean step of a stream, median and
-quartiles over the streams. A look reads 257 MiB four times, so the eight steps right behind it and the prompt, which
+quartiles over the streams. A look reads 257 MiB four times, so the eight steps right after it and the prompt, which
 pay for that, are a figure of their own, and so are the 48 that follow. What stays in the last cache from step to step
 is read faster than the bound says: where later steps pass it, that is why. A step is what a caller of the engine sees,
 between two tokens, with one rank in a process of its own, as `weft serve` runs it; HTTP is not part of it.

@@ -8,7 +8,7 @@ The forms have random weights, written once for a run. Every case is a rank in a
 runs it; a step is what a caller of the engine sees between two tokens of all streams, HTTP is not part of it. The bound
 of a step is its bytes, the weights once and the keys and values of every stream's context, over what a large copy on
 the device moves (bytes read and written), measured before. Per case: median of the rounds' mean steps, tokens a second,
-bound over step; a prompt of 1,024 tokens by itself, median seconds to its first token.
+bound over step; a prompt of 1,024 tokens alone, median seconds to its first token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from weft.settings import EngineConfig
 LONG_PROMPT = 1024
 TRANSFORMERS_STEPS = 32
 FIRST_SEED = 1000
-"""Of the first prompt by itself: others have those below."""
+"""Of the first prompt alone: others have those below."""
 COPY_BYTES = 4 << 30
 
 
@@ -67,7 +67,7 @@ def burst(engine: Watched, name: str, streams: int, prompt: int, steps: int) -> 
 
 
 def first_token(engine: Watched, number: int) -> float:
-    """Seconds of the prompt `number` by itself, of which nothing is known."""
+    """Seconds of the prompt `number` alone, of which nothing is cached."""
     begin, name = time.perf_counter(), f"first {number}"
     engine.add(name, engine.prompt(FIRST_SEED + number, LONG_PROMPT), 1)
     engine.finish()
@@ -75,7 +75,7 @@ def first_token(engine: Watched, number: int) -> float:
 
 
 def transformers_steps(model: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same steps by `generate` of transformers, as it is by itself: streams of one length, in one batch."""
+    """The same steps by `generate` of transformers with default settings: streams of one length, in one batch."""
     import transformers
 
     engine = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).cuda()

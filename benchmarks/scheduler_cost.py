@@ -5,8 +5,8 @@
 The engine's part (schedule, retire): its executor answers at once and its time is taken off. A rank's part: messages
 both ways, inputs of the step, and the sampler with its kernel (a vocabulary of 16). Medians over steps, and of the
 engine's part the mean, which has all that happens once for every block of a request: it takes one, fills one, offers
-it to others. The records that callers read are made by whoever reads them, which is a figure of its own
-(`records_us`). All of it several times, the cases in turns: told is the round in which the engine's part took least,
+it to others. The records that callers read are made by the reading thread, which is a figure of its own
+(`records_us`). All of it several times, the cases in turns: printed is the round in which the engine's part took least,
 for whatever else a machine does only adds to it, and the median of that part over all rounds. Prints one line per case;
 `--save` writes them as JSON.
 """

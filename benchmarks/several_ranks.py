@@ -3,8 +3,8 @@
     python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--ways several ...] [--rounds 12]
                                        [--starts 2] [--save FILE.json]
 
-Four engines: one rank; several, which lend each other their cores and so have whole KV groups dealt; the same with
-query heads dealt evenly (`--attn-split balanced`); and without lent cores; `--ways`: fewer of these. See
+Four engines: one rank; several, which steal each other's work and so have whole KV groups; the same with
+query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
@@ -40,7 +40,7 @@ WAYS = {
     "several, even heads": ("balanced", True),
     "several, no core lent": ("auto", False),
 }
-"""How heads are dealt, and whether cores are lent."""
+"""How heads are split, and whether ranks steal work."""
 
 
 def main() -> None:
@@ -57,8 +57,8 @@ def main() -> None:
     config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
     makers = {"one": partial(LLM, model, tp=1, config=config)}
     for name in arguments.ways:
-        split, lends = WAYS[name]
-        settings, layout = replace(config, steal_work=lends), {"attention": {"split": split}}
+        split, steals = WAYS[name]
+        settings, layout = replace(config, steal_work=steals), {"attention": {"split": split}}
         makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
     with Probe(cache_dir() / "peers") as probe:
         tell(arguments, *in_starts(probe, makers, CASES, arguments.starts, arguments.rounds))

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py [--model MODEL] [--rounds 7] [--save FILE]
 
-Rounds go through: `import torch` alone, whole and as a rank imports it; a rank's own modules behind it; a server of one
-rank; a server of two. Medians, seconds. A server's phases are those that it tells, by the time at which they are read;
+Rounds go through: `import torch` alone, whole and as a rank imports it; a rank's own modules after it; a server of one
+rank; a server of two. Medians, seconds. A server's phases are those that it reports, by the time they are read;
 of several ranks the last one's count.
 """
 

@@ -1,6 +1,6 @@
 """Prints the installed packages of which files are missing or cut short, one per line; exit 1 if there are any.
 
-An installation that was interrupted leaves such packages behind, and pip takes them for installed.
+An installation that was interrupted leaves such packages, and pip takes them for installed.
 """
 
 from __future__ import annotations

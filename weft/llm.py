@@ -1,4 +1,4 @@
-"""weft.LLM: the engine from Python, offline. The same ranks, scheduler and sampling as the server; knows no HTTP.
+"""weft.LLM: the engine from Python, offline. The same ranks, scheduler and sampling as the server, without HTTP.
 
 with weft.LLM("path/to/model", layout={"attention.dp": 2, "dense.tp": 2}) as llm:
     print(llm.generate("The sky is")[0].outputs[0].text)
@@ -64,7 +64,7 @@ class Result:
 
 
 class LLM:
-    """A model under a layout, ready to answer; prompts are dealt over its replicas.
+    """A model under a layout, ready to answer; prompts are spread over its replicas.
 
     Usable from one thread at a time; `close` (or `with`) ends the ranks.
     """

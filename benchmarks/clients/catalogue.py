@@ -1,4 +1,4 @@
-"""The clients that are tried: what each needs installed, and what it runs. Knows no server but its address."""
+"""The clients that are tried: what each needs installed, and what it runs against a server's address."""
 
 from __future__ import annotations
 

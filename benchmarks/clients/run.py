@@ -111,7 +111,7 @@ def _try(client: Client, python: str | None, folder: Path, url: str, model: Path
 
 
 def _environment(place: Path) -> dict[str, str]:
-    """Offline: a client talks to the server that it is pointed at, and to nobody else."""
+    """Offline: a client talks to the server that it is pointed at, and to no other host."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hf"), "OPENAI_API_KEY": "none", "DO_NOT_TRACK": "1"}
     local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     return {**os.environ, **offline, **local, "VLLM_NO_USAGE_STATS": "1"}

@@ -1,8 +1,8 @@
 """The same bursts of requests through several engines, in turns: how much of the first one's speed the others have.
 
 Engines stay up and take turns burst by burst, so that what else the machine does meets all. Of every burst the ratio is
-taken, and of the ratios median and quartiles. Before and behind each case a look at the memory says what state it is
-in. Offline: no HTTP. Knows no engine's settings.
+taken, and of the ratios median and quartiles. Before and after each case a probe of the memory says what state it is
+in. Offline: no HTTP.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def burst_s(llm: Generates, burst: Burst) -> float:
 def looked_at(
     probe: Probe, engines: Mapping[str, Generates], cases: Mapping[str, Burst], rounds: int
 ) -> tuple[dict[str, dict[str, list[float]]], list[State]]:
-    """`in_turns` of every case, and what the memory gave before the first and behind each."""
+    """`in_turns` of every case, and what the memory gave before the first and after each."""
     looks, seconds = [probe.ask_behind()], {}
     for name, burst in cases.items():
         seconds[name] = in_turns(engines, burst, rounds)
@@ -75,8 +75,8 @@ def in_starts(
     starts: int,
     rounds: int,
 ) -> tuple[dict[str, dict[str, Any]], list[State]]:
-    """As `looked_at`, compared, of engines that are made anew in each start: the last one first in every other, for who
-    comes later may be faster. With several starts each one's median ratios are told, too."""
+    """As `looked_at`, compared, of engines that are made anew in each start: the last one first in every other, as the
+    later one may be faster. With several starts each one's median ratios are given, too."""
     seconds, looks = list[dict[str, dict[str, list[float]]]](), list[State]()
     for number in range(starts):
         with ExitStack() as stack:

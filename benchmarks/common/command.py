@@ -1,5 +1,5 @@
 """What the commands of this folder share: numbers and files that are checked before anything is measured, and one line
-for the mistake of a person who types. Knows no benchmark."""
+for a mistake on the command line."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _ended_in_order() -> Iterator[None]:
         put_back()
         raise _Told(signal.Signals(number))
 
-    for number in taken:  # another than the default one somebody wants, as nohup does
+    for number in taken:  # a handler that is not the default is kept, as nohup sets one
         signal.signal(number, tell)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Ranks as forked processes, for benchmarks of what they do together. Knows no collective."""
+"""Ranks as forked processes, for benchmarks of what they do together."""
 
 from __future__ import annotations
 

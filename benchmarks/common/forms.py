@@ -1,4 +1,4 @@
-"""Checkpoints of a given form with random weights and no tokenizer, for benchmarks that need none. Knows no engine."""
+"""Checkpoints of a given form with random weights and no tokenizer, for benchmarks that need none."""
 
 from __future__ import annotations
 

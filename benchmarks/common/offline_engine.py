@@ -55,7 +55,7 @@ class Watched:
 
 @contextmanager
 def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watched]:
-    """Starts the ranks; ends them behind."""
+    """Starts the ranks; ends them at the end."""
     starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings))
     executor = starting.wait()
     plan = starting.plan

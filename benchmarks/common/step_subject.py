@@ -42,7 +42,7 @@ AROUND = ("", "around the program", "inputs, sampling, around the program")
 
 @contextmanager
 def cores_given_back() -> Iterator[None]:
-    """A rank in this process keeps the thread that makes it to one core; behind this the thread has all it had."""
+    """A rank in this process keeps the thread that makes it to one core; after this the thread has its old cores."""
     cores = os.sched_getaffinity(0)
     try:
         yield
@@ -141,7 +141,7 @@ def _label(instruction: Instruction, names: Mapping[int, str]) -> str:
 
 
 class ProgramTimers:
-    """What a program counts by itself, and what is timed around it."""
+    """What a program counts, and what is timed around it."""
 
     def __init__(self, program: StepProgram, labels: list[str], around: CallTimers) -> None:
         self._program, self._labels, self._around = program, labels, around

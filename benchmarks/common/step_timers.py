@@ -1,4 +1,4 @@
-"""Times of a step's operations: where they come from, and the table made of them. Knows no engine and no torch.
+"""Times of a step's operations: where they come from, and the table made of them. No torch.
 
 A `Timers` is anything that gives the list of (operation, microseconds) since it was last asked: methods wrapped in a
 clock, ranks that count their own time, or a program that runs a whole step and times its operations itself.

@@ -50,7 +50,7 @@ def filling(call: Call, seconds: float, settle: float = 0.0) -> list[float]:
 
 
 def best_and_median(times: Sequence[float], places: int, unit: str = "") -> dict[str, float]:
-    """{"best": ..., "median": ...}, the names with `unit` behind them."""
+    """{"best": ..., "median": ...}, the names with the suffix `unit`."""
     return {f"best{unit}": round(min(times), places), f"median{unit}": round(statistics.median(times), places)}
 
 

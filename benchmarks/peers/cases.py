@@ -1,4 +1,4 @@
-"""What is measured: the cases, and the quantities that a run of one gives. Knows no engine."""
+"""What is measured: the cases, and the quantities that a run of one gives."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ async def _burst(port: int, requests: Sequence[bytes], new: int, limit_s: float)
 
 
 def llama_server_ids(port: int, prompt: Sequence[int], new: int, limit_s: float) -> list[int]:
-    """What llama-server generates greedily, by its own endpoint: the only one of its that tells ids."""
+    """What llama-server generates greedily, by its own endpoint: its only one that gives ids."""
     body = {"prompt": list(prompt), "n_predict": new, "temperature": 0, "ignore_eos": True, "return_tokens": True}
     try:
         answer = httpx.post(f"http://127.0.0.1:{port}/completion", json=body, timeout=limit_s, trust_env=False)
@@ -109,7 +109,7 @@ def llama_server_ids(port: int, prompt: Sequence[int], new: int, limit_s: float)
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; the peers' servers want to be told one."""
+    """A port without a listener; the peers' servers need one on their command line."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,7 @@
 // What the machine gives at this moment: answers each line of its input with one line of JSON, about 60 ms later.
 //
 //   gb_per_s       read bandwidth of all threads together, over 257 MiB (about what the embedded model has)
-//   flag_us        one way of a flag between the first two cores: tells whether they share a die
+//   flag_us        one way of a flag between the first two cores: shows whether they share a die
 //   gflop_per_s    products in registers, all threads: of bf16 in tiles, or in vectors of pairs or of numbers widened to
 //                  fp32, whichever are faster; 0 where the processor has no AVX-512
 //

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SOME_ROOM = 16
 LEAST_KV_GIB = 2
-"""Room for keys and values where an engine wants to be told and the cases need no more."""
+"""Room for keys and values where an engine needs it as an option and the cases need no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Places:
         return [str(self.python(engine.peer)), "-u", str(HERE / "drivers" / f"{engine.peer}_driver.py")]
 
     def settings(self, engine: Engine, cases: tuple[Case, ...]) -> dict[str, object]:
-        """What the driver is told to load: room for the largest of the cases and no more."""
+        """What the driver loads: room for the largest of the cases and no more."""
         return {
             "model": str(self.models / engine.model),
             "threads": len(self.cores),

@@ -17,7 +17,7 @@ FAR_US = 0.12
 links to memory, so that the slow flag goes with the fast memory."""
 
 SETTLED_S = 0.3
-"""By then an engine's processes are behind what follows its last answer: a probe that shares the cores with them finds
+"""By then an engine's processes have ended what follows its answer: a probe that shares the cores with them finds
 half the machine."""
 
 State = dict[str, float]
@@ -39,7 +39,7 @@ class Probe:
         return dict(json.loads(self._process.stdout.readline()))
 
     def ask_behind(self) -> State:
-        """`ask`, once those who worked until now have put away what they had."""
+        """`ask`, once the processes that ran until now have finished."""
         time.sleep(SETTLED_S)
         return self.ask()
 
@@ -51,7 +51,7 @@ class Probe:
 
 
 def stolen_s() -> float:
-    """Seconds, of all cores together, that the hypervisor has given to others while somebody here wanted them."""
+    """Seconds, of all cores together, that the hypervisor has given to others while a thread here was ready to run."""
     first = Path("/proc/stat").read_text().splitlines()[0].split()
     return int(first[8]) / os.sysconf("SC_CLK_TCK")
 

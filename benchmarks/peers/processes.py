@@ -1,4 +1,4 @@
-"""Drivers and servers as processes: started, asked, measured, ended. Knows no engine's options."""
+"""Drivers and servers as processes: started, asked, measured, ended."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Child:
                 continue
 
     patience_s = STOP_LIMIT_S
-    """How long it may take to end by itself once its input has."""
+    """How long it may take to end once its input has."""
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +168,7 @@ def last_line(log: Path) -> str:
 
 
 def _await_end(pids: Sequence[int], limit_s: float = STOP_LIMIT_S) -> None:
-    """Until none of them runs. They are not our children, so nobody tells: a killed process takes a while to go."""
+    """Until none of them runs. They are not our children, so no signal comes: a killed process takes a while to go."""
     until = time.perf_counter() + limit_s
     while any(runs(pid) for pid in pids) and time.perf_counter() < until:
         time.sleep(0.01)

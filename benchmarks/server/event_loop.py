@@ -136,7 +136,7 @@ def serve() -> None:
 
 
 class Neighbour(threading.Thread):
-    """Somebody who reads one stream after the other; `longest_s` is the longest wait for a token since it was asked."""
+    """A client that reads one stream after the other; `longest_s`: the longest wait for a token since it was asked."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""Faults of processes, timed: how soon they are noticed, told and over, with the embedded model on two ranks.
+"""Faults of processes, timed: how soon they are noticed, reported and over, with the embedded model on two ranks.
 
     python benchmarks/server/recovery.py [--times 5] [--model MODEL] [--save FILE]
 

@@ -62,7 +62,7 @@ class Ledger:
     sent: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    """Answers that nobody should get."""
+    """Answers that no client should get."""
 
 
 class Soak:

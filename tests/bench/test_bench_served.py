@@ -122,7 +122,7 @@ def kill_ranks(process: subprocess.Popen[str]) -> None:
         last = [rank for server in children(process.pid) for rank in children(server)][-1:]
         if last and last[0] not in killed:
             killed += last
-            with suppress(ProcessLookupError):  # it has ended by itself just now
+            with suppress(ProcessLookupError):  # it has ended just now
                 os.kill(last[0], signal.SIGKILL)
         time.sleep(0.1)
 

@@ -222,7 +222,7 @@ def test_servers_have_room_for_the_cases_and_keep_no_prefix(places: Places) -> N
 
 
 class Visits(Visitor):
-    """A visitor to whom a stand-in is every engine."""
+    """A visitor for which a stand-in is every engine."""
 
     def __init__(self, places: Places, mood: str) -> None:
         super().__init__(places, lambda count, length: [[1] * length] * count, SimpleNamespace(ask=lambda: STATE), 2)  # type: ignore[arg-type]

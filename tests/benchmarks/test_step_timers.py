@@ -8,7 +8,7 @@ from benchmarks.common.step_timers import CallTimers, StepTime, markdown, table
 
 
 class Clock:
-    """Advances when told, in seconds."""
+    """Advances only when asked, in seconds."""
 
     now = 0.0
 

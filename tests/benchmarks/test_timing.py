@@ -1,4 +1,4 @@
-"""benchmarks/common/timing.py: who is called when, and what is counted."""
+"""benchmarks/common/timing.py: what is called when, and what is counted."""
 
 from __future__ import annotations
 

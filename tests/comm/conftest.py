@@ -45,7 +45,7 @@ class RankHost:
         stopped: int = 0,
         **args: Any,
     ) -> dict[str, Any]:
-        """The outcome of each rank and the region's records. `stopped`: so many ranks never end by themselves."""
+        """The outcome of each rank and the region's records. `stopped`: so many ranks never end unless killed."""
         job = {
             "backend": backend,
             "world": world,

@@ -92,7 +92,7 @@ def late(comm: Any, args: Args) -> str:
 
 
 def die(comm: Any, args: Args) -> Any:
-    """Rank args['victim'] is killed, or stopped, in the middle of collectives; the others go on until they are told."""
+    """Rank args['victim'] is killed, or stopped, in the middle of collectives; others go on until they fail."""
     group, kind = tuple(range(comm.world)), args["kind"]
     if comm.rank == args["victim"]:
         threading.Thread(target=_end_soon, args=(args["signal"],), daemon=True).start()
@@ -158,7 +158,7 @@ def bystander_leaves(comm: Any, args: Args) -> str:
 
 
 def disagree(comm: Any, args: Args) -> str:
-    """Rank 1 differs from the others in the way args['how'] names; whom that does not touch meets it at the barrier."""
+    """Rank 1 differs from the others in the way args['how'] names; other ranks meet it at the barrier."""
     group = tuple(range(comm.world))
     comm.barrier(group)
     _DISAGREEMENTS[args["how"]](comm, group, comm.rank == 1)

@@ -132,7 +132,7 @@ def test_small_pages_are_no_arena_where_other_memory_has_large_ones(
 @pytest.fixture
 def arena() -> SharedArena:
     memory = mmap.mmap(-1, 10 * LARGE_PAGE)
-    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # holds it as long as anybody knows
+    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # kept alive by this name
     found = SharedArena(at + -at % LARGE_PAGE, 8 * LARGE_PAGE)
     found.memory = memory  # type: ignore[attr-defined]
     return found

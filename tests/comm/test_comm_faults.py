@@ -1,4 +1,4 @@
-"""What ranks are told when another rank dies, stops, leaves, fails or calls something else. Real processes."""
+"""What ranks get as an error when another rank dies, stops, leaves, fails or calls something else. Real processes."""
 
 from __future__ import annotations
 

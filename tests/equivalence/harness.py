@@ -53,7 +53,7 @@ PROMPTS = random_prompts((7, 1, 11, 4), 101)
 # a budget of 5 cuts the long prompts into chunks, later arrivals prefill beside decoding rows, one dp group stays idle
 MIXED = Workload(PROMPTS, (0, 0, 0, 2), max_tokens=3, budget=5)
 ALONE = Workload(PROMPTS, (0, 10, 20, 30), max_tokens=3, budget=64)
-# a step of so many rows that ranks deal them among themselves
+# a step of so many rows that ranks split them
 LONG = Workload(random_prompts((160, 3, 110), 101), (0, 0, 0), max_tokens=3, budget=288)
 
 

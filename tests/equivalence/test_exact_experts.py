@@ -114,7 +114,7 @@ def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
 
 
 def every_replica_answers(patch: pytest.MonkeyPatch) -> None:
-    """A rank takes every row of an expert that it holds, whoever's turn it is."""
+    """A rank takes every row of an expert that it holds, also in another rank's turn."""
 
     def faulty(self: SlotTables, slots: Tensor) -> Tensor:
         held = [self.slot_of[(self.slot_of == slot).any(1)][0] for slot in range(*self.here)]
@@ -188,7 +188,7 @@ def addend_counted_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
-    """The block is told each row's weights with the row after it."""
+    """The block gets each row's weights with the row after it."""
     original = AllToAll._send_choices
 
     def faulty(self: AllToAll, *args: object) -> Choices:

@@ -62,8 +62,8 @@ PROGRAMS[4, True] = [], [each for part in PROGRAMS[4, True] for each in part]
 def test_programs_of_layouts_agree(
     model: Callable[[str, Numerics], Model], world: int, helps: bool, layouts: list[Sizes]
 ) -> None:
-    """Every rank's steps as programs in C++, at the same time; `helps`: as ranks that read each other's memory and lend
-    each other their cores."""
+    """Every rank's steps as programs in C++, at the same time; `helps`: as ranks that read each other's memory
+    and steal each other's work."""
     need("step", "comm")
     random_model = model("biased", FP64)
     for sizes in layouts:
@@ -76,7 +76,7 @@ def test_programs_of_layouts_agree(
 def test_programs_of_many_rows_agree(
     model: Callable[[str, Numerics], Model], world: int, sizes: Sizes, helps: bool
 ) -> None:
-    """So many that ranks deal sums and norms among themselves."""
+    """So many that ranks split sums and norms."""
     need("step", "comm")
     random_model = model("tied", FP64)
     found = _by_programs(random_model, world, sizes, helps, LONG)

@@ -1,4 +1,4 @@
-"""Faults inside collectives, in real ranks over both backends: who is named, with which collective."""
+"""Faults inside collectives, in real ranks over both backends: which rank is named, with which collective."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def failure(
 ) -> str:
     """What ends a request of 30 tokens, which must happen soon after the step limit at the latest.
 
-    With gloo, which meets at a port, strangers come to it too: they must change nothing.
+    With gloo, which meets at a port, unknown processes connect too: they must change nothing.
     """
     need(*(["comm"] if comm == "shared_memory" else []))
     monkeypatch.chdir(ROOT)

@@ -1,4 +1,4 @@
-"""Ranks that die, stop, differ or come late: who is named, with what, within which time. The ranks have no torch."""
+"""Ranks that die, stop, differ or come late: which is named, with what, within which time. The ranks have no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from weft.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICED_S = 20.0
-"""At once, on a machine with much else to do: well before the least limit of a step, 30 s, would tell."""
+"""At once, on a machine with much else to do: well before the least limit of a step, 30 s, ends."""
 STEP_LIMIT_S = 2.0
 
 

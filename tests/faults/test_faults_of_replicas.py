@@ -86,7 +86,7 @@ class Streams:
 
 
 def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
-    """Row 3: no error and nothing lost at the other; told, restarted alone, and it takes requests again."""
+    """Row 3: no error and nothing lost at the other; reported, restarted alone, and it takes requests again."""
     with two_replicas(model, "slow-good") as server, ThreadPoolExecutor(16) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}") for number in range(8)]

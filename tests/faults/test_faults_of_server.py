@@ -1,4 +1,4 @@
-"""A server whose ranks die, and one that is told to stop: streams, restarts, readiness, exits, each within its bound.
+"""A server whose ranks die, and one that gets SIGTERM: streams, restarts, readiness, exits, each within its bound.
 
 The ranks have no torch; supervisor, engine and HTTP are the real ones.
 """
@@ -137,7 +137,7 @@ def ledger(server: Server) -> dict[str, float]:
 
 
 def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
-    """Rows 1 and 2: detected, told, restarted, ready again; a request that nobody saw anything of runs anew."""
+    """Rows 1 and 2: detected, reported, restarted, ready again; a request without output so far runs anew."""
     with serving(model, "once-slow") as server, ThreadPoolExecutor(2) as pool:
         whole = pool.submit(server.http.post, "/v1/completions", json=LONG | {"prompt": "whole"})
         victim = server.ranks()[1]

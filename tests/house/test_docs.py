@@ -95,7 +95,7 @@ def test_flags_belong_to_their_command() -> None:
     known = flags_of_commands()
     for name, text in DOCS.items():
         for command, rest in re.findall(r"(?:^|`)weft ([a-z]+) ([^`\n]*)", text, re.M):
-            own = rest.partition(" -- ")[0]  # behind -- stand another engine's words
+            own = rest.partition(" -- ")[0]  # after -- stand another engine's words
             for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", own):
                 assert flag in known[command] | {"--help"}, f"{name}: weft {command} {flag}"
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the table of docs/architecture.md, held against every import statement of the package."""
+"""Which package may import which: the table of docs/architecture.md against every import statement of the package."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def tree(module: str) -> ast.Module:
 def read_table() -> list[tuple[str, list[str]]]:
     """Lines of the table, lowest first: (level, package or module names)."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    block = re.search(r"## Packages, and who may import whom\n+```\n(.*?)```", text, re.S)
+    block = re.search(r"## Packages, and which may import which\n+```\n(.*?)```", text, re.S)
     assert block, "docs/architecture.md has lost its table"
     lines = []
     for line in block[1].splitlines():

@@ -1,4 +1,4 @@
-"""How many tokens a KV block has where nobody says it."""
+"""How many tokens a KV block has by default."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_what_is_shown_can_be_listed(cpus: set[int]) -> None:
 def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
     owners: list[int], quota: float | None
 ) -> None:
-    """`owners`: the rank of each CPU of eight cores; 4: nobody's."""
+    """`owners`: the rank of each CPU of eight cores; 4: no rank's."""
     cores = tuple((cpu, cpu + 8) for cpu in range(8))
     lists = [{cpu for cpu, owner in enumerate(owners) if owner == rank} for rank in range(4)]
     lists = [each for each in lists if each]

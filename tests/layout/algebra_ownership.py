@@ -1,4 +1,4 @@
-"""Who holds which cell, by definition and by carrying out steps: the answer key of the transition tests.
+"""Which rank holds which cell, by definition and by carrying out steps: the answer key of the transition tests.
 
 A cell is (row run, column segment); a segment is a column interval that no cut of the pair divides. A rank's state is
 an array [runs, segments] of addend masks: 0 not held, 1 the value itself, or one bit per rank whose addend is in.
@@ -75,7 +75,7 @@ def finished(src: Placement, world: int) -> list[int]:
 
 
 def carry_out(steps: tuple[Step, ...], state: State, cells: list[Interval]) -> State:
-    """The state after the steps; asserts that nobody gives what it has not, and that nothing arrives twice."""
+    """The state after the steps; asserts that no rank gives what it does not have, and that nothing arrives twice."""
     for step in steps:
         taken = [step.received(rank) for rank in range(len(state))]
         check_groups(step, taken)

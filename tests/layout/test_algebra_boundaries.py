@@ -118,7 +118,7 @@ def test_a_uniform_layout_has_one_all_reduce_per_half_layer() -> None:
 
 
 def test_data_parallel_attention_with_shared_modules() -> None:
-    """attention dp 4, all else over 4 ranks: gather before, scatter behind every module."""
+    """attention dp 4, all else over 4 ranks: gather before, scatter after every module."""
     assert collectives(layout_of(4, 1, 4, 4, 4, 4)) == {
         "embedding.in": ["all_gather"],
         "embedding.out": ["reduce_scatter"],

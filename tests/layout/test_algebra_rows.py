@@ -1,4 +1,4 @@
-"""Row tables: rows dealt evenly to ranks, sampled rows staying with the owner of their row."""
+"""Row tables: rows split evenly over ranks, sampled rows staying with the owner of their row."""
 
 from __future__ import annotations
 

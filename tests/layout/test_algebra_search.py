@@ -16,7 +16,7 @@ SPLITS = ("groups", "balanced")
 
 
 def in_order_of(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:
-    """Even cuts, dealt to the positions in the order that `cuts` has."""
+    """Even cuts, assigned to the positions in the order that `cuts` has."""
     even = iter(even_splits(max(hi for _, hi in cuts), len(cuts)))
     dealt = dict(zip(sorted(cuts), even, strict=True))
     return tuple(dealt[cut] for cut in cuts)

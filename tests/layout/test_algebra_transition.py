@@ -1,4 +1,4 @@
-"""Transitions: every ordered pair of placements in every world up to 24, by brute force on who holds what.
+"""Transitions: every ordered pair of placements in every world up to 24, by brute force on what each rank holds.
 
 Worlds from 19 on are long tests.
 """
@@ -41,7 +41,7 @@ def test_every_ordered_pair_arrives(world: int) -> None:
 
 @pytest.mark.parametrize("world", [4, 6, 8, 12])
 def test_uneven_heads_arrive(world: int) -> None:
-    """9 heads that share 3 KV heads, dealt both ways: every cut has another width."""
+    """9 heads that share 3 KV heads, split both ways: every cut has another width."""
     found = placements(world, 9, 3, 5, ("groups", "balanced"))
     for src, dst in ordered_pairs(found):
         check_pair(src, dst, world, 45, transition(src, dst, 45))
@@ -213,7 +213,7 @@ def test_groups_are_those_of_the_ranks() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 4, 6, 12])
 def test_bytes_of_a_reduction(size: int) -> None:
-    """A reduce_scatter brings everybody else's addend of the own rows; an all_reduce also the block's other rows."""
+    """A reduce_scatter brings every other rank's addend of the own rows; an all_reduce also the block's other rows."""
     (scatter,), (whole,) = transition(partial(size), full(1), WIDTH), transition(partial(size), full(size), WIDTH)
     for rank in range(12):
         own, block = ROWS.rows[rank], rows_of(full(size), rank)

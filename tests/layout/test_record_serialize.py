@@ -1,4 +1,4 @@
-"""Layout documents: round trip, schema against loader, and what a broken document is told."""
+"""Layout documents: round trip, schema against loader, and the errors of a broken document."""
 
 from __future__ import annotations
 

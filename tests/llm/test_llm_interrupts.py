@@ -36,7 +36,7 @@ def ids(llm: LLM) -> list[list[int]]:
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, name: str, calls: int, times: int = 1) -> None:
-    """Ctrl-C comes, `times` at once, behind the `calls`-th call of the executor's method."""
+    """Ctrl-C comes, `times` at once, after the `calls`-th call of the executor's method."""
     method: Callable[..., Any] = getattr(ProcessExecutor, name)
     left = [calls]
 

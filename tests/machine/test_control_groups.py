@@ -13,7 +13,7 @@ TWO, ONE = "memory.max memory.current", "memory.limit_in_bytes memory.usage_in_b
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """Membership of both versions, as a hybrid system tells it."""
+    """Membership of both versions, as a hybrid system shows it."""
     own = tmp_path / "own"
     own.write_text("7:cpu,cpuacct:/unit/a\n4:memory:/unit/a\n1:name=systemd:/other\n0::/slice/b:c\n")
     return own

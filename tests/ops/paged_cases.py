@@ -17,7 +17,7 @@ NEAR, LONGEST = 320, 1100
 
 @dataclass(frozen=True)
 class Sizes:
-    """A case's head counts, head dim, block size, window; kv_of_head as dealt."""
+    """A case's head counts, head dim, block size, window; kv_of_head as assigned."""
 
     kv_of_head: tuple[int, ...]
     kv_heads: int

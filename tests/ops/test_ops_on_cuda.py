@@ -79,7 +79,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_chunk(sizes: Sizes, dtype: tor
 
 @pytest.mark.parametrize("scratch", [1 << 30, 0], ids=["splits beside one another", "one behind the other"])
 def test_rows_that_are_left_over_join_no_tile(monkeypatch: pytest.MonkeyPatch, scratch: int) -> None:
-    """As graphs leave them over: of run 0, at position 0, with keys that nobody wrote."""
+    """As graphs leave them over: of run 0, at position 0, with keys that were not written."""
     pytest.importorskip("triton", reason="Triton is not installed")
     monkeypatch.setattr(importlib.import_module("weft.ops.cuda.triton_attention"), "SCRATCH_BYTES", scratch)
     both = torch.full((6, 2, 1, 16, 32), torch.nan, device=CUDA)

@@ -86,7 +86,7 @@ def prefill(groups: int, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS
 
 
 def decode(groups: int, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
-    """A row of every prompt beside a chunk of the first, which nobody samples."""
+    """A row of every prompt beside a chunk of the first, which is not sampled."""
     runs = [ScheduledRequest(slot, len(ids), 1, [], table(slot, prompts), True, 1) for slot, ids in enumerate(prompts)]
     chunk = ScheduledRequest(3, 0, 4, prompts[0][:4], table(3, prompts), False)
     admit = NewRequest(3, prompts[0], [], GREEDY, 0)

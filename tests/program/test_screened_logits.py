@@ -1,4 +1,4 @@
-"""Whether a rank bounds its logits: by itself where it can, not where it is told not to, an error where it cannot."""
+"""Whether a rank bounds its logits: by default where it can, not where that is off, an error where it cannot."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def test_an_error_says_why_it_cannot_be(numerics: Numerics, eager: bool, why: st
 
 @pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("resting", [0, 3, 100])
-def test_ranks_tell_each_other_what_they_find_first(resting: int, model: Path) -> None:
-    """Also one whose own bounds rest; where nobody's are looked at, nobody is told anything."""
+def test_ranks_send_each_other_what_they_find_first(resting: int, model: Path) -> None:
+    """Also one whose own bounds pause; where no rank's are used, no rank sends anything."""
     with both_ways(model, 2, {"attention.tp": 2}, torch.bfloat16) as executor:
         runners = executor.executors[0].runners
         pruners = [pruner_of(each) for each in runners]

@@ -1,4 +1,4 @@
-"""`weft serve` as a person types it, with real ranks: answers, faults, ends. Every server ends by itself."""
+"""`weft serve` as a person types it, with real ranks: answers, faults, ends. Every server ends without a kill."""
 
 from __future__ import annotations
 

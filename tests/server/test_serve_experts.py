@@ -139,7 +139,7 @@ def test_answers_are_the_dense_models_while_experts_move(mixture: Path, wanted: 
 def test_a_rank_that_dies_while_experts_move(
     fault: str, mixture: Path, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was being computed is told, the server begins again with the placement in force, and answers are right."""
+    """What was running is reported, the server begins again with the placement in force, and answers are right."""
     monkeypatch.setenv("WEFT_TEST_FAULTS", "1")
     monkeypatch.setenv("WEFT_FAULT", fault)
     with balanced(mixture) as served:

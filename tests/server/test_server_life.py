@@ -1,4 +1,4 @@
-"""What happens around requests: clients that leave, ranks that die, a server that is told to stop."""
+"""What happens around requests: clients that leave, ranks that die, a server that gets SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few seconds of the mixed soak, as the long one runs: everything accepted ends, and nothing stays behind."""
+"""A few seconds of the mixed soak, as the long one runs: everything accepted ends, and nothing is left over."""
 
 from __future__ import annotations
 

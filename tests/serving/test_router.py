@@ -65,7 +65,7 @@ EVENTS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(replicas=st.integers(1, 4), events=EVENTS, data=st.data())
 def test_any_history(replicas: int, events: list[tuple[str, int, int, int]], data: st.DataObject) -> None:
-    """The loads are those of a plain ledger, nobody waits for a slot while there is one elsewhere, nor is sent
+    """The loads are those of a plain ledger, no request waits for a slot while there is one elsewhere, nor is sent
     to where more work is left than the prefix saves."""
     router, ledger = Router(replicas), Ledger(replicas)
     for replica in range(replicas):

@@ -29,7 +29,7 @@ class Sent:
 
 
 class Told:
-    """A watch over two ranks that say what they were told to."""
+    """A watch over two ranks that say what the test makes them say."""
 
     def __init__(self) -> None:
         self.workers = [SimpleNamespace(rank=rank, channel=Sent(), where=f"rank {rank}") for rank in range(2)]

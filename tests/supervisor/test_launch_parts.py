@@ -354,7 +354,7 @@ def test_a_files_blocks_get_one_where_rows_of_8_bits_are_faster(
     [
         ("avx512vnni", {}, True),
         ("avx512", {}, True),
-        ("avx512bf16", {}, False),  # has them by itself
+        ("avx512bf16", {}, False),  # has them by default
         ("avx2", {}, False),
         ("avx512vnni", {"compress_weights": False}, False),
         ("avx512vnni", {"compress_weights": True}, False),

@@ -1,4 +1,4 @@
-"""Ranks that lend each other their cores give the bits that they give alone, and say for how long they lent them."""
+"""Ranks that steal each other's work give the bits that they give alone, and say for how long they stole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def started(steal_work: bool) -> Starting:
 
 
 def answers(steal_work: bool) -> tuple[dict[str, Answer], list[float]]:
-    """Tokens with their logprobs, in bf16; seconds that each rank has lent its core."""
+    """Tokens with their logprobs, in bf16; seconds for which each rank ran stolen units."""
     starting = started(steal_work)
     executor = starting.wait()
     try:
@@ -56,15 +56,15 @@ TWO_CORES = pytest.mark.skipif(len(available_cores()) < 2, reason="two ranks hav
 @TWO_CORES
 def test_lent_cores_change_no_bit() -> None:
     need("comm", "step")
-    lent, seconds = answers(True)
-    assert [len(answer) for answer in lent.values()] == [24] * 3
-    assert max(seconds) > 0, "no core was lent"
-    assert answers(False) == (lent, [0.0, 0.0])
+    stealing, seconds = answers(True)
+    assert [len(answer) for answer in stealing.values()] == [24] * 3
+    assert max(seconds) > 0, "no unit was stolen"
+    assert answers(False) == (stealing, [0.0, 0.0])
 
 
 @TWO_CORES
 def test_a_rank_that_dies_with_work_of_another_in_hand_is_named() -> None:
-    """Killed soon after it has lent its core, while prompts are read: what it had taken is never done."""
+    """Killed soon after it has stolen work, while prompts are read: what it had taken is never done."""
     need("comm", "step")
     starting = started(True)
     executor = starting.wait()

@@ -1,4 +1,4 @@
-"""Ranks that are told their steps by frames, beside ranks that take the general path; every step is compared."""
+"""Ranks that get their steps as frames, beside ranks that take the general path; every step is compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from weft.worker.runner import RankCapacity
 
 
 class Ranks(ProgramExecutor):
-    """Ranks that are told their steps by frames, as in processes of their own."""
+    """Ranks that get their steps as frames, as in processes of their own."""
 
     def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: RankCapacity) -> None:
         super().__init__(checkpoint, shards, numerics, limits)

@@ -39,7 +39,7 @@ def suits_bounds() -> bool:
 
 
 class Watched(RankProgram):
-    """Notes what each step of the program reads, whoever put it there, and its logits."""
+    """Notes what each step of the program reads, and its logits."""
 
     def __init__(self, runner: Runner) -> None:
         assert runner.program is not None

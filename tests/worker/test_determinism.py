@@ -68,7 +68,7 @@ class Bench:
             max_num_batched_tokens=budget,
             block_size=BLOCK,
             enable_prefix_caching=cache,
-            prefill_stretch=0,  # what a step carries, and so who is preempted, hangs on no clock
+            prefill_stretch=0,  # what a step carries, and so which request is preempted, depends on no clock
         )
         engine = Engine(_Pool(recorder, blocks), config, ())
         for index, prompt in enumerate(first):

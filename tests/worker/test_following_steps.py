@@ -162,7 +162,7 @@ def test_frames_that_come_in_pieces_or_together_are_read(model: Path) -> None:
         frames = [pack(RunStep(plan)) for plan in plans]
         ranks, channel = executor.frames, executor.frames.channels[0]
         together = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
-        # positions 4 and on need a block that the plan must tell of; here they stay in the null block
+        # positions 4 and on need a block that the plan must have; here they stay in the null block
         for piece in (together[:2], together[2:40], together[40:]):
             channel._sock.sendall(piece)
             until(lambda: True)

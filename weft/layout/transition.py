@@ -3,7 +3,7 @@
 `transition` is the one place that decides a collective; it is pure and works from sizes, so it is decided once per
 layout and costs the same in every world. Only lcm(src.size, dst.size) consecutive ranks matter: the pattern repeats.
 
-Primitives: `slice` (free, local), `all_gather` (everybody gives all it holds to everybody of its group),
+Primitives: `slice` (free, local), `all_gather` (every rank gives all it holds to every rank of its group),
 `all_to_all` (a rectangle, row runs x columns, from any rank of the group to any other), `reduce_scatter` (every rank
 gets the ordered sum of one rectangle) and `all_reduce`. Groups are strided: `size` ranks, `stride` apart.
 

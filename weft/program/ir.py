@@ -28,7 +28,7 @@ class Rows:
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Memory for rows of `columns` elements, one row right behind the other. `given`: the step's own ids. `alias_of`:
+    """Memory for contiguous rows of `columns` elements. `given`: the step's own ids. `alias_of`:
     the buffer in whose memory these rows lie, where an instruction has taken the others away."""
 
     rows: Rows
@@ -45,7 +45,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Columns [left, left + columns) of a buffer; `fold`: every row of it holds so many rows one behind the other."""
+    """Columns [left, left + columns) of a buffer; `fold`: every row of it holds so many contiguous rows."""
 
     buffer: Buffer
     left: int

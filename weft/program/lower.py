@@ -60,7 +60,7 @@ _VECTORS = {
 }
 """Operands that kernels read in the type that they compute in."""
 STEALABLE = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
-"""What deals units, of which other ranks may take some (`has_units` in kernel_table.h)."""
+"""Operations that split into units, which other ranks may steal (`has_units` in kernel_table.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Lowering:
         """What the row registers count, in their order."""
 
     def _counts_in(self, pages: Pages) -> dict[int, Tensor]:
-        """Where counts lie that a step finds and dealt instructions read, by the address of what was recorded."""
+        """Where counts lie that a step finds and routed instructions read, by the address of what was recorded."""
         found: dict[int, Tensor] = {}
         for each in self._code:
             ends = each.tensors.get(ENDS) if each.op is Op.GROUPED else None

@@ -114,7 +114,7 @@ class TracedAllToAll(TokenDispatcher):
 
 
 class _Dealt:
-    """What DEAL writes for one layer, for `own` rows and those of the block."""
+    """What `DEAL` writes for one layer, for `own` rows and those of the block."""
 
     def __init__(self, own: Buffer, told: Buffer, experts: Experts, block: RoutedBlock) -> None:
         k = block.top_k
@@ -129,5 +129,5 @@ class _Dealt:
         self._totals = self.sizes[KINDS * 2 * block.size :]
 
     def count(self, kind: int) -> Tensor:
-        """Where DEAL puts how many rows of a kind there are."""
+        """Where `DEAL` puts the number of rows of a kind."""
         return self._totals[kind : kind + 1]

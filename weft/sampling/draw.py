@@ -85,6 +85,6 @@ def _descending(x: Tensor) -> Tensor:
 
 
 def largest(logits: Tensor) -> Tensor:
-    """Values [m, 2] of greedy rows of logits [m, V]: asks the host for nothing."""
+    """Values [m, 2] of greedy rows of logits [m, V], without a synchronization with the host."""
     fine = torch.isfinite(logits.amin(-1)) & torch.isfinite(logits.amax(-1))
     return torch.stack((logits.argmax(-1).masked_fill(~fine, 0).double(), fine.double()), -1)

@@ -1,4 +1,4 @@
-"""Sampling in C++: the table of slots that it reads, and the call. Twin: `draw`, `counter_hash`. Knows no request."""
+"""Sampling in C++: the table of slots that it reads, and the call. Twin: `draw`, `counter_hash`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Table(ctypes.Structure):
 
 
 class SlotTable:
-    """How each of `slots` wants to be sampled, as flat arrays; a slot that nobody has set is greedy."""
+    """How each of `slots` wants to be sampled, as flat arrays; a slot that was not set is greedy."""
 
     def __init__(self, slots: int, vocab_size: int) -> None:
         self.vocab_size = vocab_size

@@ -1,4 +1,4 @@
-"""Rows of logits of an attention block, as columns: whose each is, and what is asked of it. Knows no logit."""
+"""Rows of logits of an attention block, as columns: the owner of each, and what to sample for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling: from logits to ids and log-probabilities, for the rows a rank owns. Knows no scheduler and no collective.
+"""Sampling: from logits to ids and log-probabilities, for the rows a rank owns.
 
 Order, as in vLLM: bias, penalties, ends masked until min_tokens, tokens ruled out, then for rows with a temperature:
 temperature, min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals.

@@ -37,7 +37,7 @@ class Below:
 def make_app(
     service: Service, origins: Sequence[str] = (), *, root_path: str | None = None, access_log: bool = False
 ) -> ASGIApp:
-    """The ASGI application. ConfigError: a route does not declare who may call it."""
+    """The ASGI application. ConfigError: a route without declared access."""
     handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
     routes = service.routes()
     check_declared(routes)

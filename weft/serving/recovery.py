@@ -1,6 +1,6 @@
 """What follows from the death of the ranks: how long to wait, when to give up, which requests not to run again.
 
-Knows no process and no thread; time comes from a clock that tests replace.
+Pure logic: time comes from a clock that tests replace.
 """
 
 from __future__ import annotations

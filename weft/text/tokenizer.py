@@ -1,4 +1,4 @@
-"""Tokenizer: text to token ids and back, by a model's own rules. Knows no engine, no HTTP; holds no request's state."""
+"""Tokenizer: text to token ids and back, by a model's own rules. Holds no request's state."""
 
 from __future__ import annotations
 

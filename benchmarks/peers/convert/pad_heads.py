@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def padded(weight: Tensor, dim: int, size: int) -> Tensor:
-    """`weight` with zeros behind it along `dim`, up to `size`."""
+    """`weight` padded with zeros along `dim`, up to `size`."""
     shape = list(weight.shape)
     shape[dim] = size - shape[dim]
     return torch.cat((weight, weight.new_zeros(shape)), dim)

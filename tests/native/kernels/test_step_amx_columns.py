@@ -137,7 +137,7 @@ def test_what_a_thread_multiplied_before_counts_for_nothing(rows: int, depth: in
 @pytest.mark.parametrize("variant", [each for each in ISAS if each not in (*SHARED, "avx2")])
 @pytest.mark.parametrize("rows", [1, 3, 17, 40])
 def test_what_lies_behind_the_depth_counts_for_nothing(rows: int, variant: str) -> None:
-    """A last block whose scale is infinite: its codes behind the depth, which stand for NaN, are not multiplied.
+    """A last block whose scale is infinite: its codes after the depth, which stand for NaN, are not multiplied.
     (AVX2, and AVX-512 without bf16, round finite numbers only: `near_bf16`.)"""
     packing = step_cases.packing(variant)
     raw = torch.full((40, 2, FORMATS["Q4_0"].nbytes), 0x8F, dtype=torch.uint8)  # 7 first, then 0

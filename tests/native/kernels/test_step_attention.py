@@ -51,7 +51,7 @@ VALUE_GROUP = 32
 
 
 def packed_pages(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Pages [B, K, S, D] as [S / 16][D / 2][16][2] and [S / 2][D][2]; zero behind the last written value of a group."""
+    """Pages [B, K, S, D] as [S / 16][D / 2][16][2] and [S / 2][D][2]; zero after the last written value of a group."""
     blocks, heads, size, dim = k.shape
     k = k.view(blocks, heads, size // 16, 16, dim // 2, 2).transpose(3, 4).contiguous()
     v = v.view(blocks, heads, size // 2, 2, dim).transpose(3, 4).contiguous()

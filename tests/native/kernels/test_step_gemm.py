@@ -55,7 +55,7 @@ def linear(
 
 
 def rows_among_noise(count: int, depth: int, dtype: torch.dtype) -> Tensor:
-    """[count, depth] inside a wider buffer of NaN: what lies behind a row must never be multiplied."""
+    """[count, depth] inside a wider buffer of NaN: what lies after a row must never be multiplied."""
     buffer = torch.full((count + 1, depth + 3), float("nan"), dtype=dtype)
     buffer[:count, :depth] = torch.randn(count, depth).to(dtype)
     return buffer[:count, :depth]

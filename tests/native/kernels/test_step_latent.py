@@ -26,7 +26,7 @@ SIZES = [(3, 8, 16, 4, 5), (1, 5, 33, 2, 1), (9, 64, 128, 32, 17), (2, 24, 40, 6
 
 
 class Case:
-    """Rows of two runs, the second behind the first, and what they are multiplied with."""
+    """Rows of two runs, the second after the first, and what they are multiplied with."""
 
     def __init__(self, sizes: tuple[int, int, int, int, int], dtype: torch.dtype, *, exact: bool = False) -> None:
         self.heads, nope, self.kept, self.rotated, rows = sizes

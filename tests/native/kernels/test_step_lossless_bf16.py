@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ co
 
 SHAPES = [(1, 1), (5, 7), (33, 65), (48, 31), (70, 100), (130, 33), (96, 576), (64, 1536), (40, 611)]
 ROWS = (1, 2, 3, 4, 7, 8, 11, 12, 13, 20, 21, 24, 25, 37, 61, 128, 129, 200)
-"""Few rows, tiles, several of them, and more than take numbers out of codes by themselves."""
+"""Few rows, tiles, several of them, and more than kernels decompress in registers."""
 
 
 def bits(x: Tensor) -> Tensor:
-    """Zeros of both signs and NaN told apart."""
+    """Distinguishes zeros of both signs and NaN."""
     return x.contiguous().view(torch.int16)
 
 

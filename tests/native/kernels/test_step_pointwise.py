@@ -55,9 +55,7 @@ def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, co
         out = blank(rows, columns, made)
         step_cases.run(variant, threads, Op.NORM, out, [x], f={EPS: SMALL}, p={NORM_WEIGHT: weight})
         close(out, wanted)
-        assert (
-            out.as_strided((rows, 5), (columns + 5, 1), columns)[:-1] == 77
-        ).all()  # nothing behind a row is touched
+        assert (out.as_strided((rows, 5), (columns + 5, 1), columns)[:-1] == 77).all()  # nothing after a row is touched
         seen.append(out)
     assert all(torch.equal(out, seen[0]) for out in seen)
     for row in range(rows):

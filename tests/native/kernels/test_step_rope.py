@@ -167,7 +167,7 @@ def test_it_is_the_twin(variant: str, kind: str, name: str) -> None:
         close(out, wanted, TOLERANCE[dtype])
         plain = unpacked(cache) if packed else cache
         close(plain.k, wanted_cache.k, TOLERANCE[dtype])
-        if packed:  # behind the last value of a pair or group that was begun stand zeros
+        if packed:  # zeros follow the last value of a pair or group that was begun
             for group in (*wanted_cache.v.split(2, 2), *wanted_cache.v.split(VALUE_GROUP.get(variant, 2), 2)):
                 begun = ~group[:, :, 0, 0].isnan()
                 group[begun] = group[begun].nan_to_num(0.0)

@@ -1,4 +1,4 @@
-"""DEAL against a loop over rows and positions: blocks, expert tp, replicas, uneven and empty ranks."""
+"""`DEAL` against a loop over rows and positions: blocks, expert tp, replicas, uneven and empty ranks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Block:
 
 
 class Dealt:
-    """What DEAL writes for the rank at `place`."""
+    """What `DEAL` writes for the rank at `place`."""
 
     def __init__(self, block: Block, place: int, variant: str) -> None:
         count, own, k = len(block.chosen), len(block.own(place)), block.k

@@ -56,7 +56,7 @@ void shares(void* context, const weft::TeamMember& me) {
     }
 }
 
-// What an instruction does here: units of `Shares`, of which those are counted that a guest ran.
+// What an instruction does here: units of `Shares`, of which those are counted that a thief ran.
 void share_of_units(const weft::Instruction& instruction, const weft::Step&, const weft::TeamMember& me) {
     auto& job = *static_cast<Shares*>(const_cast<void*>(instruction.p[0]));
     me.run_units([&](int owner) { return job.sizes[owner]; },
@@ -177,7 +177,7 @@ WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* don
     return job.late || port.open ? -1 : job.shares.not_its_own.load();
 }
 
-// Units that were not done, or more than once, when the barrier behind them had been passed. `if_away`: the last thread may
+// Units that were not done, or more than once, when the barrier after them had been passed. `if_away`: the last thread may
 // come late only if it still is.
 WEFT_C int64_t probe_late(weft::Pool* pool, int64_t units, int64_t rounds, int64_t waits_at, int64_t* done, int64_t* first,
                           int if_away) {

@@ -1,5 +1,5 @@
 """The thread pool: every thread takes part, barriers hold, nothing is busy while idle, it ends with its owner; units of
-work are each done once, by whoever is free."""
+work are each done once, by a free thread."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_others_do_what_the_rank_has_not_begun(library: ctypes.CDLL, team: tuple
 def test_nothing_is_open_where_nothing_is_offered(library: ctypes.CDLL, team: tuple[int, int, int]) -> None:
     sizes = [16] * team[1]
     assert helped(library, team, sizes, 5, offers=False)[1] == [5] * sum(sizes)
-    assert helped(library, team, sizes, 5, offers=True)[0] >= 0  # as before, behind a time without
+    assert helped(library, team, sizes, 5, offers=True)[0] >= 0  # as before, after a time without
 
 
 def test_others_take_nothing_where_nobody_steals(library: ctypes.CDLL, team: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The last thread of a pool makes way: whether and when it comes, each unit is done once, before anybody goes on."""
+"""The last thread of a pool yields its core: whether and when it joins, each unit is done once before others go on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def job(
 
 
 def turns(library: ctypes.CDLL, pool: tuple[int, int], rounds: int) -> list[int]:
-    """How often each thread came; a job that nobody may come late to."""
+    """How often each thread came; a job that no thread may join late."""
     handle, threads = pool
     cells = (ctypes.c_int64 * threads)()
     assert library.probe_turns(handle, cells, rounds) == 0
@@ -68,7 +68,7 @@ def test_a_long_job_awaits_it_but_for_one_that_is_still_away(library: ctypes.CDL
 
 @pytest.mark.parametrize("waits_at", [0, 3, 9])
 def test_who_comes_late_is_there_from_then_on(library: ctypes.CDLL, pool: tuple[int, int], waits_at: int) -> None:
-    """Thread 0 waits for it at an instruction, the last one too: behind that it works with the others."""
+    """Thread 0 waits for it at an instruction, the last one too: after that it works with the others."""
     _, threads = pool
     wrong, first = job(library, pool, 10, waits_at)
     assert wrong == 0
@@ -78,7 +78,7 @@ def test_who_comes_late_is_there_from_then_on(library: ctypes.CDLL, pool: tuple[
 
 
 def test_the_others_do_not_wait_for_who_does_not_come(library: ctypes.CDLL, pool: tuple[int, int]) -> None:
-    """A job without an instruction lets nobody in; in the next one, which takes no latecomer, it is missing too."""
+    """A job without an instruction lets no thread in; in the next one, which allows no late join, it is missing too."""
     _, threads = pool
     for _ in range(50):
         assert job(library, pool, 0) == (0, [0] if threads == 1 else [0] * (threads - 1) + [ABSENT])

@@ -1,4 +1,4 @@
-"""Who may call what: keys, routes, origins, certificates, sockets."""
+"""Access: keys, routes, origins, certificates, sockets."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_what_is_no_request_is_answered_with_an_id_too(alphabet: Running) -> Non
 def test_who_waits_too_long_is_told_and_never_run(
     start_server: Start, monkeypatch: pytest.MonkeyPatch, stream: bool, own: bool, in_hand: bool
 ) -> None:
-    """Between two steps, and while one is in hand that does not end; then half a second late at the most."""
+    """Between two steps, and during one that does not end; then half a second late at the most."""
     assert queue_timeout.STEP_IN_HAND_S <= 0.5
     if not in_hand:
         monkeypatch.setattr(queue_timeout, "STEP_IN_HAND_S", 600.0)
@@ -257,7 +257,7 @@ def test_who_runs_is_not_too_late(start_server: Start) -> None:
 
 
 def narrow() -> socket.socket:
-    """Listens; what the kernel keeps of an answer that nobody reads is little."""
+    """Listens; what the kernel buffers of an answer that is not read is little."""
     sock = bind("127.0.0.1", 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     return sock

@@ -18,7 +18,7 @@ from weft.server.http import middleware
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100, "ignore_eos": True}
 STEPS = 2
-"""That may end after the server has seen that nobody reads: the one in hand, and one that was planned ahead."""
+"""That may end after the server has seen that the client is gone: the current one, and one that was planned ahead."""
 
 
 def blocks_used(server: Running) -> int:
@@ -93,7 +93,7 @@ def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptur
     counted: list[int] = []
 
     async def silent(*_: object) -> None:
-        """An application that sends nothing, as where nobody is left."""
+        """An application that sends nothing, as where the client is gone."""
 
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("1.2.3.4", 5)}
     application = middleware.RequestMiddleware(

@@ -1,4 +1,4 @@
-"""What people who come from vLLM expect to find beside the endpoints: cards, load, values that ask for nothing."""
+"""What users of vLLM expect to find beside the endpoints: cards, load, values that change nothing."""
 
 from __future__ import annotations
 

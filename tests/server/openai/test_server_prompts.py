@@ -101,7 +101,7 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
 
 
 class WithoutLogprobs(ScriptedExecutor):
-    """Gives ids alone, as ranks do where nobody asks for more."""
+    """Gives ids alone, as ranks do where a request asks for no more."""
 
     def _answer(self, run: ScheduledRequest) -> Sampled:
         return Sampled(run.slot, super()._answer(run).token_id)

@@ -1,7 +1,8 @@
-"""TCP connections between the ranks of a world that is on several hosts: who may connect, and their sockets.
+"""TCP connections between the ranks of a world that is on several hosts: which may connect, and their sockets.
 
 Each rank listens on one address of its own host and connects to every rank below it. Both ends prove that they know the
-token of this start before any other byte is read, so a stranger, or a rank of an earlier start, is refused. No torch.
+token of this start before any other byte is read, so an unknown process, or a rank of an earlier start, is
+refused. No torch.
 
     connector -> acceptor   MAGIC, start, from, to, nonce
     acceptor -> connector   nonce, HMAC-SHA256(token, "accept" + hello + nonce)

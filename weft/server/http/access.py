@@ -1,4 +1,4 @@
-"""Who may call what: every route declares its access, keys are compared as digests."""
+"""Access to routes: every route declares the key it needs, keys are compared as digests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _bearer(request: Request) -> bytes | None:
 
 
 class GuardedRoute(Route):
-    """A route that says who may call it."""
+    """A route with declared access."""
 
     def __init__(self, path: str, endpoint: Endpoint, methods: list[str], access: Access) -> None:
         super().__init__(path, endpoint, methods=methods)

@@ -1,4 +1,4 @@
-"""HttpConfig: where the server listens, who may call it, what it writes. Options by declaration."""
+"""HttpConfig: where the server listens, its keys and origins, what it writes. Options by declaration."""
 
 from __future__ import annotations
 

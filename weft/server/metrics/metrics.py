@@ -1,7 +1,7 @@
 """/metrics in Prometheus's words and under vLLM's names, so that dashboards made for it show this server too.
 
 Counters and gauges come from the engine on each request; latencies are observed where outputs reach their request.
-Knows no HTTP but its statuses; belongs to the event loop.
+Used by the event loop only.
 """
 
 from __future__ import annotations
