@@ -7,7 +7,7 @@
 #include "runtime/instruction.h"
 #include "kernels/common/scratch.h"
 #include "kernels/common/simd.h"
-#include "kernels/quant/gather_rows.h"
+#include "kernels/quant/unpack.h"
 
 namespace weft {
 

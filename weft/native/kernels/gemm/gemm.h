@@ -182,7 +182,7 @@ private:
         for (int k = 0; k < depth; k += slab, rows.first += slab) {
             Slab part{k, std::min(slab, depth - k), k > 0};
             if (first) first_rows(rows, first, part, pair, sums, panel);
-            else if constexpr (!C::kLaysCodes) unpack<C>(weight, pair, k, part.depth, panel);
+            else unpack<C>(weight, pair, k, part.depth, panel);
             // What is unpacked next is fetched by the products of the first blocks, or of the first one alone where there are
             // no others.
             const char* const next = pair_data(weight, pair) + pair_bytes(weight.kind, k + part.depth);

@@ -2,11 +2,11 @@
 // few rows, straight into products. Both give the same bits.
 #pragma once
 
-#include "kernels/quant/lossless_bf16.h"
 #include "kernels/gemm/gemm_amx.h"
 #include "kernels/gemm/gemm_avx2.h"
 #include "kernels/gemm/gemm_dequant.h"
 #include "kernels/gemm/gemm_tile.h"
+#include "kernels/quant/unpack.h"
 
 namespace weft {
 
@@ -16,67 +16,36 @@ template <class C> constexpr bool stored_as(int kind) {
     return kind == (sizeof(typename C::B) == 8 ? W_F64 : W_F32);
 }
 
+// Group by group, of a kind without a kernel of its own.
+template <class C, int Kind> inline void groups_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
+    for (int k = 0; k < depth; k += kGroup) {
+        const GroupOf<Kind> group(w, pair, from + k);
+        const int count = std::min(kGroup, depth - k);
+        if constexpr (C::kDepth == 1) {
+            for (int i = 0; i < count; ++i)
+                for (int c = 0; c < kPair; ++c) panel[int64_t(k + i) * kPair + c] = group.at(c, i);
+        } else {
+            for (int i = 0; i < ceil_div(count, 2) * 2; ++i)
+                for (int c = 0; c < kPair; ++c)
+                    narrow(i < count ? group.at(c, i) : 0.0f, panel[pair_word((k + i) / 2, c) * 2 + i % 2]);
+        }
+    }
+}
+
+template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
 #if defined(__AVX512F__)
-
-template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
-}
-
+    if constexpr (!C::kLaysCodes)
+        if (dots(w.kind))
+            return with_codes<C::kDepth == 1>(w, pair, [&](auto codes) { lay_panel<C>(codes, from, depth, panel); });
 #elif defined(WEFT_ONLY_AVX2)
-
-template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    with_floats<false>(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
-}
-
-#else
-
-// Numbers of 16 codes, and scales and offsets of the 32 columns of a group.
-struct GroupNumbers {
-    alignas(64) float of_code[16] = {}, scale[kPair], offset[kPair];
-
-    explicit GroupNumbers(const Weight& w) {
-        for (int code = 0; code < 16 && w.kind == W_INT4; ++code)
-            of_code[code] = widen(static_cast<const bf16*>(w.table)[code]);
-    }
-    void take(const Weight& w, int pair, int k) {
-        for (int c = 0; c < kPair; ++c) {
-            const GroupNumber group(w, pair, c, k);
-            scale[c] = group.scale, offset[c] = group.offset;
-        }
-    }
-};
-
-// Two neighbours of the depth (the first only, unless `both`) of the pair's 32 columns.
-inline void lay_codes(const uint32_t* words, int kind, int shift, const GroupNumbers& group, float* panel, bool both) {
-    for (int odd = 0; odd < (both ? 2 : 1); ++odd, panel += kPair)
-        for (int c = 0; c < kPair; ++c) {
-            const uint32_t word = words[2 * c + odd] >> shift;
-            const float x = kind == W_INT4 ? group.of_code[word & 15] : float(int8_t(word));
-            panel[c] = kind == W_INT8 ? x : rounded_to_bf16(x * group.scale[c] + group.offset[c]);
-        }
-}
-
-// The same of W_BF12, group by group.
-inline void lay_groups(const Weight& w, int pair, int from, int depth, float* panel) {
-    for (int k = from; k < from + depth; k += kGroup) {
-        const GroupOfPair group(w, pair, k);
-        for (int i = 0; i < std::min(kGroup, from + depth - k); ++i, panel += kPair)
-            for (int c = 0; c < kPair; ++c) panel[c] = widen(group.at(c, i));
-    }
-}
-
-template <class C> inline void codes_to_panel(const Weight& w, int pair, int from, int depth, typename C::B* panel) {
-    if (w.kind == W_BF12) return lay_groups(w, pair, from, depth, panel);
-    const auto* words = reinterpret_cast<const uint32_t*>(pair_data(w, pair));
-    const int chunk = chunk_of(w.kind), bits = w.kind == W_INT4 ? 4 : 8;
-    GroupNumbers group(w);
-    for (int k = from; k < from + depth; k += 2, panel += 2 * kPair) {
-        if (k % kGroup == 0 && grouped(w.kind)) group.take(w, pair, k);
-        lay_codes(words + int64_t(k / chunk) * 64, w.kind, k % chunk / 2 * bits, group, panel, k + 1 < from + depth);
-    }
-}
-
+    if (dots(w.kind))
+        return with_floats<false>(w, pair, true, [&](const auto& codes) { lay_eights(codes, from, depth, panel); });
 #endif
+    with_kind(w.kind, [&](auto kind) {
+        constexpr int Kind = decltype(kind)::value;
+        if constexpr (!has_dot<Kind>) groups_to_panel<C, Kind>(w, pair, from, depth, panel);
+    });
+}
 
 #if defined(WEFT_ONLY_AVX2)
 inline void halves_to_panel(const Weight& w, int pair, int from, int depth, float* panel) {
@@ -127,11 +96,13 @@ template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A
 
 // Rows of the first tile, or tiles, in which codes, or halves, go straight into products, or are laid beside them; 0 where they
 // are unpacked first.
-template <class C> constexpr int rows_from_codes(int kind, int64_t rows) {
+template <class C> inline int rows_from_codes(int kind, int64_t rows) {
     if (sizeof(typename C::B) == 4 && kind != W_F32) {
+        if (kind != W_BF16 && !dots(kind)) return 0;
         const int most = kind == W_BF16 ? kApartRows : kind == W_BF12 ? kBf12Rows : kCodedRows;
         return rows <= most ? int(rows) : 0;
     }
+    if (kind != W_BF16 && !dots(kind)) return 0;
     if (C::kLaysCodes) return int(std::min<int64_t>(rows, C::kRows));
     if (C::kDepth != 2) return 0;
     if (rows < 4 || (kind == W_BF12 && rows <= kTileRows)) return int(rows);

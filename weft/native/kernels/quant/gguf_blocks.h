@@ -1,4 +1,4 @@
-// Dequantizes blocks of GGUF formats to fp32 or bf16, bit for bit as weft/weights/dequantize.py: every product and every sum
+// Dequantizes blocks of GGUF formats to fp32 or bf16, bit for bit as weft/quant/: every product and every sum
 // is rounded separately (no FMA). Layouts: block_q4_0 and its like in ggml's ggml-common.h.
 #pragma once
 

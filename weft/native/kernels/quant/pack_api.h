@@ -1,7 +1,7 @@
 // The functions of packed weights that Python calls.
 #pragma once
 
-#include "kernels/quant/gather_rows.h"
+#include "kernels/quant/unpack.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/quant/pack.h"
 #include "runtime/pool.h"

@@ -2,7 +2,7 @@
 //
 // Of the scale that spans the group and 0, and the next smaller and larger one, with each the zero that brings the middle of
 // the span to code 7.5, and the ones beside it: the first of those that leave the smallest sum of squared differences. Sums
-// are those of halves, folded, so that `weft.ops.quantized` finds the same.
+// are those of halves, folded, so that `weft.quant.int4` finds the same.
 #pragma once
 
 #include <algorithm>

@@ -122,19 +122,12 @@ struct GroupNumber {
     }
 };
 
+// Numbers of a group count as bf16, whatever they are multiplied with: the weight is a shorter form of a bf16 matrix, and
+// products with it give the bits of that matrix.
 inline float rounded_to_bf16(float x) {
     bf16 y;
     narrow(x, y);
     return widen(y);
-}
-
-// Numbers of a group count as bf16, whatever they are multiplied with: the weight is a shorter spelling of a bf16
-// matrix, and products with it give the bits of that matrix.
-inline float group_value(const Weight& w, int pair, int column, int k) {
-    int code = code_of(w, pair, column, k);
-    float of_code = w.kind == W_INT4 ? widen(static_cast<const bf16*>(w.table)[code]) : float(code);
-    const GroupNumber group(w, pair, column, k);
-    return rounded_to_bf16(of_code * group.scale + group.offset);
 }
 
 }  // namespace weft
