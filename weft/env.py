@@ -5,6 +5,8 @@
 - WEFT_LOG_FORMAT: text or json (text when not set).
 - WEFT_API_KEY, WEFT_ADMIN_KEY: keys of the server, where no option gives them.
 - WEFT_CACHE: directory of downloaded files and remembered hashes (~/.cache/weft when not set); read in `checkpoint`.
+- WEFT_DIST_SECRET: the secret that hosts prove to each other, where --dist-secret-file does not give it;
+  ranks do not have it.
 - WEFT_FAULT: faults on purpose, for tests (`worker/faults.py`); read only where WEFT_TEST_FAULTS is 1.
 - WEFT_NATIVE: 0 switches compiled code off, the plain paths run (1 when not set); read in `native`.
 - WEFT_NATIVE_ISA: amx, avx512bf16, avx512vnni, avx512, avx2 or generic: the variant of the step library, where the best
@@ -16,10 +18,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+DIST_SECRET = "WEFT_DIST_SECRET"
+
 
 def own(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """All of them that are set."""
-    return {name: value for name, value in environ.items() if name.startswith("WEFT_")}
+    """All of them that are set and that a rank may have."""
+    return {name: value for name, value in environ.items() if name.startswith("WEFT_") and name != DIST_SECRET}
 
 
 def debug(environ: Mapping[str, str] = os.environ) -> bool:
@@ -40,6 +44,11 @@ def faults(environ: Mapping[str, str] = os.environ) -> str:
 def log_format(environ: Mapping[str, str] = os.environ) -> str:
     """Name of the wanted form of log lines, unchecked."""
     return environ.get("WEFT_LOG_FORMAT") or "text"
+
+
+def dist_secret(environ: Mapping[str, str] = os.environ) -> str:
+    """The secret that hosts prove to each other; empty where it is not set."""
+    return environ.get(DIST_SECRET, "").strip()
 
 
 def api_key(environ: Mapping[str, str] = os.environ) -> str | None:

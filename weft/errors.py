@@ -6,7 +6,8 @@ WeftError                     70  internal
 |  `- LayoutError             78  a size or a combination of sizes
 |- CheckpointError            65  files of a model; carries every problem found
 |- PeerError                  69  another rank, named
-|  `- DeadlockError           69  no rank can go on; names rank and collective
+|  |- DeadlockError           69  no rank can go on; names rank and collective
+|  `- HostLostError           69  another host, named
 |- UnavailableError          69  a server or a hub that cannot be reached
 `- RequestError               --  one request's fault: HTTP status and the field (`param`)
 """
@@ -65,6 +66,14 @@ class PeerError(WeftError):
     """A rank died or stopped answering; the message names it."""
 
     exit_code = 69
+
+
+class HostLostError(PeerError):
+    """Another host, with all of its ranks, is lost; the message names it."""
+
+
+class HostMissingError(HostLostError):
+    """Hosts that were waited for have not come."""
 
 
 class DeadlockError(PeerError):

@@ -21,16 +21,28 @@ from weft.checkpoint.integrity.check import check_hashes
 from weft.engine.choice import Choice, ChoiceDelta
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
+from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
-from weft.llm_inputs import LayoutLike, Messages, Prompt, as_conversations, as_engine_config, as_given, as_prompts, only
+from weft.llm_inputs import (
+    LayoutLike,
+    Messages,
+    Prompt,
+    as_conversations,
+    as_engine_config,
+    as_given,
+    as_prompts,
+    meet_hosts,
+    only,
+)
 from weft.log import get_logger
 from weft.native.build import ensure_built
 from weft.serving.offline import OfflineEngines
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
+from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
@@ -80,11 +92,16 @@ class LLM:
         verify_checkpoint: str | None = None,
         config: EngineConfig | None = None,
         listener: Listener | None = None,
+        nnodes: int | None = None,
+        hosts: HostsConfig | None = None,
+        met: tuple[AgentPool | None, list[HostResources]] | None = None,
         **engine: Any,
     ) -> None:
         """`model`: a directory, a .gguf file or a hub id; None: the embedded model. `engine`: fields of EngineConfig,
         or `config` for all of them. `verify_checkpoint`: auto (the default), strict or none, see `check_hashes`;
-        a Checkpoint is taken as it is. `listener` hears of every rank's start-up phases.
+        a Checkpoint is taken as it is. `nnodes`: hosts that the ranks are on, of which this is host 0; `hosts` says
+        where they meet, and the others run `weft serve` with their --node-rank; `met`: of hosts that are here already,
+        which are the LLM's to close. `listener` hears of every rank's start-up phases.
 
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
@@ -101,15 +118,23 @@ class LLM:
                 check_hashes(checkpoint, verify_checkpoint or "auto")
             experts = parse_config(checkpoint.config).num_experts
             resolved = (
-                layout if isinstance(layout, Layout) else resolve(as_given(layout), world_size, tp, num_experts=experts)
+                layout
+                if isinstance(layout, Layout)
+                else resolve(as_given(layout, nnodes), world_size, tp, num_experts=experts)
             )
-            plan = plan_launch(checkpoint, resolved, settings, comm)
-            spawner.start_ahead(resolved.world)
+            met_hosts, resources = met or meet_hosts(hosts, resolved, settings, checkpoint, comm, _log.info)
+            try:
+                plan = plan_launch(checkpoint, resolved, settings, comm, hosts=resources)
+            except BaseException:
+                if met_hosts is not None:
+                    met_hosts.close()
+                raise
+            spawner.start_ahead(sum(host == 0 for host in plan.host_of))
             self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
             plan = plan.also_ending(self.tokenizer.eos_token_ids)
             self.recommended = recommended(checkpoint.generation_config)
             """The model's own sampling values."""
-            self._engines = OfflineEngines(plan, listener, spawner)
+            self._engines = OfflineEngines(plan, listener, spawner, met_hosts)
         self._finalizer = weakref.finalize(self, self._engines.close)
         self._plan = self._engines.plan
         self._requests = 0

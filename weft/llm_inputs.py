@@ -6,15 +6,21 @@ RequestError and ConfigError name the argument and what is needed in its place.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from weft.errors import ConfigError, RequestError
+from weft.checkpoint import Checkpoint
+from weft.errors import ConfigError, RequestError, UsageError
+from weft.launch_plan.hosts import HostResources, HostsConfig
+from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.serialize import flatten, load_given
 from weft.options import parse_bytes
 from weft.settings import EngineConfig, engine_settings
+from weft.supervisor.hosts.agent_pool import AgentPool
+from weft.supervisor.hosts.opening import open_hosts
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -76,8 +82,10 @@ def _check_conversation(messages: Messages) -> None:
                 )
 
 
-def as_given(layout: LayoutLike | None) -> Mapping[str, object]:
-    """The sizes that a layout argument states. ConfigError: neither a mapping nor a file."""
+def as_given(layout: LayoutLike | None, nnodes: int | None = None) -> Mapping[str, object]:
+    """The sizes that a layout argument and `nnodes` state. ConfigError: neither a mapping nor a file."""
+    if nnodes is not None:
+        return {**as_given(layout), "nodes": nnodes}
     if layout is None:
         return {}
     if isinstance(layout, Mapping):
@@ -111,3 +119,22 @@ def as_engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> 
                 value=cache,
             ) from None
     return EngineConfig(**values)
+
+
+def meet_hosts(
+    hosts: HostsConfig | None,
+    layout: Layout,
+    settings: EngineConfig,
+    checkpoint: Checkpoint,
+    comm: str,
+    say: Callable[[str], None],
+) -> tuple[AgentPool | None, list[HostResources]]:
+    """The other hosts of the layout, once they are here."""
+    config = hosts or HostsConfig()
+    config = replace(config, node_rank=0) if config.node_rank is None and layout.nodes > 1 else config
+    config.check(layout)
+    if config.node_rank:
+        raise UsageError("weft.LLM is for host 0; other hosts run weft serve with their --node-rank")
+    if layout.nodes == 1:
+        return None, []
+    return open_hosts(config, layout, settings, checkpoint, comm, ProcessLimits().join_limit, say)

@@ -81,7 +81,7 @@ def native_comm() -> None:
     need("comm")
 
 
-@pytest.fixture(params=[*(backend.name for backend in BACKENDS), "tcp"])
+@pytest.fixture(params=[backend.name for backend in BACKENDS])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each of the registry, and connections between hosts of one rank each."""
     if request.param != "gloo":

@@ -21,7 +21,7 @@ from comm_cases import groups_of
 from rank_scenarios import SCENARIOS
 
 from weft.comm.backend import Backend, RankEnd, Rendezvous
-from weft.comm.distributed.links import TOKEN_BYTES, Start, connect_all, listen
+from weft.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
 from weft.comm.registry import backend_named
 from weft.comm.shm.backend import SharedMemory, SharedRegion
 from weft.comm.shm.region import Region
@@ -50,7 +50,7 @@ class TcpMeeting(SharedRegion):
 class OverTcp:
     """Every `per_host` neighbours are a host of their own: connected to the others, and sharing memory inside."""
 
-    start = Start(1, b"t" * TOKEN_BYTES)
+    start = LinkToken(1, b"t" * TOKEN_BYTES)
 
     def __init__(self, name: str, per_host: int) -> None:
         self.name, self.keeps_records, self._per_host = name, True, per_host

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from weft.comm.distributed.links import Start, connect_all, listen
+from weft.comm.distributed.links import LinkToken, connect_all, listen
 from weft.errors import PeerError
 
 NEVER = 120.0
@@ -60,7 +60,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def accepting(
-    listener: socket.socket, start: Start, limit_s: float = 20.0
+    listener: socket.socket, start: LinkToken, limit_s: float = 20.0
 ) -> tuple[threading.Thread, list[dict[int, socket.socket] | PeerError]]:
     """Rank 0 of two, in a thread."""
     found: list[dict[int, socket.socket] | PeerError] = []
@@ -76,14 +76,14 @@ def accepting(
     return thread, found
 
 
-def join(listener: socket.socket, start: Start, limit_s: float = 20.0) -> dict[int, socket.socket]:
+def join(listener: socket.socket, start: LinkToken, limit_s: float = 20.0) -> dict[int, socket.socket]:
     """Rank 1 of two."""
     with closing(listen("127.0.0.1")) as own:
         return connect_all(1, {0: listener.getsockname()}, own, start, limit_s)
 
 
 def test_ranks_of_one_start_find_each_other_among_strangers(listener: socket.socket) -> None:
-    start = Start(3, b"t" * 32)
+    start = LinkToken(3, b"t" * 32)
     thread, found = accepting(listener, start)
     strangers = [socket.create_connection(listener.getsockname()) for _ in range(50)]
     for number, stranger in enumerate(strangers):
@@ -99,9 +99,12 @@ def test_ranks_of_one_start_find_each_other_among_strangers(listener: socket.soc
         sock.close()
 
 
-@pytest.mark.parametrize("other", [Start(3, b"x" * 32), Start(2, b"t" * 32)], ids=["another token", "an earlier start"])
-def test_a_rank_of_another_start_is_refused(listener: socket.socket, other: Start) -> None:
-    thread, found = accepting(listener, Start(3, b"t" * 32), limit_s=1.5)
+OTHERS = {"another token": LinkToken(3, b"x" * 32), "an earlier start": LinkToken(2, b"t" * 32)}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_rank_of_another_start_is_refused(listener: socket.socket, other: LinkToken) -> None:
+    thread, found = accepting(listener, LinkToken(3, b"t" * 32), limit_s=1.5)
     with pytest.raises(PeerError, match="rank 1 cannot reach rank 0 at 127.0.0.1:"):
         join(listener, other, limit_s=1.0)
     thread.join()
@@ -122,7 +125,7 @@ def test_a_listener_without_the_token_learns_nothing_that_it_could_use(listener:
 
     thread = threading.Thread(target=impostor)
     thread.start()
-    start = Start(1, b"t" * 32)
+    start = LinkToken(1, b"t" * 32)
     with pytest.raises(PeerError, match="does not know this start's token"):
         join(listener, start, limit_s=0.3)
     thread.join()
@@ -131,4 +134,4 @@ def test_a_listener_without_the_token_learns_nothing_that_it_could_use(listener:
 
 def test_a_missing_rank_is_named(listener: socket.socket) -> None:
     with pytest.raises(PeerError, match="ranks 1, 2 did not connect to rank 0"):
-        connect_all(0, {1: ("127.0.0.1", 1), 2: ("127.0.0.1", 1)}, listener, Start(1, b"t" * 32), 0.3)
+        connect_all(0, {1: ("127.0.0.1", 1), 2: ("127.0.0.1", 1)}, listener, LinkToken(1, b"t" * 32), 0.3)

@@ -17,7 +17,7 @@ from torch import Tensor
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards
-from weft.comm.backend import RankEnd, Rendezvous
+from weft.comm.backend import HostSite, RankEnd, Rendezvous
 from weft.comm.base import Comm, Group
 from weft.comm.registry import BACKENDS, backend_named, choose_backend
 from weft.comm.sums import ordered_sum
@@ -101,7 +101,9 @@ class PipeBackend:
     def why_not(self, world: int, hosts: int, device: str) -> str:
         return "pipes reach no other machine" if hosts > 1 else "more than 4 ranks" if world > 4 else ""
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
         return PipeMesh(world, groups)
 
     def make(self, end: RankEnd) -> Comm:
@@ -122,7 +124,7 @@ def test_it_is_chosen_by_name_and_refuses_by_reason() -> None:
     assert choose_backend("auto", shards(2), backends=REGISTERED).name != "pipes"
     with pytest.raises(ConfigError, match="comm pipes: pipes reach no other machine; legal here: "):
         choose_backend("pipes", shards(2), hosts=2, backends=REGISTERED)
-    with pytest.raises(ConfigError, match="comm pipes: legal: auto, shared_memory, gloo"):
+    with pytest.raises(ConfigError, match="comm pipes: legal: auto, shared_memory, tcp, gloo"):
         choose_backend("pipes", shards(2))
 
 

@@ -23,8 +23,8 @@ from weft.worker import threads
 def setup(own_cores: bool, asked: bool | None) -> Setup:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
-    engine = SimpleNamespace(steal_work=asked, device="cpu")
-    return SimpleNamespace(cpus=cpus, engine=engine, yields_core=False)  # type: ignore[return-value]
+    world = SimpleNamespace(engine=SimpleNamespace(steal_work=asked, device="cpu"), host_of=(0, 0))
+    return SimpleNamespace(cpus=cpus, world=world, yields_core=False)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(

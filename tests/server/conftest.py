@@ -51,6 +51,9 @@ class ReadyAtOnce:
         self.executor.gate.set()
         self.cancelled.set()
 
+    def lacking(self) -> str:
+        return ""
+
     def reports(self) -> list[RankReport]:
         return []
 

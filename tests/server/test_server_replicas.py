@@ -45,6 +45,9 @@ class AgainAndAgain:
     def cancel(self) -> None:
         """Nothing to end."""
 
+    def lacking(self) -> str:
+        return ""
+
     def reports(self) -> list[RankReport]:
         """No ranks."""
         return []

@@ -28,11 +28,18 @@ class Sent:
         self.plans.append(message.plan.index)
 
 
+class SentTo(SimpleNamespace):
+    """A rank's link, with a channel of its own."""
+
+    def sender(self) -> tuple[object, Any]:
+        return self.rank, self.channel.send
+
+
 class Told:
     """A watch over two ranks that say what the test makes them say."""
 
     def __init__(self) -> None:
-        self.workers = [SimpleNamespace(rank=rank, channel=Sent(), where=f"rank {rank}") for rank in range(2)]
+        self.workers = [SentTo(rank=rank, channel=Sent(), where=f"rank {rank}") for rank in range(2)]
         self.script: deque[tuple[int, StepDone]] = deque()
 
     def say(self, rank: int, index: int) -> None:

@@ -35,6 +35,7 @@ from weft.ipc.messages import (
     Setup,
     Shutdown,
     StepDone,
+    WorldSetup,
     error_of,
     failure_of,
     pack,
@@ -140,19 +141,19 @@ def test_a_peer_that_does_not_read_is_a_timeout() -> None:
 def setup_of_rank(tmp_path: Path, **fields: Any) -> Setup:
     """Of rank 1 of two, for a checkpoint of its own."""
     write_tiny_chat(tmp_path)
-    return Setup(
-        rank=1,
+    world = WorldSetup(
         layout=resolve({"attention.dp": 2, "dense.tp": 2}),
         config=parse_config({**CONFIG, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
         engine=EngineConfig(dtype="float32"),
-        checkpoint=open_checkpoint(tmp_path).table(),
         eos_token_ids=(1, 2),
         comm="none",
         comm_limit_s=1.0,
-        cpus=[0],
-        threads=1,
+        where=("rank 0", "rank 1"),
+        host_of=(0, 0),
+        ranks_per_host=2,
         **fields,
     )
+    return Setup(rank=1, world=world, checkpoint=open_checkpoint(tmp_path).table(), cpus=[0], threads=1)
 
 
 def test_ranks_whose_experts_move_keep_weights_in_one_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +251,7 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     two = Shards(parse_config(CONFIG), resolve({"attention.tp": 2}))
     assert choose_backend("auto", Shards(parse_config(CONFIG), resolve({}))).name == "none"
     assert choose_backend("gloo", two).name == "gloo"
-    with pytest.raises(ConfigError, match="comm pigeon: legal: auto, shared_memory, gloo"):
+    with pytest.raises(ConfigError, match="comm pigeon: legal: auto, shared_memory, tcp, gloo"):
         choose_backend("pigeon", two)
     monkeypatch.setattr(shm_backend, "missing_reason", lambda name: "")
     assert choose_backend("auto", two).name == "shared_memory"
@@ -292,7 +293,7 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
 def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     monkeypatch.setattr(
-        "weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0)
+        "weft.launch_plan.kernel_needs.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0)
     )
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     with pytest.raises(ConfigError, match="^prune_argmax True: this CPU has no byte dot products"):
@@ -302,7 +303,7 @@ def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.Mo
 def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
     monkeypatch.setattr(
-        "weft.launch_plan.plan.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1)
+        "weft.launch_plan.kernel_needs.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1)
     )
     config = EngineConfig(dtype="bfloat16", prune_argmax=True)
     layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
@@ -424,7 +425,8 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
-    setup = SimpleNamespace(cpus=[0, 1] * own_cores, engine=SimpleNamespace(steal_work=None), yields_core=True)
+    shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,))
+    setup = SimpleNamespace(cpus=[0, 1] * own_cores, world=shared, yields_core=True)
     said = threads.pin_threads(runner, alone, setup, None)  # type: ignore[arg-type]
     assert (pinned, yields_core, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 

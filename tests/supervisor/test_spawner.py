@@ -16,8 +16,10 @@ from tests.support.waiting import alive, children, until, wait_gone
 from weft.cli import main as cli
 from weft.errors import CheckpointError, PeerError
 from weft.ipc.channel import Channel, ChannelClosed, channel_pair
+from weft.ipc.messages import PeerAddresses
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.supervisor.processes import Spawner
+from weft.supervisor.setups import setup_of
 from weft.supervisor.start import Starting
 
 FAKE = (sys.executable, "-m", "tests.support.fakes.fake_rank", "good")
@@ -101,10 +103,12 @@ def test_a_command_tells_its_rank_what_it_chose_after_it_had_started_it(
     spawner.start_ahead()
     monkeypatch.setenv("WEFT_LOG", "debug")
     monkeypatch.setenv("UNKNOWN", "1")
+    monkeypatch.setenv("WEFT_DIST_SECRET", "of hosts")
     starting = Starting(fake_plan(write_tiny_chat(tmp_path), ProcessLimits(), ranks=1), None, spawner)
     try:
-        environ = starting._setup(0).environ
-        assert environ["WEFT_LOG"] == "debug" and "UNKNOWN" not in environ
+        share, world = starting.plan.cores[0], starting._world_setup()
+        environ = setup_of(world, 0, share, b"", PeerAddresses()).environ
+        assert environ["WEFT_LOG"] == "debug" and not {"UNKNOWN", "WEFT_DIST_SECRET"} & {*environ}
     finally:
         starting.close()
 

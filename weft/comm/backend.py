@@ -6,8 +6,8 @@ A backend is one object of class `Backend`. To add one, write it beside its `Com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,9 @@ from weft.layout.ranks import Group
 
 if TYPE_CHECKING:
     from weft.comm.base import Comm  # imports torch
+
+Address = tuple[str, int]
+"""A numeric IPv4 or IPv6 address, and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,28 @@ class RankEnd:
     fds: Sequence[int] = ()
     limit_s: float = 30.0
     debug: bool = False
+    host_of: tuple[int, ...] = ()
+    """The host of each rank, where there are several."""
+    peers: Mapping[int, Address] = field(default_factory=dict)
+    """Where ranks of other hosts listen."""
+    token: bytes = b""
+    """What connections between hosts have to prove."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSite:
+    """A host of several that ranks of one world are on: its number, the host of each rank, the address of its own that
+    its sockets are bound to, and the ports that they may take (None: any)."""
+
+    number: int
+    host_of: tuple[int, ...]
+    address: str
+    ports: tuple[int, int] | None = None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Those on this host."""
+        return tuple(rank for rank, host in enumerate(self.host_of) if host == self.number)
 
 
 class Rendezvous:
@@ -42,9 +67,16 @@ class Rendezvous:
         """Descriptors that `rank` inherits."""
         return ()
 
+    def addresses(self) -> dict[int, Address]:
+        """Where ranks of this host listen for those of others, by rank."""
+        return {}
+
     def records(self) -> tuple[RankRecord, ...]:
         """The collective that each rank was last in; empty where the backend keeps no such record."""
         return ()
+
+    def refresh(self) -> None:
+        """Makes `records` and the status page say what is so now, where other hosts' ranks are in them."""
 
     def mark_dead(self, rank: int) -> None:
         """Ends the other ranks' waits for `rank`, with its name."""
@@ -73,8 +105,11 @@ class Backend(Protocol):
         """Why `world` ranks on `hosts` machines, which compute on `device`, cannot use it; empty: they can."""
         ...
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
-        """In the supervisor. `own_cores`: no other process wants the ranks' cores, so that waiting ranks may spin."""
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
+        """In the supervisor. `own_cores`: no other process wants the ranks' cores, so that waiting ranks may spin.
+        `site`: where ranks are on several hosts, the one that this process is on."""
         ...
 
     def make(self, end: RankEnd) -> Comm:
@@ -91,7 +126,9 @@ class SingleRank:
         """As `Backend`."""
         return "it is for a single rank" if world > 1 else ""
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
         """As `Backend`."""
         return Rendezvous(groups)
 

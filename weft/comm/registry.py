@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weft.arch.shards import Shards
 from weft.comm.backend import Backend, SingleRank
 from weft.comm.distributed.backend import Gloo
+from weft.comm.distributed.tcp import Tcp
 from weft.comm.groups import groups_of
 from weft.comm.shm.backend import SharedMemory
 from weft.errors import ConfigError
@@ -15,7 +16,8 @@ from weft.layout.ranks import Group
 from weft.plural import counted
 
 SINGLE_RANK = SingleRank()
-BACKENDS: tuple[Backend, ...] = (SharedMemory(), Gloo())
+BETWEEN_HOSTS = Tcp()
+BACKENDS: tuple[Backend, ...] = (SharedMemory(), BETWEEN_HOSTS, Gloo())
 CHOICES = ("auto", *(backend.name for backend in BACKENDS))
 """Of --comm."""
 
@@ -63,5 +65,7 @@ def choose_backend(
         refused = "; ".join(f"comm {name}: {why}" for name, why in why_not.items() if wanted in ("auto", name))
         message = f"{refused}; legal here: {', '.join(legal)}"
         raise ConfigError(message, field="comm", value=wanted, legal=legal)
-    faster = list(why_not)[: list(why_not).index(legal[0])]
+    if hosts > 1:
+        return CommChoice(legal[0], groups)
+    faster = [name for name in list(why_not)[: list(why_not).index(legal[0])] if name != BETWEEN_HOSTS.name]
     return CommChoice(legal[0], groups, "; ".join(f"slower than {name}: {why_not[name]}" for name in faster))

@@ -1,4 +1,7 @@
-"""Channel: length-prefixed frames over one end of an inherited Unix socket pair. Knows bytes, not what they mean."""
+"""Channel: length-prefixed frames over one end of an inherited Unix socket pair, or of a connection between hosts.
+
+Knows bytes, not what they mean.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from weft.errors import PeerError
 
@@ -53,8 +57,15 @@ class Channel:
                 left = left[self._sock.send(left, flags) :]
             except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
-            except (BrokenPipeError, ConnectionResetError) as error:
+            except OSError as error:
                 raise ChannelClosed("the other end of the channel is gone") from error
+
+    def readable(self) -> bool:
+        """Whether there is something to receive, or the other end is gone. By poll: select takes no descriptor beyond
+        1,023, as a server with many connections has."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """Reads one frame; without a `timeout_s` only the other end's end ends the wait."""
@@ -93,7 +104,7 @@ class Channel:
             except BlockingIOError:
                 self._wait(select.POLLIN, deadline)
                 continue
-            except ConnectionResetError:
+            except OSError:  # reset, or a connection between hosts that has ended
                 count = 0
             if not count:
                 raise ChannelClosed("the other end of the channel is gone")
@@ -107,6 +118,11 @@ class Channel:
         left_s = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
         if not poll.poll(1000 * left_s):
             raise TimeoutError("timed out")
+
+    def shut(self) -> None:
+        """Ends the connection, from any thread; both ends' waits end. The descriptor stays until `close`."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Safe to call twice."""

@@ -11,15 +11,17 @@ import platform
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
 from weft.ipc.messages import Joined, Setup
-from weft.layout.serialize import to_dict
+from weft.layout.layout import Layout
+from weft.layout.serialize import flatten, to_dict
 from weft.native import isa, missing_reason
+from weft.settings import EngineConfig
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 OWN = ("engine.seed", "engine.max_model_len")
@@ -27,33 +29,48 @@ OWN = ("engine.seed", "engine.max_model_len")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+def settings_of_host(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, comm: str) -> dict[str, str]:
+    """What must be the same on every host before any rank is started: as `settings_here`, with the settings as they
+    were given."""
+    settings = _of_host(checkpoint) | {"comm": comm}
+    settings |= {f"engine.{name}": str(value) for name, value in asdict(common(engine)).items()}
+    return settings | {f"layout.{name}": str(value) for name, value in flatten(to_dict(layout)).items()}
+
+
+def common(engine: EngineConfig) -> EngineConfig:
+    """What of it every host has alike: no path, no CPU, no name."""
+    return replace(
+        engine,
+        threads=None,
+        cpus=None,
+        server_cpus=None,
+        expert_placement=None,
+        expert_stats=None,
+        served_model_name=None,
+    )
+
+
 def joined(setup: Setup) -> Joined:
     """What a rank's process says first."""
-    return Joined(setup.rank, setup.layout.world, os.getpid(), platform.node(), settings_here(setup))
+    return Joined(setup.rank, setup.world.layout.world, os.getpid(), platform.node(), settings_here(setup))
 
 
 def settings_here(setup: Setup) -> dict[str, str]:
     """Of this process: what its setup says, and what it finds on its machine."""
     checkpoint = Checkpoint.from_table(setup.checkpoint)
-    settings = {
-        "weft code": _code(),
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "machine": f"{platform.machine()} {sys.byteorder}",
-        "C++ parts": "missing" if missing_reason("comm") else "there",
-        "checkpoint": checkpoint.fingerprint()[:16],
-        "checkpoint files": _files(checkpoint),
-        "tokenizer files": _tokenizer(checkpoint),
-        "eos_token_ids": ", ".join(map(str, setup.eos_token_ids)),
-        "comm": setup.comm,
+    settings = _of_host(checkpoint) | {
+        "eos_token_ids": ", ".join(map(str, setup.world.eos_token_ids)),
+        "comm": setup.world.comm,
     }
-    if setup.staged_slots:  # experts are sent as they lie in memory, which differs between variants
+    if setup.world.staged_slots:  # experts are sent as they lie in memory, which differs between variants
         settings["C++ variant"] = "none" if missing_reason("step") else isa.chosen()
-    settings |= {f"engine.{name}": str(value) for name, value in asdict(setup.engine).items()}
-    return settings | {f"layout.{name}": str(value) for name, value in to_dict(setup.layout).items()}
+    settings |= {f"engine.{name}": str(value) for name, value in asdict(setup.world.engine).items()}
+    return settings | {f"layout.{name}": str(value) for name, value in to_dict(setup.world.layout).items()}
 
 
-def differences(where: Sequence[str], settings: Sequence[Mapping[str, str]]) -> ConfigError | None:
+def differences(
+    where: Sequence[str], settings: Sequence[Mapping[str, str]], whose: str = "ranks"
+) -> ConfigError | None:
     """The refusal that shows every field in which a rank differs from rank 0; None where all agree."""
     lines = []
     for rank in range(1, len(settings)):
@@ -63,7 +80,9 @@ def differences(where: Sequence[str], settings: Sequence[Mapping[str, str]]) -> 
                 lines.append(f"{name}: {where[0]} has {first}, {where[rank]} has {other}")
     if not lines:
         return None
-    return ConfigError("\n  ".join(("ranks do not have the same settings", *lines)), field=lines[0].partition(":")[0])
+    return ConfigError(
+        "\n  ".join((f"{whose} do not have the same settings", *lines)), field=lines[0].partition(":")[0]
+    )
 
 
 class Settings:
@@ -84,10 +103,25 @@ class Settings:
         return differences((self._where, where), (first, mine))
 
 
+def _of_host(checkpoint: Checkpoint) -> dict[str, str]:
+    """What this machine has: code, versions, files."""
+    return {
+        "weft version": _version("weft"),
+        "weft code": _code(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "machine": f"{platform.machine()} {sys.byteorder}",
+        "C++ parts": "missing" if missing_reason("comm") else "there",
+        "checkpoint": checkpoint.fingerprint()[:16],
+        "checkpoint files": _files(checkpoint),
+        "tokenizer files": _tokenizer(checkpoint),
+    }
+
+
 def _code() -> str:
-    """A digest of weft's own source."""
+    """A digest of weft's own source, its C++ parts included."""
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    for path in sorted(each for each in _PACKAGE.rglob("*") if each.suffix in (".py", ".h", ".cpp")):
         digest.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

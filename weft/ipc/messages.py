@@ -15,39 +15,66 @@ from weft.settings import EngineConfig
 from weft.step.plan import GroupResult, StepPlan
 
 
-class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message to a rank: all that it must know to start.
+class WorldSetup(msgspec.Struct, frozen=True):
+    """What all ranks of a replica have in common, on whatever host: sizes and settings, no path and no variable.
 
-    `checkpoint`: the tensor table, as the checkpoint package packs it. `comm`: name of the comm backend; what it
-    needs to meet the other ranks is handed over as descriptors.
+    `comm`: name of the comm backend. `where`: each rank's number and coordinates among the ranks of all replicas, for
+    people. `first_rank`: number there of this replica's rank 0. `start`: how many sets of ranks this replica has had
+    before. `host_of`: the host of each rank; `ranks_per_host`: of all replicas.
+    `slot_maps`: layer, and the expert of every slot in it, where experts are
+    not assigned in order. `staged_slots`: expert slots of a layer that a rank can receive before the layer switches.
+    `isa`: the variant of the step library that all hosts run, where they differ; else empty.
     """
 
-    rank: int
     layout: Layout
     config: ModelConfig
     engine: EngineConfig
-    checkpoint: bytes
     eos_token_ids: tuple[int, ...]
     comm: str
     comm_limit_s: float
+    where: tuple[str, ...]
+    host_of: tuple[int, ...]
+    ranks_per_host: int
+    comm_debug: bool = False
+    first_rank: int = 0
+    start: int = 0
+    slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    staged_slots: int = 0
+    count_experts: bool = False
+    isa: str = ""
+
+
+class PeerAddresses(msgspec.Struct, frozen=True):
+    """Where ranks of other hosts listen, by rank, and the secret of this start that connections have to prove."""
+
+    addresses: dict[int, tuple[str, int]] = {}
+    token: bytes = b""
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first message to a rank: all that it must know to start. What is not of `world` is the rank's or its host's.
+
+    `checkpoint`: the tensor table of the host's own files, as the checkpoint package packs it. What the comm backend
+    needs to meet the other ranks is handed over as descriptors, and as `peers`. `yields_core`: whether its last thread
+    yields its core to the front end and the engine at the begin of a step. `local`: its number among the ranks of its
+    host, of all replicas. `environ`: weft's variables, as they are now: the process may have been started before they
+    were set.
+    """
+
+    rank: int
+    world: WorldSetup
+    checkpoint: bytes
     cpus: list[int]
     threads: int
     yields_core: bool = False
-    """Whether its last thread yields its core to the front end and the engine at the begin of a step."""
-    comm_debug: bool = False
-    where: str = ""
-    """Its number and coordinates among the ranks of all replicas, for people."""
-    first_rank: int = 0
-    """Number there of this replica's rank 0."""
-    start: int = 0
-    """How many sets of ranks this replica has had before."""
-    slot_maps: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Layer, and the expert of every slot in it, where experts are not assigned in order."""
-    staged_slots: int = 0
-    """Expert slots of a layer that a rank can receive before the layer switches."""
-    count_experts: bool = False
+    local: int = 0
+    peers: PeerAddresses = PeerAddresses()
     environ: dict[str, str] = {}
-    """weft's variables, as they are now: the process may have been started before they were set."""
+
+    @property
+    def where(self) -> str:
+        """Its number and coordinates among the ranks of all replicas, for people."""
+        return self.world.where[self.rank]
 
 
 class Allocate(msgspec.Struct, frozen=True, tag="allocate"):

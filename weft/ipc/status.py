@@ -19,6 +19,8 @@ from weft.layout.ranks import Group
 
 _RECORD = struct.Struct("<BBBBIQQQ")  # phase, busy, kind, inside, group, step, calls, since_ns
 _STEP_AT = 8
+AGE_AT = 24
+"""Of since_ns, in a record."""
 _COLLECTIVE = struct.Struct("<BBI")
 _COLLECTIVE_AT = 2
 _CALLS = struct.Struct("<QQ")
@@ -109,6 +111,21 @@ class StatusPage:
     def writer(self, rank: int) -> StatusWriter:
         """The record of `rank`, for that rank alone."""
         return StatusWriter(self._map, rank)
+
+    def take(self, rank: int, record: bytes) -> None:
+        """Writes what another host's page has of `rank`, as of `aged`; nothing once the page is closed."""
+        if self.fd >= 0 and len(record) == RECORD_BYTES:
+            *rest, age = _RECORD.unpack_from(record)
+            self._map[rank * RECORD_BYTES : (rank + 1) * RECORD_BYTES] = record
+            _RECORD.pack_into(self._map, rank * RECORD_BYTES, *rest, max(0, time.monotonic_ns() - age))
+
+    def aged(self, rank: int) -> bytes:
+        """The record of `rank` for another host, whose clock is another: the time when it entered the collective is an
+        age, in nanoseconds."""
+        record = bytearray(self._map[rank * RECORD_BYTES : (rank + 1) * RECORD_BYTES])
+        *rest, since = _RECORD.unpack_from(record)
+        _RECORD.pack_into(record, 0, *rest, time.monotonic_ns() - since if since else 0)
+        return bytes(record)
 
     def close(self) -> None:
         """Safe to call twice."""

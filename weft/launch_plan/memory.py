@@ -7,6 +7,7 @@ workspace first, the KV cache gets the rest. Every rank gets the same number of 
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +80,32 @@ class MemoryPlan:
         ]
 
 
+Available = int | Sequence[int]
+"""Free bytes of the one host, or of each of several, which have equally many ranks."""
+
+
+def _of_rank(available: Available, rank: int, world: int) -> tuple[int, int]:
+    """Free bytes of the host of `rank`, and how many ranks share them."""
+    if isinstance(available, int):
+        return available, world
+    sharing = world // len(available)
+    return available[rank // sharing], sharing
+
+
 def rank_memories(
-    shards: Shards, engine: EngineConfig, itemsize: int, available: int | None, staged_slots: int = 0
+    shards: Shards, engine: EngineConfig, itemsize: int, available: Available | None, staged_slots: int = 0
 ) -> tuple[RankMemory, ...]:
-    """What each rank needs; `available` is the host's free memory, None: the ranks compute on devices.
+    """What each rank needs; `available` is the hosts' free memory, None: the ranks compute on devices.
     `staged_slots`: expert slots that a rank keeps room for beside those that it computes with."""
     world = shards.layout.world
     fraction = engine.mem_fraction_static or DEFAULT_FRACTION
-    share = None if available is None else int(available * fraction) // world
+
+    def share_of(rank: int) -> int | None:
+        if available is None:
+            return None
+        free, sharing = _of_rank(available, rank, world)
+        return int(free * fraction) // sharing
+
     return tuple(
         RankMemory(
             where=describe(shards.layout, rank),
@@ -94,7 +113,7 @@ def rank_memories(
             workspace=workspace_bytes(shards, engine, itemsize) + staged_slots * shards.slot_bytes(rank, itemsize),
             process=PROCESS_BYTES if available is not None else 0,
             block=shards.kv_bytes_per_token(rank, itemsize) * engine.tokens_per_block,
-            share=share,
+            share=share_of(rank),
         )
         for rank in range(world)
     )
@@ -145,14 +164,14 @@ def plan_memory(
     shards: Shards,
     engine: EngineConfig,
     itemsize: int,
-    available: int,
+    available: Available,
     staged_slots: int = 0,
     process_limit: int | None = None,
 ) -> MemoryPlan:
-    """The plan on a host with `available` free bytes, of which each rank may have `process_limit`. ConfigError: needed
-    and available per rank, what to change."""
-    allowed = available if process_limit is None else process_limit * shards.layout.world
-    if process_limit is not None and allowed < available:
+    """The plan on hosts with `available` free bytes, of which each rank of one host may have `process_limit`.
+    ConfigError: needed and available per rank, what to change."""
+    allowed = None if process_limit is None else process_limit * shards.layout.world
+    if process_limit is not None and allowed is not None and isinstance(available, int) and allowed < available:
         try:
             return plan_memory(shards, engine, itemsize, allowed, staged_slots)
         except ConfigError as error:
@@ -161,7 +180,7 @@ def plan_memory(
     ranks = rank_memories(shards, engine, itemsize, available, staged_slots)
     if engine.kv_cache_memory is not None:
         _check_given_cache(ranks, engine.kv_cache_memory, available)
-    return finish_plan(ranks, shards, engine, available)
+    return finish_plan(ranks, shards, engine, available if isinstance(available, int) else min(available))
 
 
 def finish_plan(
@@ -190,13 +209,14 @@ def _modest(ranks: tuple[RankMemory, ...], model_len: int, engine: EngineConfig)
     return min(filled, max(contexts, MODEST_BYTES // max(m.block for m in ranks)))
 
 
-def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: int) -> None:
+def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: Available) -> None:
     needed = max(m.fixed for m in ranks) + cache
-    if needed * len(ranks) > available:
+    least, sharing = min((_of_rank(available, rank, len(ranks)) for rank in range(len(ranks))), key=lambda of: of[0])
+    if needed * sharing > least:
         worst = max(ranks, key=lambda m: m.fixed)
         raise ConfigError(
             f"kv_cache_memory {size(cache)}: {worst.where} needs {size(needed)} with {_parts(worst)}; available:"
-            f" {size(available // len(ranks))} per rank ({size(available)} free over {counted(len(ranks), 'rank')});"
+            f" {size(least // sharing)} per rank ({size(least)} free over {counted(sharing, 'rank')});"
             " give a smaller --kv-cache-memory or use fewer ranks",
             field="kv_cache_memory",
             value=cache,

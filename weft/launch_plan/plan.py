@@ -5,7 +5,7 @@ No torch and no process; every refusal that can be made from headers and numbers
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.arch.config import ModelConfig
@@ -23,19 +23,17 @@ from weft.launch_plan.block_size import block_size_of
 from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
 from weft.launch_plan.hints import hints
+from weft.launch_plan.hosts import HostResources, check_hosts, common_kernels, hosts_of_a_replica, spare_cpus
+from weft.launch_plan.kernel_needs import check_kernels
 from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
 from weft.launch_plan.timeouts import ProcessLimits
-from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
 from weft.layout.layout import Layout
-from weft.layout.ranks import describe
+from weft.layout.ranks import describe, node_of
 from weft.layout.support import refuse_unsupported
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
 from weft.native import kernels, missing_reason
-from weft.native.isa import NO_ARGMAX_PRUNING
-from weft.native.step_library import open_library
-from weft.options import shown
 from weft.plural import counted, size, up_to
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.weights.check import check_checkpoint
@@ -65,6 +63,10 @@ class LaunchPlan:
     """Where experts begin, and how they are balanced, where anything was asked for."""
     kept: Kept = field(default_factory=Kept)
     """Which weights are quantized."""
+    hosts: tuple[HostResources, ...] = ()
+    """Where the ranks are on several hosts: what each gives them."""
+    isa: str = ""
+    """The variant of the step library that all of them run, where they differ."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -86,6 +88,12 @@ class LaunchPlan:
         return tuple(describe(world, self.first_rank + rank) for rank in range(self.layout.world))
 
     @property
+    def host_of(self) -> tuple[int, ...]:
+        """The host of each rank."""
+        world = self.world or self.layout
+        return tuple(node_of(world, self.first_rank + rank) for rank in range(self.layout.world))
+
+    @property
     def first_rank(self) -> int:
         """Number, among the ranks of all replicas, of this plan's rank 0."""
         return 0 if self.world is None else self.replica * self.layout.world
@@ -101,7 +109,7 @@ class LaunchPlan:
         """
         if self.layout.replicas == 1:
             return self
-        layout = replace(self.layout, replicas=1)
+        layout = replace(self.layout, replicas=1, nodes=max(1, self.layout.nodes // self.layout.replicas))
         ranks = slice(replica * layout.world, (replica + 1) * layout.world)
         seed = derive_seed(self.engine.seed, replica) if replica else self.engine.seed
         return replace(
@@ -139,8 +147,12 @@ class LaunchPlan:
             lines += self.experts.lines()
             if self.experts.stats is not None and self.layout.replicas > 1:
                 lines.append(f"expert loads of replica 1 are written to {self.experts.of_replica(1).stats}, and so on")
+        for number, host in enumerate(self.hosts):
+            isa = f", kernels {host.kernels or 'none'}" + (f", of which {self.isa} is used" if self.isa else "")
+            lines.append(f"host {number}: {host}, free memory {size(host.memory)}{isa}")
         if self.memory is not None:
-            lines.append(f"free memory {size(self.memory.available)}")
+            if not self.hosts:
+                lines.append(f"free memory {size(self.memory.available)}")
             lines += self.memory.lines()
         lines += CpuAssignment(self.cores, self.server_cpus).lines(self.where)
         if self.unused:
@@ -154,8 +166,12 @@ def plan_launch(
     engine: EngineConfig,
     comm: str = "auto",
     limits: ProcessLimits | None = None,
+    hosts: Sequence[HostResources] = (),
 ) -> LaunchPlan:
-    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing."""
+    """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing. `hosts`: of a
+    layout with several, what each of them gives its ranks."""
+    check_hosts(layout, hosts)
+    able = common_kernels(hosts)
     limits = limits or ProcessLimits()
     config = parse_config(checkpoint.config)
     refuse_unsupported(layout)
@@ -167,22 +183,28 @@ def plan_launch(
             value=config.quantization,
         )
     check_fit(layout, config)
-    engine = _resolved(engine, config, layout)
-    _check_kernels(engine, layout)
+    engine = _resolved(engine, config, layout, able)
+    check_kernels(engine, layout)
     itemsize = DTYPE_BYTES[engine.dtype]
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
     unused = check_checkpoint(checkpoint, shards.specs)
-    kept = kept_weights(engine, checkpoint, shards.specs, kernels())
+    kept = kept_weights(engine, checkpoint, shards.specs, able)
     shards = replace(shards, kept=kept)
     memory = None
     if engine.device == "cpu":
         staged = experts.staged if experts else 0
-        free = available_bytes(group=memory_left())
-        memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
+        if hosts:
+            memory = plan_memory(shards, engine, itemsize, [host.memory for host in hosts], staged)
+        else:
+            free = available_bytes(group=memory_left())
+            memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
         engine = replace(engine, max_model_len=memory.max_model_len)
     assignment = assign_cpus_here(layout, engine)
-    chosen = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)), engine.device)
+    if hosts:
+        assignment = CpuAssignment(tuple(share for host in hosts for share in host.shares), spare_cpus(hosts[0]))
+    spanned = hosts_of_a_replica(layout)
+    chosen = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)), engine.device, hosts=spanned)
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=chosen.name == "shared_memory",
@@ -204,6 +226,8 @@ def plan_launch(
         limits=limits,
         experts=experts,
         kept=kept,
+        hosts=tuple(hosts),
+        isa="" if len({host.kernels for host in hosts}) < 2 else able or "",
     )
 
 
@@ -211,10 +235,10 @@ def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
     threads that cannot be."""
     way = layout.world == layout.replicas and _runs_programs(engine)
-    return assign_cpus(available_cores(), layout.world, cpu_quota(), engine, way=way)
+    return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, way=way)
 
 
-def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> EngineConfig:
+def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: str | None) -> EngineConfig:
     """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
     if engine.max_model_len is not None and engine.max_model_len > config.max_position:
@@ -229,7 +253,7 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout) -> Engi
         raise too_few(0, version, describe(layout, 0))
     unpacked = _why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
-    block_size = block_size_of(engine, dtype, config)
+    block_size = block_size_of(engine, dtype, config, able or "")
     return replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size)
 
 
@@ -249,31 +273,6 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
     if why:
         message = f"ranks_per_device {sharing}: {why}"
         raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
-
-
-def _check_kernels(engine: EngineConfig, layout: Layout) -> None:
-    """ConfigError for what only the C++ parts do, where they are missing or do it on other CPUs or in other layouts:
-    ranks would say it after they had loaded."""
-    asked = {
-        "activations": engine.activations == "int8" and engine.quantization == "gguf",
-        "compress_weights": engine.compress_weights is True,
-        "prune_argmax": engine.prune_argmax is True,
-    }
-    names = [name for name, given in asked.items() if given]
-    if not names or engine.device != "cpu":
-        return
-    library = open_library()
-    if library is None:
-        raise _left_out(engine, names[0], f"it needs the compiled C++ parts ({missing_reason('step')})")
-    if asked["prune_argmax"] and not library.weft_suits_argmax_pruning():
-        raise _left_out(engine, "prune_argmax", NO_ARGMAX_PRUNING)
-    if asked["prune_argmax"] and not finds_largest(layout):
-        raise _left_out(engine, "prune_argmax", SEVERAL_BLOCKS)
-
-
-def _left_out(engine: EngineConfig, name: str, why: str) -> ConfigError:
-    message = f"{name} {shown(getattr(engine, name))}: {why}; leave --{name.replace('_', '-')} out"
-    return ConfigError(message, field=name, value=getattr(engine, name))
 
 
 def _runs_programs(engine: EngineConfig) -> bool:

@@ -159,7 +159,9 @@ class Layout:
     ranks into blocks of g consecutive ranks; each block holds one copy of the module and serves its own ranks' rows.
     """
 
-    nodes: int = option(..., "nodes that the ranks are spread over evenly", "--nodes", minimum=1, expert=True)
+    nodes: int = option(
+        ..., "hosts that the ranks are spread over evenly", "--nodes", "--nnodes", minimum=1, expert=True
+    )
     replicas: int = option(..., "copies of the whole model", "--replicas", minimum=1)
     pipeline: PipelineLayout
     attention: AttentionLayout

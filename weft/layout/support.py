@@ -47,7 +47,6 @@ def _exceeded(layout: Layout) -> Iterator[_Limit]:
         _Limit("pipeline.stages", layout.pipeline.stages, 1, "use one stage", True),
         _Limit("attention.cp", layout.attention.cp, 1, "use attention dp or tp instead", False),
         _Limit("attention.kv_split", layout.attention.kv_split, 1, "use kv_split 1", False),
-        _Limit("nodes", layout.nodes, 1, "use the ranks of one node", True),
     ]
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         limits.append(_Limit("experts.dispatch", layout.experts.dispatch, "all_to_all", "use all_to_all", False))

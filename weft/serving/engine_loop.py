@@ -99,6 +99,10 @@ class EngineLoop:
             return "restarting"
         return "ready" if self.serving else "starting"
 
+    def lacking(self) -> str:
+        """Which host its ranks are missing, in words; empty: none."""
+        return self._start.lacking()
+
     def reports(self) -> list[RankReport]:
         """Where each of its ranks is."""
         return self._start.reports()

@@ -13,6 +13,7 @@ from weft.ipc.report import RankReport
 from weft.launch_plan.plan import LaunchPlan
 from weft.serving.engines import balancing_of, make_engine, with_placement
 from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Starting
 
@@ -20,11 +21,16 @@ Listener = Callable[[int, PhaseChange], None]
 """Hears (number of the replica's set of ranks, phase change); from the engine's thread."""
 
 
-def starts_of(plan: LaunchPlan, listener: Listener, spawner: Spawner | None = None) -> list[EngineStart]:
-    """One for each replica of the plan. Several must agree on code and files, whenever they are started."""
+def starts_of(
+    plan: LaunchPlan, listener: Listener, spawner: Spawner | None = None, hosts: AgentPool | None = None
+) -> list[EngineStart]:
+    """One for each replica of the plan. Several must agree on code and files, whenever they are started. `hosts`: where
+    ranks are on several."""
     replicas = range(plan.layout.replicas)
     agreed = Settings() if len(replicas) > 1 else None
-    return [EngineStart(plan.of_replica(replica), listener, spawner or Spawner(), agreed) for replica in replicas]
+    return [
+        EngineStart(plan.of_replica(replica), listener, spawner or Spawner(), agreed, hosts) for replica in replicas
+    ]
 
 
 class EngineStart:
@@ -39,8 +45,10 @@ class EngineStart:
         listener: Listener,
         spawner: Spawner,
         agreed: Settings | None = None,
+        hosts: AgentPool | None = None,
     ) -> None:
         self._plan, self._listener, self._spawner, self._agreed = plan, listener, spawner, agreed
+        self._hosts = hosts
         self._balancing = balancing_of(plan)
         self._lock = threading.Lock()
         self._starting: Starting | None = None
@@ -53,6 +61,8 @@ class EngineStart:
         if balancing is not None:
             balancing.begin()
             self._plan = with_placement(self._plan, balancing.placement)
+        if self._hosts is not None:  # a host that was lost is waited for; the ranks' own limits count from then on
+            self._hosts.wait({*self._plan.host_of}, self._plan.limits.join_limit, lambda: self._cancelled)
         starting = self._spawn()
         executor = starting.wait()
         return make_engine(executor, starting.plan, balancing), executor
@@ -70,6 +80,7 @@ class EngineStart:
                 by_signal=True,
                 start=number,
                 agreed=self._agreed,
+                hosts=self._hosts,
             )
             return self._starting
 
@@ -79,6 +90,10 @@ class EngineStart:
             self._cancelled = True
             if self._starting is not None:
                 self._starting.cancel()
+
+    def lacking(self) -> str:
+        """Which host it waits for; empty: none."""
+        return "" if self._hosts is None else self._hosts.lacking(self._plan.host_of)
 
     def reports(self) -> list[RankReport]:
         """Where every rank is; empty before the first is spawned."""

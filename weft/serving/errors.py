@@ -44,9 +44,12 @@ def quarantined() -> RequestError:
     return RequestError(message, status=422, code=QUARANTINED)
 
 
-def restarting() -> RequestError:
-    """The ranks died and are started again."""
-    return RequestError("the model's processes are being started again", status=503, code="engine_restarting")
+def restarting(lacking: str = "") -> RequestError:
+    """The ranks died and are started again; `lacking`: which host they wait for, where one is lost."""
+    message = "the model's processes are being started again"
+    if lacking:
+        message += f", and wait for a host: {lacking}"
+    return RequestError(message, status=503, code="engine_restarting")
 
 
 def not_ready() -> RequestError:

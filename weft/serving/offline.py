@@ -25,6 +25,7 @@ from weft.serving.engines import balancing_of, make_engine
 from weft.serving.placement import RequestPlacement
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import ProcessExecutor
+from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Listener, Starting
 
@@ -34,8 +35,14 @@ _log = get_logger(__name__)
 class OfflineEngines:
     """Started by `plan`, all replicas at once. PeerError, ConfigError: one of them cannot be; then none is left."""
 
-    def __init__(self, plan: LaunchPlan, listener: Listener | None = None, spawner: Spawner | None = None) -> None:
-        count = plan.layout.replicas
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        listener: Listener | None = None,
+        spawner: Spawner | None = None,
+        hosts: AgentPool | None = None,
+    ) -> None:
+        count, self._hosts = plan.layout.replicas, hosts
         parts = [plan.of_replica(replica) for replica in range(count)]
         balancing = [balancing_of(part) for part in parts]
         self._moved = contextlib.ExitStack()
@@ -66,7 +73,7 @@ class OfflineEngines:
         agreed = Settings()
         try:
             for part in parts:
-                starting.append(Starting(part, listener, spawner, agreed=agreed))
+                starting.append(Starting(part, listener, spawner, agreed=agreed, hosts=self._hosts))
             waits = [self._pool.submit(one.wait) for one in starting]
             wait(waits, return_when="FIRST_EXCEPTION")
             failed = next((one for one in waits if one.done() and one.exception() is not None), None)
@@ -79,6 +86,8 @@ class OfflineEngines:
             self._pool.shutdown()
             for one in starting:
                 one.close()
+            if self._hosts is not None:
+                self._hosts.close()
             self._moved.close()
             raise
 
@@ -151,4 +160,6 @@ class OfflineEngines:
             finally:
                 executor.close()
         self._pool.shutdown()
+        if self._hosts is not None:
+            self._hosts.close()
         self._moved.close()

@@ -27,5 +27,8 @@ class Start(Protocol):
     def cancel(self) -> None:
         """Ends the ranks at once, from any thread; a wait for them, now or later, then raises."""
 
+    def lacking(self) -> str:
+        """Which host it waits for, in words; empty: none. From any thread."""
+
     def reports(self) -> list[RankReport]:
         """Where every rank is, from any thread."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from weft.errors import CheckpointError, ConfigError, PeerError
+from weft.errors import CheckpointError, ConfigError, HostMissingError, PeerError
 
 MOST_DEATHS = 5
 WINDOW_S = 60.0
@@ -32,6 +32,8 @@ class Recovery:
         """
         if isinstance(error, ConfigError | CheckpointError):
             raise error  # the next start would end in the same way
+        if isinstance(error, HostMissingError):
+            raise error  # the start has waited for the host as long as it may
         now = self._clock()
         self._deaths = [at for at in self._deaths if now - at < WINDOW_S] + [now]
         if len(self._deaths) >= MOST_DEATHS:

@@ -112,7 +112,9 @@ class Replicas:
         """RequestError (503): no replica takes requests: not ready yet, restarting, or ending."""
         status, limits = self.status, self.limits
         if status != "ready" or limits is None:
-            raise {"restarting": restarting, "draining": stopping, "stopped": stopping}.get(status, not_ready)()
+            if status == "restarting":
+                raise restarting("; ".join(filter(None, dict.fromkeys(loop.lacking() for loop in self.loops))))
+            raise {"draining": stopping, "stopped": stopping}.get(status, not_ready)()
         return limits
 
     def check_room(self, outputs: int) -> Limits:

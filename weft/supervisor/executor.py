@@ -18,7 +18,7 @@ from weft.launch_plan.timeouts import StepClock
 from weft.layout.layout import Layout
 from weft.layout.ranks import coords
 from weft.step.plan import GroupResult, StepPlan, StepResult
-from weft.supervisor.processes import WorkerProcess, end_all
+from weft.supervisor.link import RankLink, end_all, senders
 from weft.supervisor.watch import Watch
 
 GRACE_S = 2.0
@@ -64,6 +64,7 @@ class ProcessExecutor:
         self._num_experts = num_experts
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
+        self._senders = senders(self.workers)
         self._group_of = reporting_ranks(layout)
         self._waiting: deque[_Waiting] = deque()
         self._closed, self._failing = False, _Failing()
@@ -96,7 +97,7 @@ class ProcessExecutor:
             self._waiting.popleft()
             return StepResult(waits.index, waits.groups)
 
-    def _take(self, worker: WorkerProcess, message: FromRank) -> None:
+    def _take(self, worker: RankLink, message: FromRank) -> None:
         """One rank's part of a step: of the oldest that it has not answered."""
         oldest = self._waiting[0]
         left = worker.rank in oldest.left
@@ -107,9 +108,9 @@ class ProcessExecutor:
         waits.left.remove(worker.rank)
 
     def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
-        for worker in self.workers:
+        for worker, send in self._senders:
             try:
-                worker.channel.send(frame, limit_s)
+                send(frame, limit_s)
             except TimeoutError as error:
                 raise self.watch.silent([worker.rank], limit_s, doing) from error
             except PeerError as error:
@@ -144,9 +145,9 @@ class ProcessExecutor:
             return
         self._closed = True
         healthy = not self._failing.failed and all(worker.fate() is None for worker in self.workers)
-        for worker in self.workers if healthy else ():
+        for _, send in self._senders if healthy else ():
             try:
-                worker.channel.send(pack(Shutdown()), 1.0)
+                send(pack(Shutdown()), 1.0)
             except (PeerError, OSError):
                 continue
         end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)

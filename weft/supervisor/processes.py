@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from weft.env import DIST_SECRET
 from weft.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.machine.interpreter import finding_weft, runs
+from weft.supervisor.link import RankGoneError, fate_of
 
 DEFAULT_PROGRAM = runs("weft.worker.main")
 
@@ -21,13 +21,17 @@ _QUIET = {"GOMP_SPINCOUNT": "2000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 (with one core too few, 9 s of work took 30 s). torch's warnings about a peer that is gone would bury the line that
 names it. The user's own settings win."""
 
+FRAME_S = 30.0
+"""A rank that began a frame must end it within this."""
+
 _FEW = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Until the rank sets torch's number of threads."""
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """One rank's process. `rank`: among those that it shares collectives with; `number`: among those of all replicas;
+    """One rank's process on this host, a `RankLink`. `rank`: among those that it shares collectives with; `number`:
+    among those of all replicas;
     `where`: the latter and its coordinates, for people."""
 
     rank: int
@@ -47,17 +51,65 @@ class WorkerProcess:
     def fate(self) -> str | None:
         """How it ended: 'was killed by SIGKILL', 'ended with exit code 70'; None while it lives."""
         code = self.process.poll()
-        if code is None:
-            return None
-        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        return None if code is None else fate_of(code)
 
     def stopped(self) -> bool:
-        """Whether it is suspended (SIGSTOP)."""
+        """As of `RankLink`."""
+        return is_stopped(self.pid)
+
+    @property
+    def lost_host(self) -> str:
+        """As of `RankLink`: this host is here."""
+        return ""
+
+    def fds(self) -> tuple[int, int]:
+        """As of `RankLink`."""
+        return self.channel.fileno(), self.pidfd
+
+    def take(self, fd: int, timeout_s: float) -> tuple[WorkerProcess, bytes]:
+        """As of `RankLink`."""
+        if fd == self.pidfd:
+            raise RankGoneError(self)
         try:
-            with open(f"/proc/{self.pid}/stat") as file:
-                return file.read().rpartition(")")[2].split()[0] in "Tt"
-        except (OSError, IndexError):
-            return False
+            return self, self.channel.receive(timeout_s)
+        except ChannelClosed as error:
+            raise RankGoneError(self) from error
+
+    def waiting(self) -> bytes | None:
+        """As of `RankLink`."""
+        return self.channel.receive(FRAME_S) if self.channel.readable() else None
+
+    def send(self, frame: bytes, timeout_s: float) -> None:
+        """As of `RankLink`."""
+        self.channel.send(frame, timeout_s)
+
+    def sender(self) -> tuple[object, Callable[[bytes, float], None]]:
+        """As of `RankLink`."""
+        return self.rank, self.channel.send
+
+    def exit_code(self) -> int | None:
+        """As of `RankLink`."""
+        return self.process.poll()
+
+    def wait(self, timeout_s: float) -> bool:
+        """As of `RankLink`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout_s)
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """As of `RankLink`."""
+        if self.process.poll() is None:
+            self.process.kill()
+
+    def release(self) -> None:
+        """As of `RankLink`."""
+        self.process.wait(timeout=60)
+        self.channel.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            os.close(self.lifeline)
+            self.pidfd = self.lifeline = -1
 
 
 @dataclass(slots=True)
@@ -149,6 +201,7 @@ class Spawner:
         fds = (theirs.fileno(), read_end)
         arguments = [*self._program, *map(str, fds), str(os.getpid()), "1" if by_signal else "0"]
         environment = finding_weft(_QUIET | os.environ | _FEW)
+        environment.pop(DIST_SECRET, None)
         try:
             process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, pass_fds=fds, env=environment, process_group=0
@@ -163,32 +216,10 @@ class Spawner:
         return _Begun(process, channel, write_end)
 
 
-def end_all(workers: Sequence[WorkerProcess], grace_s: float = 0.0) -> None:
-    """Waits up to `grace_s` for them to end, kills the rest, reaps all. Safe to call twice."""
-    deadline = time.monotonic() + grace_s
-    for worker in workers:
-        try:
-            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            break
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.process.kill()
-    for worker in workers:
-        worker.process.wait(timeout=60)
-        _release(worker)
-
-
-def _release(worker: WorkerProcess) -> None:
-    worker.channel.close()
-    if worker.pidfd >= 0:
-        os.close(worker.pidfd)
-        os.close(worker.lifeline)
-        worker.pidfd = worker.lifeline = -1
-
-
-def _signal_name(number: int) -> str:
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this host is suspended (SIGSTOP)."""
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False

@@ -6,17 +6,17 @@ while the wait can happen in another.
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from weft import env
-from weft.comm.backend import Rendezvous
+from weft.comm.backend import HostSite, Rendezvous
 from weft.comm.registry import backend_named
-from weft.errors import PeerError
-from weft.ipc.fingerprint import Settings, differences
-from weft.ipc.messages import Allocate, Entered, Joined, Loaded, Setup, pack
+from weft.errors import ConfigError, PeerError
+from weft.ipc.fingerprint import Settings, common, differences
+from weft.ipc.messages import Allocate, Entered, Joined, Loaded, PeerAddresses, WorldSetup, pack
 from weft.ipc.phases import Phase, PhaseBoard, PhaseChange
 from weft.ipc.report import RankReport
 from weft.ipc.status import StatusPage
@@ -27,7 +27,13 @@ from weft.layout.ranks import coords
 from weft.machine.cores import numa_node
 from weft.settings import DTYPE_BYTES
 from weft.supervisor.executor import ProcessExecutor
-from weft.supervisor.processes import Spawner, WorkerProcess, end_all
+from weft.supervisor.hosts.agent_pool import AgentPool
+from weft.supervisor.hosts.meeting_point import token_of
+from weft.supervisor.hosts.rendezvous import HostsRendezvous
+from weft.supervisor.hosts.session import HostSession
+from weft.supervisor.link import RankLink, end_all
+from weft.supervisor.processes import Spawner
+from weft.supervisor.setups import setup_of
 from weft.supervisor.watch import Watch
 
 Listener = Callable[[PhaseChange], None]
@@ -45,9 +51,10 @@ class Starting:
         by_signal: bool | None = None,
         start: int = 0,
         agreed: Settings | None = None,
+        hosts: AgentPool | None = None,
     ) -> None:
         """`spawner`: None for one of its own. `by_signal`: see its `spawn`. `start`: how many sets of ranks there were
-        before. `agreed`: what all replicas have in common."""
+        before. `agreed`: what all replicas have in common. `hosts`: where ranks are on several, all of them here."""
         self.plan, self._agreed = plan, agreed
         self._spawner, self._by_signal, self._start = spawner or Spawner(), by_signal, start
         self.memory = plan.memory
@@ -55,23 +62,74 @@ class Starting:
         self._board = PhaseBoard(plan.where, listener, plan.first_rank)
         self._loaded: dict[int, Loaded] = {}
         self._joined: dict[int, Joined] = {}
-        world = plan.layout.world
-        own_cores = all(share.cpus for share in plan.cores)
-        backend, debug = backend_named(plan.comm.name), plan.comm.debug
-        rendezvous = backend.meet(world, plan.comm.groups, own_cores=own_cores, debug=debug)
+        self._hosts, world = hosts, plan.layout.world
         self._status = status = StatusPage.create(world)
-        self.workers: list[WorkerProcess] = []
+        self.workers: list[RankLink] = []
+        rendezvous = Rendezvous(plan.comm.groups)
         try:
-            for rank in range(world):
-                self._spawn(rank, status, rendezvous)
-            for worker in self.workers:
-                worker.channel.send(pack(self._setup(worker.rank)), 30.0)
+            rendezvous = self._start_ranks(status)
         except BaseException:
             end_all(self.workers)
             status.close()
             rendezvous.close()
             raise
         self._watch = Watch(self.workers, status, rendezvous)
+
+    def _start_ranks(self, status: StatusPage) -> Rendezvous:
+        """A process for every rank, and its setup."""
+        setup, salt = self._world_setup(), os.urandom(16)
+        sessions = [self._begin(node, setup, salt, status) for node in sorted({*self.plan.host_of} - {0})]
+        meeting = self._meeting(sessions)
+        try:
+            for rank in self._own_ranks:
+                self._spawn(rank, status, meeting)
+            for session in sessions:
+                session.await_spawned(self.plan.limits.join_limit)
+                for link in session.links.values():
+                    self._board.enter(link.rank, Phase.SPAWN, f"pid {link.pid}", self._seconds())
+            self.workers.sort(key=lambda link: link.rank)
+            addresses = meeting.addresses()
+            token = b"" if self._hosts is None else token_of(self._hosts.key, salt)
+            peers = PeerAddresses(addresses, token) if sessions else PeerAddresses()
+            if isinstance(meeting, HostsRendezvous):
+                meeting.meet()
+            table = self.plan.checkpoint.table()
+            for rank in self._own_ranks:
+                share = self.plan.cores[rank]
+                self.workers[rank].send(pack(setup_of(setup, rank, share, table, peers)), 30.0)
+        except BaseException:
+            end_all(self.workers)
+            meeting.close()
+            raise
+        return meeting
+
+    @property
+    def _own_ranks(self) -> list[int]:
+        return [rank for rank, host in enumerate(self.plan.host_of) if host == 0]
+
+    def _begin(self, node: int, setup: WorldSetup, salt: bytes, status: StatusPage) -> HostSession:
+        """The session of another host, with the links of its ranks."""
+        plan = self.plan
+        if self._hosts is None:
+            raise ConfigError("ranks on other hosts need their agents", field="nodes", value=plan.layout.nodes)
+        ranks = [rank for rank, host in enumerate(plan.host_of) if host == node]
+        shares, first = self._hosts.resources(node).shares, node * setup.ranks_per_host
+        given = {rank: shares[plan.first_rank + rank - first] for rank in ranks}
+        session = self._hosts.begin(node, setup, given, salt, status)
+        self.workers += [session.add(rank, plan.where[rank], plan.first_rank + rank) for rank in ranks]
+        return session
+
+    def _meeting(self, sessions: Sequence[HostSession]) -> Rendezvous:
+        plan, own = self.plan, self._own_ranks
+        backend, world, groups = backend_named(plan.comm.name), plan.layout.world, plan.comm.groups
+        own_cores = all(plan.cores[rank].cpus for rank in own)
+        site = None
+        if sessions and self._hosts is not None:
+            site = HostSite(0, plan.host_of, self._hosts.address, self._hosts.ports)
+        local = backend.meet(world, groups, own_cores=own_cores, debug=plan.comm.debug, site=site) if own else None
+        if self._hosts is None or not sessions:
+            return local or Rendezvous(groups)
+        return HostsRendezvous(groups, local, sessions, self._hosts.refresh)
 
     def _spawn(self, rank: int, status: StatusPage, rendezvous: Rendezvous) -> None:
         share = self.plan.cores[rank]
@@ -86,28 +144,25 @@ class Starting:
         self.workers.append(worker)  # before the listener is called, which may fail
         self._board.enter(rank, Phase.SPAWN, f"pid {worker.pid}, {share}", self._seconds())
 
-    def _setup(self, rank: int) -> Setup:
-        plan, share = self.plan, self.plan.cores[rank]
-        return Setup(
-            rank=rank,
+    def _world_setup(self) -> WorldSetup:
+        plan = self.plan
+        return WorldSetup(
             layout=plan.layout,
             config=plan.config,
-            engine=plan.engine,
-            checkpoint=plan.checkpoint.table(),
+            engine=common(plan.engine),
             eos_token_ids=plan.eos_token_ids,
             comm=plan.comm.name,
             comm_limit_s=plan.limits.comm_s,
-            cpus=list(share.cpus),
-            threads=share.threads,
-            yields_core=bool(share.way),
+            where=plan.where,
+            host_of=plan.host_of,
+            ranks_per_host=(plan.world or plan.layout).ranks_per_node,
             comm_debug=plan.comm.debug,
-            where=plan.where[rank],
             first_rank=plan.first_rank,
             start=self._start,
             slot_maps=plan.slot_maps,
             staged_slots=plan.experts.staged if plan.experts else 0,
             count_experts=plan.experts is not None,
-            environ=env.own(),
+            isa=plan.isa,
         )
 
     def wait(self) -> ProcessExecutor:
@@ -149,7 +204,7 @@ class Starting:
         limit_s, _ = self.plan.limits.of_phase(self._board.late()[0])
         return self._began + self._board.slowest_since + limit_s
 
-    def _join(self, worker: WorkerProcess, message: Joined) -> None:
+    def _join(self, worker: RankLink, message: Joined) -> None:
         """Refuses a rank that is not the one that was started, and, once all are there, ranks that differ."""
         world = len(self.workers)
         if worker.rank in self._joined or (message.rank, message.world) != (worker.rank, world):
@@ -174,7 +229,7 @@ class Starting:
             self.plan = replace(self.plan, engine=engine, memory=self.memory)
         message = pack(Allocate(self.memory.num_blocks, self.memory.max_model_len))
         for worker in self.workers:
-            worker.channel.send(message, 30.0)
+            worker.send(message, 30.0)
 
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
@@ -187,7 +242,7 @@ class Starting:
         """Where every rank is, from any thread."""
         return [self._report(worker) for worker in list(self.workers)]
 
-    def _report(self, worker: WorkerProcess) -> RankReport:
+    def _report(self, worker: RankLink) -> RankReport:
         plan = self.plan
         number = plan.first_rank + worker.rank
         change, at = self._board.changes[worker.rank], coords(plan.world or plan.layout, number)
@@ -200,9 +255,9 @@ class Starting:
             coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
             host=platform.node() if joined is None else joined.host,
             pid=worker.pid,
-            device=device if device == "cpu" else f"{device}:{number}",
+            device=device if device == "cpu" else f"{device}:{number % (plan.world or plan.layout).ranks_per_node}",
             cpus=list(cpus),
-            numa_node=numa_node(cpus),
+            numa_node=numa_node(cpus) if plan.host_of[worker.rank] == 0 else None,
             phase=change.phase,
             detail=change.detail,
             since_s=round(self._seconds() - change.at_s, 3),
@@ -219,8 +274,7 @@ class Starting:
     def cancel(self) -> None:
         """Kills every rank at once, from any thread; a wait for them ends with an error."""
         for worker in self.workers:
-            if worker.process.poll() is None:
-                worker.process.kill()
+            worker.kill()
 
     def close(self) -> None:
         """Ends every rank and gives all descriptors back; safe to call twice."""
@@ -231,6 +285,8 @@ class Starting:
         return time.monotonic() - self._began
 
 
-def start_workers(plan: LaunchPlan, listener: Listener | None = None) -> ProcessExecutor:
+def start_workers(
+    plan: LaunchPlan, listener: Listener | None = None, hosts: AgentPool | None = None
+) -> ProcessExecutor:
     """Starts all ranks and waits until they are ready. The executor's `close` ends them."""
-    return Starting(plan, listener).wait()
+    return Starting(plan, listener, hosts=hosts).wait()

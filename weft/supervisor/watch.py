@@ -13,21 +13,18 @@ from dataclasses import replace
 
 from weft.comm.backend import Rendezvous
 from weft.comm.shm.region import CollectiveKind, RankRecord
-from weft.errors import CheckpointError, PeerError, WeftError
-from weft.ipc.channel import Channel, ChannelClosed
+from weft.errors import CheckpointError, HostLostError, PeerError, WeftError
 from weft.ipc.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.ipc.phases import Phase
 from weft.ipc.status import StatusPage
 from weft.plural import counted
-from weft.supervisor.processes import WorkerProcess
+from weft.supervisor.link import RankGoneError, RankLink
+from weft.supervisor.processes import FRAME_S
 
 READING_S = 60.0
 """How long the other ranks may go on reading once one has found a problem in the files."""
 DIAGNOSIS_S = 1.0
 """How long to look for the first cause after a rank failed or vanished."""
-
-FRAME_S = 30.0
-"""A rank that began a frame must end it within this."""
 
 _RANKS = re.compile(r"\branks? \d")
 """In a rank's message, ranks are numbered within its replica."""
@@ -36,16 +33,16 @@ _RANKS = re.compile(r"\branks? \d")
 class Watch:
     """All ranks' channels and pidfds in one poll object."""
 
-    def __init__(self, workers: Sequence[WorkerProcess], status: StatusPage, rendezvous: Rendezvous) -> None:
+    def __init__(self, workers: Sequence[RankLink], status: StatusPage, rendezvous: Rendezvous) -> None:
         self.workers, self.status, self.rendezvous = tuple(workers), status, rendezvous
         self._poll = select.poll()
-        self._by_fd: dict[int, WorkerProcess] = {}
+        self._by_fd: dict[int, RankLink] = {}
         for worker in workers:
-            for fd in (worker.channel.fileno(), worker.pidfd):
+            for fd in worker.fds():
                 self._by_fd[fd] = worker
                 self._poll.register(fd, select.POLLIN)
 
-    def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[WorkerProcess, FromRank]]:
+    def messages(self, deadline: Callable[[], float]) -> Iterator[tuple[RankLink, FromRank]]:
         """Messages as they come, until the monotonic `deadline`, asked anew each time. Raises the cause when a rank
         fails or dies."""
         while time.monotonic() < (until := deadline()):
@@ -72,20 +69,21 @@ class Watch:
                 worker, message = self.read((fd, select.POLLIN))
                 raise PeerError(f"{worker.where} sent {type(message).__name__} while nothing was asked")
 
-    def read(self, ready: tuple[int, int]) -> tuple[WorkerProcess, FromRank]:
+    def read(self, ready: tuple[int, int]) -> tuple[RankLink, FromRank]:
         """A message of what is `ready`, and its sender; raises the cause when a rank failed or died."""
-        worker = self._by_fd[ready[0]]
-        if ready[0] == worker.pidfd:
-            raise self.diagnose(worker, None)
+        link = self._by_fd[ready[0]]
         try:
-            message = unpack_from_rank(worker.channel.receive(FRAME_S))
-        except (ChannelClosed, TimeoutError) as error:
-            raise self.diagnose(worker, None) from error
+            worker, frame = link.take(ready[0], FRAME_S)
+        except RankGoneError as error:
+            raise self.diagnose(error.link, None) from error
+        except TimeoutError as error:
+            raise self.diagnose(link, None) from error
+        message = unpack_from_rank(frame)
         if isinstance(message, Failed):
             raise self.diagnose(worker, message)
         return worker, message
 
-    def diagnose(self, first: WorkerProcess, failed: Failed | None) -> WeftError:
+    def diagnose(self, first: RankLink, failed: Failed | None) -> WeftError:
         """The error that names the cause: a rank's own failure, else a killed rank, else a peer's complaint."""
         failures = {first.rank: failed} if failed is not None else {}
         # Ranks read different parts of the files: a person wants all that is wrong with them, not the first rank's.
@@ -98,7 +96,12 @@ class Watch:
             if reading:
                 if not any(self._reads(worker, failures) for worker in self.workers):
                     break
-            elif self._cause(failures) is not None or self._killed() or self._ended_alone(first, failures):
+            elif (
+                self._cause(failures) is not None
+                or self._killed()
+                or self._host_lost()
+                or self._ended_alone(first, failures)
+            ):
                 break
             time.sleep(0.02)
         self._mark_dead()  # a channel closes before its process has ended: it may have ended since
@@ -110,12 +113,14 @@ class Watch:
             if worker.fate() is not None:
                 self.rendezvous.mark_dead(worker.rank)
 
-    def _ended_alone(self, first: WorkerProcess, failures: dict[int, Failed]) -> bool:
+    def _ended_alone(self, first: RankLink, failures: dict[int, Failed]) -> bool:
         """It ended without a word, and not because of a peer: it is the cause itself."""
-        code = first.process.poll()
+        code = first.exit_code()
         return code is not None and code != PeerError.exit_code and first.rank not in failures
 
-    def _verdict(self, first: WorkerProcess, failures: dict[int, Failed]) -> WeftError:
+    def _verdict(self, first: RankLink, failures: dict[int, Failed]) -> WeftError:
+        if lost := self._host_lost():
+            return HostLostError(f"{lost[0].lost_host}; {self.epitaph(lost[0])}" + self._waiting_for(lost))
         killed = self._killed()
         if killed:
             return PeerError(self.epitaph(killed[0]))
@@ -138,7 +143,7 @@ class Watch:
         count = counted(len(problems), "problem")
         return CheckpointError(f"{', '.join(where)}: {count} with the model's files", problems)
 
-    def epitaph(self, worker: WorkerProcess) -> str:
+    def epitaph(self, worker: RankLink) -> str:
         """'rank 1 (dp 1) pid 123 was killed by SIGKILL in phase serving, in step 7; rank 1 has been for ... in ...'."""
         fate = worker.fate() or "closed its channel"
         status = self.status.read(worker.rank)
@@ -147,14 +152,24 @@ class Watch:
             parts.append("this may be the system's answer to too little memory")
         return "; ".join(part for part in parts if part)
 
-    def _killed(self) -> list[WorkerProcess]:
+    def _host_lost(self) -> list[RankLink]:
+        return [worker for worker in self.workers if worker.lost_host]
+
+    def _waiting_for(self, lost: Sequence[RankLink]) -> str:
+        """Which ranks wait in a collective for ranks of a lost host."""
+        gone = {worker.number for worker in lost}
+        records = [self._record(worker.rank) for worker in self.workers if worker not in lost]
+        waits = [str(each) for each in records if each is not None and each.inside and gone & {*each.group}]
+        return "".join(f"; {each}" for each in waits)
+
+    def _killed(self) -> list[RankLink]:
         return [w for w in self.workers if (fate := w.fate()) is not None and "killed" in fate]
 
-    def _cause(self, failures: dict[int, Failed]) -> WorkerProcess | None:
+    def _cause(self, failures: dict[int, Failed]) -> RankLink | None:
         """A rank that failed for a reason of its own."""
         return next((self.workers[r] for r, f in failures.items() if f.family != "PeerError"), None)
 
-    def _reads(self, worker: WorkerProcess, failures: dict[int, Failed]) -> bool:
+    def _reads(self, worker: RankLink, failures: dict[int, Failed]) -> bool:
         """Whether it may still find something wrong with the files."""
         before = self.status.read(worker.rank).phase in (Phase.SPAWN, Phase.SETTINGS, Phase.LOAD)
         return before and worker.rank not in failures and worker.fate() is None
@@ -162,10 +177,11 @@ class Watch:
     def _collect(self, failures: dict[int, Failed]) -> None:
         """What other ranks had to say before they ended."""
         for worker in self.workers:
-            if worker.rank in failures or not _readable(worker.channel):
+            if worker.rank in failures:
                 continue
             try:
-                message = unpack_from_rank(worker.channel.receive(FRAME_S))
+                frame = worker.waiting()
+                message = None if frame is None else unpack_from_rank(frame)
             except (PeerError, TimeoutError):
                 continue
             if isinstance(message, Failed):
@@ -173,6 +189,7 @@ class Watch:
 
     def silent(self, waited_for: Sequence[int], limit_s: float, doing: str) -> PeerError:
         """The error for ranks that did not answer in time: names a suspended rank, and what every rank is doing."""
+        self.rendezvous.refresh()
         stopped = [worker for worker in self.workers if worker.stopped()]
         asked = ", ".join(str(self.workers[rank].number) for rank in waited_for)
         lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
@@ -212,7 +229,7 @@ class Watch:
         record = self._record(rank)
         return "" if record is None else str(record)
 
-    def _doing(self, worker: WorkerProcess) -> str:
+    def _doing(self, worker: RankLink) -> str:
         last = self._last(worker.rank)
         return f"{worker.where} is in {self.status.read(worker.rank)}" + (f" ({last})" if last else "")
 
@@ -220,10 +237,3 @@ class Watch:
         """Gives back what belongs to all ranks together; safe to call twice."""
         self.status.close()
         self.rendezvous.close()
-
-
-def _readable(channel: Channel) -> bool:
-    """By poll: select takes no descriptor beyond 1,023, as a server with many connections has."""
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(0))

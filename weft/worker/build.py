@@ -46,7 +46,7 @@ class StartupReporter:
 
     def __init__(self, setup: Setup, channel: Channel, status: StatusWriter) -> None:
         self.channel, self.status = channel, status
-        self.faults = Faults(parse_faults(env.faults()), setup.first_rank + setup.rank, setup.start)
+        self.faults = Faults(parse_faults(env.faults()), setup.world.first_rank + setup.rank, setup.world.start)
 
     def enter(self, phase: Phase, detail: str = "") -> None:
         """The rank is in `phase` from now on."""
@@ -57,18 +57,20 @@ class StartupReporter:
 
 def device_of(setup: Setup) -> torch.device:
     """The CPU, or this rank's CUDA device. ConfigError: there are too few devices."""
-    if setup.engine.device != "cuda":
+    if setup.world.engine.device != "cuda":
         return torch.device("cpu")
-    number, count = (setup.first_rank + setup.rank) // setup.engine.ranks_per_device, torch.cuda.device_count()
+    number, count = setup.local // setup.world.engine.ranks_per_device, torch.cuda.device_count()
     if number >= count:
-        raise too_few(count, torch.__version__, setup.where, setup.engine.ranks_per_device)
+        raise too_few(count, torch.__version__, setup.where, setup.world.engine.ranks_per_device)
     torch.cuda.set_device(number)  # of this process, which is one rank: kernels and graphs go where it says
     return torch.device("cuda", number)
 
 
 def own_arena(setup: Setup, comm_fds: Sequence[int]) -> SharedArena | NoArenaError | None:
     """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
-    lends = setup.engine.lends and setup.comm == "shared_memory" and setup.layout.world <= MOST_LENDERS
+    lends = (
+        setup.world.engine.lends and setup.world.comm == "shared_memory" and setup.world.layout.world <= MOST_LENDERS
+    )
     if not (lends and setup.cpus):
         return None
     try:
@@ -81,7 +83,7 @@ def make_rank_ops(setup: Setup, device: torch.device, arena: SharedArena | NoAre
     """The operations, whose weights and buffers lie in the arena where there is one."""
     pages = ArenaPages(arena) if isinstance(arena, SharedArena) else OWN_PAGES
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
-    ops = make_ops(numerics_of(setup.engine), device, spin_ns=spin_ns, pages=pages)
+    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, pages=pages)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
         import_rest()  # torch's own operations are all there is, or multiply experts
     return ops
@@ -116,9 +118,20 @@ def free_bytes(device: torch.device, sharing: int) -> int | None:
 def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence[int]) -> Comm:
     """This rank's end of the collectives, once the other ranks are there. `fds`, from the supervisor's rendezvous, are
     closed. PeerError: a rank did not come."""
-    groups, backend = groups_of(shards), backend_named(setup.comm)
-    world, device = setup.layout.world, setup.engine.device
-    comm = backend.make(RankEnd(setup.rank, world, groups, fds, setup.comm_limit_s, setup.comm_debug))
+    groups, backend = groups_of(shards), backend_named(setup.world.comm)
+    world, device = setup.world.layout.world, setup.world.engine.device
+    end = RankEnd(
+        setup.rank,
+        world,
+        groups,
+        fds,
+        setup.world.comm_limit_s,
+        setup.world.comm_debug,
+        setup.world.host_of,
+        setup.peers.addresses,
+        setup.peers.token,
+    )
+    comm = backend.make(end)
     for fd in fds:
         os.close(fd)
     if not backend.keeps_records:
@@ -141,10 +154,10 @@ def capacity_of(setup: Setup, allocate: Allocate) -> RankCapacity:
     """What the rank allocates for."""
     return RankCapacity(
         allocate.num_blocks,
-        setup.engine.tokens_per_block,
-        setup.engine.max_num_seqs,
+        setup.world.engine.tokens_per_block,
+        setup.world.engine.max_num_seqs,
         allocate.max_model_len,
-        setup.engine.max_num_batched_tokens,
-        staged_slots=setup.staged_slots,
-        count_experts=setup.count_experts,
+        setup.world.engine.max_num_batched_tokens,
+        staged_slots=setup.world.staged_slots,
+        count_experts=setup.world.count_experts,
     )

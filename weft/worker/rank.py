@@ -50,31 +50,31 @@ from weft.worker.threads import limit_torch_threads, pin_threads, unshare_thread
 def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int]) -> None:
     """The rank's whole life after `setup`. Returns at `Shutdown`. ChannelClosed: the supervisor is gone."""
     configure(setup.where)
-    page = StatusPage(status_fd, setup.layout.world)
+    page = StatusPage(status_fd, setup.world.layout.world)
     report = StartupReporter(setup, channel, page.writer(setup.rank))
     device = device_of(setup)
     limit_torch_threads(setup.threads)
-    shards = Shards(setup.config, setup.layout, setup.slot_maps)
+    shards = Shards(setup.world.config, setup.world.layout, setup.world.slot_maps)
 
     report.enter(Phase.SETTINGS)
     channel.send(pack(joined(setup)))
 
-    report.enter(Phase.LOAD, f"weights, {setup.engine.dtype}")
+    report.enter(Phase.LOAD, f"weights, {setup.world.engine.dtype}")
     arena = own_arena(setup, comm_fds)
     ops = make_rank_ops(setup, device, arena)
     weights = load_weights(setup, shards, ops, device)
-    channel.send(pack(Loaded(weights.bytes_read, free_bytes(device, setup.engine.ranks_per_device))))
+    channel.send(pack(Loaded(weights.bytes_read, free_bytes(device, setup.world.engine.ranks_per_device))))
 
-    report.enter(Phase.GROUPS, f"{weights}; {setup.comm}")
+    report.enter(Phase.GROUPS, f"{weights}; {setup.world.comm}")
     comm = MeteredComm(connect(setup, shards, report, comm_fds))
     with ExitStack() as closing:  # in the reverse order
         closing.callback(comm.close)
         closing.callback(unshare_threads, ops)
         allocate = next_allocation(channel)
 
-        report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.engine.tokens_per_block} tokens")
-        capacity, eager = capacity_of(setup, allocate), setup.engine.enforce_eager
-        runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.eos_token_ids, eager)
+        report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.world.engine.tokens_per_block} tokens")
+        capacity, eager = capacity_of(setup, allocate), setup.world.engine.enforce_eager
+        runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager)
         cpus = os.sched_getaffinity(0)
         stealing = pin_threads(runner, comm.inner, setup, arena)
 

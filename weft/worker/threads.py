@@ -25,14 +25,14 @@ def limit_torch_threads(threads: int) -> None:
 def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | NoArenaError | None) -> str:
     """Pins the threads of step programs to the rank's cores, and lets the rank steal work while it waits, where that is
     asked for or possible; in words, for the log, which core steals, or why none does."""
-    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.engine.steal_work
+    pinned, asked = _pinned(runner, bool(setup.cpus)), setup.world.engine.steal_work
     if pinned is not None:
         pinned[0].yield_core(setup.yields_core)
-    program, met = runner.program is not None, isinstance(comm, SharedMemoryComm)
+    program, met = runner.program is not None, isinstance(comm, SharedMemoryComm) and len({*setup.world.host_of}) < 2
     no_arena = str(arena) if isinstance(arena, NoArenaError) else None
     why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_arena=no_arena)
     check_asked(asked, why_not)
-    if asked is False or comm.world == 1 or setup.engine.device != "cpu":
+    if asked is False or comm.world == 1 or setup.world.engine.device != "cpu":
         return ""
     if (
         why_not is not None

@@ -45,13 +45,13 @@ def main(behaviour: str, words: list[str]) -> None:
     status_fd, *_ = channel.receive_fds()
     setup = unpack_for_rank(channel.receive())
     assert isinstance(setup, Setup)
-    last = setup.rank == setup.layout.world - 1
+    last = setup.rank == setup.world.layout.world - 1
     step_s = 0.03 if behaviour.startswith("slow-") else 0.005
     behaviour = behaviour.removeprefix("slow-")
     if behaviour.startswith("replica"):
         whose, _, behaviour = behaviour.partition("-")
-        last = last and int(whose.removeprefix("replica")) * setup.layout.world == setup.first_rank
-    status = StatusPage(status_fd, setup.layout.world).writer(setup.rank)
+        last = last and int(whose.removeprefix("replica")) * setup.world.layout.world == setup.world.first_rank
+    status = StatusPage(status_fd, setup.world.layout.world).writer(setup.rank)
 
     def enter(phase: Phase) -> None:
         status.phase(phase)
@@ -59,7 +59,7 @@ def main(behaviour: str, words: list[str]) -> None:
 
     enter(Phase.SETTINGS)
     said = joined(setup)
-    if last and (behaviour == "other-torch" or behaviour == "other-torch-later" and setup.start):
+    if last and (behaviour == "other-torch" or behaviour == "other-torch-later" and setup.world.start):
         said = replace(said, settings=said.settings | {"torch": "1.0", "checkpoint": "feed"})
     if last and behaviour == "other-world":
         said = replace(said, world=3)
@@ -73,7 +73,7 @@ def main(behaviour: str, words: list[str]) -> None:
             pack(failure_of(CheckpointError("checkpoint x: 1 problem", ["a.safetensors: t: wanted 1, got 2"])))
         )
         sys.exit(65)
-    if last and (behaviour == "stuck-loading" or behaviour == "stuck-restarting" and setup.start):
+    if last and (behaviour == "stuck-loading" or behaviour == "stuck-restarting" and setup.world.start):
         time.sleep(600)
     if last and behaviour == "killed-loading":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -82,12 +82,12 @@ def main(behaviour: str, words: list[str]) -> None:
     assert isinstance(unpack_for_rank(channel.receive()), Allocate)
     for phase in (Phase.CACHE, Phase.WARM_UP, Phase.READY):
         enter(phase)
-    at, number = coords(setup.layout, setup.rank), 0
+    at, number = coords(setup.world.layout, setup.rank), 0
     while isinstance(message := unpack_for_rank(channel.receive()), RunStep):
         number += 1
         status.step(number, busy=True)
         # "once-...": only the first set of ranks misbehaves
-        if last and not (behaviour.startswith("once-") and setup.start):
+        if last and not (behaviour.startswith("once-") and setup.world.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
         if (
             last

@@ -12,7 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from weft.cli.args.flags import GivenValue
-from weft.dialects.base import Context, Diagnostic, Reading
+from weft.dialects.addresses import addresses_for
+from weft.dialects.base import OPEN_NODE, Context, Diagnostic, Reading
 from weft.dialects.registry import read_words, unread
 from weft.dialects.report import named, on_nodes, strict
 from weft.dialects.sizes import whole_number
@@ -28,6 +29,11 @@ _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
 _PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
+_MEETING = (
+    "nnodes", "node_rank", "nprocs_per_node", "dist_init_addr", "master_addr", "master_port", "headless",
+    "data_parallel_address", "data_parallel_start_rank", "data_parallel_size_local", "data_parallel_rpc_port",
+)  # fmt: skip
+"""Options of several hosts: taken over as --nnodes, --node-rank and --dist-init-addr."""
 _SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins", "root_path")
 """Options of encryption and access: taken over, so that a server is not more open with weft than before."""
 
@@ -143,6 +149,18 @@ class Foreign:
             found["allowed_origins"] = ",".join(map(str, origins))
         return {name: GivenValue(str(value), f"{self.whose} ({name})") for name, value in found.items() if value}
 
+    def hosts(self) -> dict[str, GivenValue]:
+        """Where several hosts meet, and which of them this is; nothing for one host."""
+        if int(self.given().get("nodes") or 1) == 1:  # type: ignore[call-overload]
+            return {}
+        options, _ = addresses_for(self.reading.options, "tokenspeed", 2, 1)
+        node = self.reading.node
+        found = {
+            "dist_init_addr": options.get("dist_init_addr"),
+            "node_rank": node if isinstance(node, int) and node != OPEN_NODE else None,
+        }
+        return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items() if value is not None}
+
     @property
     def model(self) -> str | None:
         """The model that they name."""
@@ -178,7 +196,11 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
         server = foreign.server()
         if {"api_key", "api_key_file"} & given.keys():
             server.pop("api_key", None)  # weft's own key is the one; a message about two would show them
-        foreign.say({**theirs, **server}, args.model)
+        hosts, hosts_given = foreign.hosts(), getattr(args, "hosts_given", {})
+        _agree(hosts, hosts_given, foreign)
+        args.hosts_given = {**hosts, **hosts_given}
+        taken = dict.fromkeys(_MEETING, next(iter(hosts.values()))) if hosts else {}
+        foreign.say({**theirs, **server, **taken}, args.model)
         _agree(server, given, foreign)
         args.http_given = {**server, **given}
     _agree(theirs, args.engine_given, foreign)

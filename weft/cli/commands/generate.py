@@ -18,6 +18,7 @@ from weft.arch.families import parse_config
 from weft.checkpoint.hub.names import hub_model
 from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
+from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import (
     add_engine_arguments,
     add_layout_arguments,
@@ -96,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_layout_arguments(parser)
     add_engine_arguments(parser)
     add_comm_argument(parser)
+    add_hosts_arguments(parser)
     group = parser.add_argument_group("sampling")
     hints = get_type_hints(SamplingParams)
     for name in SamplingParams.__struct_fields__:
@@ -137,6 +139,8 @@ def _biased(word: str) -> tuple[int, float]:
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
     configure()
+    if is_agent(args):
+        return _run_agent(args)
     model, prompts = _words(args.words, args.revision)
     if "logprobs" in args and not args.json:
         raise UsageError("--logprobs: only with --json")
@@ -156,7 +160,8 @@ def run(args: argparse.Namespace) -> int:
         _say("the model has no chat template: the text itself is continued, as with --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
-    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting) as llm:
+    met = met_hosts(args, layout, engine, checkpoint, _say)
+    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting, met=met) as llm:
         for hint in llm.plan.hints():
             _say(hint)
         if args.json:
@@ -168,6 +173,14 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(prompts, _results(llm, given, params, chat=chat))
     return 0
+
+
+def _run_agent(args: argparse.Namespace) -> int:
+    """This host's agent; the prompts are host 0's."""
+    engine = engine_config_from(args)
+    say_native(_say)
+    checkpoint = opened(args, _model_word(args.words, args.revision), _say)
+    return run_agent(args, layout_from(args, parse_config(checkpoint.config)), engine, checkpoint, _say)
 
 
 def _once(line: str) -> Listener:
@@ -182,15 +195,12 @@ def _once(line: str) -> Listener:
 
 
 def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list[str]]:
-    """MODEL, if the first word is a path that exists or, before a prompt, a hub id; and the prompts."""
-    # os.path, not Path: a prompt may be longer than the limit of file names.
-    is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
-    is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
-    if len(words) > 1 and not is_path and words[0].startswith(("/", "./", "../", "~")):
+    """MODEL, if the first word is one; and the prompts."""
+    model = _model_word(words, revision)
+    if len(words) > 1 and model is None and words[0].startswith(("/", "./", "../", "~")):
         raise UsageError(
             f"{words[0]}: no such directory or .gguf file (give MODEL first for a prompt that begins like this)"
         )
-    model = words[0] if is_path or is_id else None
     prompts = list(words[1:] if model is not None else words)
     if not prompts:
         if sys.stdin.isatty():
@@ -199,6 +209,14 @@ def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list
     if not all(prompts):
         raise UsageError("a prompt is empty")
     return model, prompts
+
+
+def _model_word(words: Sequence[str], revision: str | None) -> str | None:
+    """The first word, if it is a path that exists or, before a prompt, a hub id."""
+    # os.path, not Path: a prompt may be longer than the limit of file names.
+    is_path = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(".gguf"))
+    is_id = (len(words) > 1 or revision is not None) and bool(words) and hub_model(words[0]) is not None
+    return words[0] if is_path or is_id else None
 
 
 def _piped() -> str:

@@ -24,6 +24,7 @@ from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.flags import add_flags, values_of
+from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
 from weft.cli.args.ranks import add_comm_argument, say_native
@@ -48,7 +49,9 @@ from weft.serving.engine_start import starts_of
 from weft.serving.readiness import Resolved
 from weft.serving.recovery import Recovery
 from weft.serving.replicas import Replicas
+from weft.settings import EngineConfig
 from weft.step.defaults import recommended
+from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
@@ -67,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(group, http_settings(), "http_given")
     add_comm_argument(group)
     add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
+    add_hosts_arguments(parser, join_limit=False)
 
 
 def limits_from(args: argparse.Namespace) -> ProcessLimits:
@@ -122,14 +126,22 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
     to_children(http.log_level, http.log_format)
     configure()
     limits, engine = limits_from(args), engine_config_from(args)
+    if is_agent(args):
+        _run_agent(args, engine)
+        return
     template = template_from(args)
-    with contextlib.closing(listen(http)) as sock:
+    with contextlib.ExitStack() as closing:
+        sock = closing.enter_context(contextlib.closing(listen(http)))
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
         config = parse_config(checkpoint.config)
-        plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm, limits=limits)
+        layout = layout_from(args, config)
+        hosts, resources = met_hosts(args, layout, engine, checkpoint, _say)
+        if hosts is not None:
+            closing.callback(hosts.close)
+        plan = plan_launch(checkpoint, layout, engine, args.comm, limits=limits, hosts=resources)
         most = fd_limits.most_connections(http.max_connections, open_files, needs_of(plan))
-        args.spawner.start_ahead(plan.layout.world)
+        args.spawner.start_ahead(sum(host == 0 for host in plan.host_of))
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
@@ -147,7 +159,14 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
             names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
             aliases=names[1:], root=root,
         )  # fmt: skip
-        _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals)
+        _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals, hosts)
+
+
+def _run_agent(args: argparse.Namespace, engine: EngineConfig) -> None:
+    """This host's agent, for the server on host 0."""
+    say_native(_say)
+    checkpoint = opened(args, args.model, _say)
+    run_agent(args, layout_from(args, parse_config(checkpoint.config)), engine, checkpoint, _say)
 
 
 def needs_of(plan: LaunchPlan) -> fd_limits.Needs:
@@ -163,13 +182,19 @@ def needs_of(plan: LaunchPlan) -> fd_limits.Needs:
 
 
 def _serve(
-    http: HttpConfig, plan: LaunchPlan, model: ServedModel, sock: socket.socket, spawner: Spawner, signals: EndSignals
+    http: HttpConfig,
+    plan: LaunchPlan,
+    model: ServedModel,
+    sock: socket.socket,
+    spawner: Spawner,
+    signals: EndSignals,
+    hosts: AgentPool | None,
 ) -> None:
     with phase_view(plan.where, every=is_debug()) as view:
         shown = _Shown(view, lambda: _say_ready(model.name, sock, http, chat=model.tokenizer.has_chat_template))
         engines = partial(
             Replicas,
-            starts_of(plan, shown.phase, spawner),
+            starts_of(plan, shown.phase, spawner, hosts),
             max_queued=http.max_queued,
             on_ready=shown.ready,
             recovery=Recovery if plan.limits.restart else None,

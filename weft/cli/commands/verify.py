@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,9 +16,11 @@ import torch
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.cli.args.checkpoints import opened
+from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.comm.registry import CHOICES
 from weft.errors import ConfigError, UsageError
+from weft.launch_plan.hosts import HostResources
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -26,6 +28,7 @@ from weft.native.build import ensure_built
 from weft.options import check_range
 from weft.plural import counted
 from weft.settings import EngineConfig
+from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.start import start_workers
 from weft.text import Tokenizer
 from weft.verify.compare import LEAST_DECIDED
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="backend of the real processes; lockstep: no processes, only ranks in turns",
     )  # fmt: skip
     group.add_argument("--json", action="store_true", help="print JSON, schema weft.verify/1")
+    add_hosts_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,13 +88,33 @@ def run(args: argparse.Namespace) -> int:
     _refuse_moves(layout, engine)
     if engine.dtype == "auto":
         engine = replace(engine, dtype="float32")
-    plan = plan_launch(checkpoint, layout, engine, "auto" if args.comm == "lockstep" else args.comm)
+    if args.comm == "lockstep":
+        layout = replace(layout, nodes=1)
+    if is_agent(args):
+        return run_agent(args, layout, engine, checkpoint, progress)
+    hosts, resources = met_hosts(args, layout, engine, checkpoint, progress)
+    with contextlib.closing(hosts) if hosts is not None else contextlib.nullcontext():
+        return _compare(args, checkpoint, layout, engine, hosts, resources, progress)
+
+
+def _compare(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    layout: Layout,
+    engine: EngineConfig,
+    hosts: AgentPool | None,
+    resources: Sequence[HostResources],
+    progress: Callable[[str], None],
+) -> int:
+    config = parse_config(checkpoint.config)
+    comm = "auto" if args.comm == "lockstep" else args.comm
+    plan = plan_launch(checkpoint, layout, engine, comm, hosts=resources)
     one = replace(engine, expert_placement=None, cpus=None, steal_work=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
     _check_length(max(map(len, prompts)), args.tokens, plan.engine.max_model_len or config.max_position)
-    report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress)
+    report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress, hosts)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
     return EXIT_CODES[report.verdict]
 
@@ -119,8 +143,14 @@ def _check_length(prompt: int, tokens: int, most: int) -> None:
         raise ConfigError(f"--tokens: {tokens}: {together}; max_model_len is {most}", field="tokens", value=tokens)
 
 
-def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bool, progress: object) -> VerifyReport:
-    assert callable(progress)
+def _verify(
+    plan: LaunchPlan,
+    prompts: Sequence[Prompt],
+    tokens: int,
+    served: bool,
+    progress: Callable[[str], None],
+    hosts: AgentPool | None,
+) -> VerifyReport:
     verifier = Verifier(
         checkpoint=plan.checkpoint,
         config=plan.config,
@@ -138,7 +168,7 @@ def _verify(plan: LaunchPlan, prompts: Sequence[Prompt], tokens: int, served: bo
     with contextlib.ExitStack() as stack:
         executors = []
         for replica in range(plan.layout.replicas):
-            executors.append(start_workers(plan.of_replica(replica)))
+            executors.append(start_workers(plan.of_replica(replica), hosts=hosts))
             stack.callback(executors[-1].close)
         return verifier.run(prompts, tokens, executors)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import RankEnd, Rendezvous, make_in
+from weft.comm.backend import HostSite, RankEnd, Rendezvous, make_in
 from weft.layout.ranks import Group
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Gloo:
         """As `Backend`."""
         return "ranks are on several machines, and it meets on the loopback address" if hosts > 1 else ""
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
         """As `Backend`."""
         return ListeningSocket(groups)
 

@@ -25,10 +25,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from weft.comm.backend import Address
 from weft.errors import PeerError
-
-Address = tuple[str, int]
-"""A numeric IPv4 or IPv6 address, and a port."""
 
 TOKEN_BYTES = 32
 MOST_UNPROVEN = 64
@@ -47,6 +45,8 @@ def listen(host: str, port: int = 0) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if port:  # connections of a process that has ended may still linger at it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(256)
     except OSError:
@@ -56,7 +56,7 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class LinkToken:
     """What ranks of one start have in common: its number, and a secret of TOKEN_BYTES bytes that no other start has."""
 
     number: int
@@ -71,7 +71,7 @@ def connect_all(
     rank: int,
     addresses: Mapping[int, Address],
     listener: socket.socket,
-    start: Start,
+    start: LinkToken,
     limit_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> dict[int, socket.socket]:
@@ -89,12 +89,12 @@ def connect_all(
             sock.close()
         raise
     for sock in found.values():
-        _tune(sock)
+        tune(sock)
     return found
 
 
 def _connect(
-    rank: int, peer: int, address: Address, start: Start, deadline: float, alive: Callable[[], None]
+    rank: int, peer: int, address: Address, start: LinkToken, deadline: float, alive: Callable[[], None]
 ) -> socket.socket:
     reason, refused = "no answer", ""
     while (left := deadline - time.monotonic()) > 0:
@@ -105,7 +105,7 @@ def _connect(
             reason = error.strerror or str(error)
         else:
             try:
-                _introduce(sock, rank, peer, start)
+                introduce(sock, rank, peer, start)
             except OSError as error:
                 sock.close()
                 reason = str(error)
@@ -118,13 +118,18 @@ def _connect(
     raise PeerError(f"rank {rank} cannot reach rank {peer} at {in_words(address)}: {refused or reason}")
 
 
-def _introduce(sock: socket.socket, rank: int, peer: int, start: Start) -> None:
+class UnprovenPeerError(PeerError):
+    """What listens there does not know the secret."""
+
+
+def introduce(sock: socket.socket, rank: int, peer: int, start: LinkToken) -> None:
+    """The connector's side. UnprovenPeerError: what listens does not know the secret. PeerError: it refuses."""
     hello = _HELLO.pack(_MAGIC, start.number, rank, peer, os.urandom(_NONCE))
     sock.sendall(hello)
     answer = _receive(sock, _NONCE + _PROOF)
     nonce, proof = answer[:_NONCE], answer[_NONCE:]
     if not hmac.compare_digest(proof, start.proof(b"accept", hello, nonce)):
-        raise PeerError("the peer does not know this start's token")
+        raise UnprovenPeerError("the peer does not know this start's token")
     sock.sendall(start.proof(b"connect", hello, nonce))
     _receive(sock, 1)
 
@@ -139,20 +144,49 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     return found
 
 
-class _Unproven:
-    """A connection that has not proven itself."""
+class Unproven:
+    """A connection that has not proven itself, from the acceptor's side; `hello` is what it says that it is."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.since = sock, time.monotonic()
         self.hello, self.nonce, self.read = b"", b"", b""
 
+    def said(self) -> tuple[int, int, int]:
+        """LinkToken, sender and receiver, as the hello has them."""
+        _, number, sender, receiver, _ = _HELLO.unpack(self.hello)
+        return number, sender, receiver
+
+    def advance(self, start: LinkToken, wanted: Callable[[int, int, int], bool]) -> bool:
+        """Reads what is there; whether it has proven itself. `wanted`: whether a connection with this start, sender and
+        receiver is. PeerError, OSError: it cannot."""
+        size = _PROOF if self.hello else _HELLO.size
+        part = self.sock.recv(size - len(self.read))
+        if not part:
+            raise PeerError("closed")
+        self.read += part
+        if len(self.read) < size:
+            return False
+        read, self.read = self.read, b""
+        if not self.hello:
+            self.hello, self.nonce = read, os.urandom(_NONCE)
+            if read[: len(_MAGIC)] != _MAGIC or not wanted(*self.said()):
+                raise PeerError("not a connection that is wanted")
+            self.sock.sendall(self.nonce + start.proof(b"accept", read, self.nonce))
+            return False
+        if not hmac.compare_digest(read, start.proof(b"connect", self.hello, self.nonce)):
+            raise PeerError("wrong token")
+        if not wanted(*self.said()):
+            raise PeerError("connected twice")
+        self.sock.sendall(b"\1")
+        return True
+
 
 class _Acceptor:
     """Takes the connections of ranks above `rank`; one that is not theirs is closed without an answer."""
 
-    def __init__(self, rank: int, listener: socket.socket, start: Start) -> None:
+    def __init__(self, rank: int, listener: socket.socket, start: LinkToken) -> None:
         self._rank, self._listener, self._start = rank, listener, start
-        self._unproven: dict[socket.socket, _Unproven] = {}
+        self._unproven: dict[socket.socket, Unproven] = {}
 
     def accept(self, missing: Collection[int], deadline: float, alive: Callable[[], None]) -> dict[int, socket.socket]:
         """A connection of each of `missing`."""
@@ -190,7 +224,7 @@ class _Acceptor:
                 sock.close()
                 return
             sock.setblocking(False)
-            self._unproven[sock] = _Unproven(sock)
+            self._unproven[sock] = Unproven(sock)
             selector.register(sock, selectors.EVENT_READ)
 
     def _read(
@@ -209,30 +243,13 @@ class _Acceptor:
             found[peer] = sock
             wanted.discard(peer)
 
-    def _advance(self, one: _Unproven, wanted: set[int]) -> int | None:
+    def _advance(self, one: Unproven, wanted: set[int]) -> int | None:
         """Reads what is there; the rank, once it has proven itself. PeerError, OSError: it cannot."""
-        size = _PROOF if one.hello else _HELLO.size
-        part = one.sock.recv(size - len(one.read))
-        if not part:
-            raise PeerError("closed")
-        one.read += part
-        if len(one.read) < size:
-            return None
-        read, one.read = one.read, b""
-        if not one.hello:
-            magic, number, peer, rank, _ = _HELLO.unpack(read)
-            if (magic, number, rank) != (_MAGIC, self._start.number, self._rank) or peer not in wanted:
-                raise PeerError("not a rank of this start that is missing")
-            one.hello, one.nonce = read, os.urandom(_NONCE)
-            one.sock.sendall(one.nonce + self._start.proof(b"accept", read, one.nonce))
-            return None
-        if not hmac.compare_digest(read, self._start.proof(b"connect", one.hello, one.nonce)):
-            raise PeerError("wrong token")
-        peer = int(_HELLO.unpack(one.hello)[2])
-        if peer not in wanted:
-            raise PeerError("connected twice")
-        one.sock.sendall(b"\1")
-        return peer
+
+        def is_wanted(number: int, sender: int, receiver: int) -> bool:
+            return (number, receiver) == (self._start.number, self._rank) and sender in wanted
+
+        return one.said()[1] if one.advance(self._start, is_wanted) else None
 
     def _drop_late(self, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
@@ -245,7 +262,7 @@ class _Acceptor:
         sock.close()
 
 
-def _tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket) -> None:
     """For small messages at once, and an end within seconds where the host is gone. Blocking mode is of no account:
     every call of the wire asks for none."""
     sock.setblocking(False)

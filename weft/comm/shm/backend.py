@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import RankEnd, Rendezvous, make_in
+from weft.comm.backend import HostSite, RankEnd, Rendezvous, make_in
 from weft.comm.shm.region import PIECE_BYTES, RankRecord, Region, read_records
 from weft.layout.ranks import Group
 from weft.native import missing_reason
@@ -56,7 +56,9 @@ class SharedMemory:
         missing = missing_reason("comm")
         return f"the native library is missing: {missing}" if missing else ""
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
         """As `Backend`."""
         spin_us = None if own_cores else 0
         region = Region.create(world, groups, piece_bytes=self.piece_bytes, spin_us=spin_us, debug=debug)

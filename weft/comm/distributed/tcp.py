@@ -1,0 +1,105 @@
+"""Backend `tcp`: ranks of several hosts. Groups inside a host share memory, the others call over TCP. No torch.
+
+On each host one process opens a region for its ranks and a listening socket for each of them, bound to the host's own
+address. Where they listen, and the secret of the start, come to the ranks with their setup.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
+from weft.comm.distributed.links import listen
+from weft.comm.shm.region import SPIN_US, RankRecord, Region, read_records
+from weft.errors import ConfigError
+from weft.layout.ranks import Group
+from weft.native import missing_reason
+
+if TYPE_CHECKING:
+    from weft.comm.base import Comm
+
+
+class RegionAndListeners(Rendezvous):
+    """What the ranks of one host inherit: its region, and each its own listening socket."""
+
+    def __init__(self, region: Region, groups: tuple[Group, ...], site: HostSite) -> None:
+        super().__init__(groups)
+        self._region: Region | None = region
+        self._listeners: dict[int, socket.socket] = {}
+        try:
+            for rank in site.ranks:
+                self._listeners[rank] = listen_in(site.address, site.ports)
+        except BaseException:
+            self.close()
+            raise
+        self._address = site.address
+
+    def fds(self, rank: int) -> tuple[int, ...]:
+        """As `Rendezvous`."""
+        return () if self._region is None else (self._region.fd, self._listeners[rank].fileno())
+
+    def addresses(self) -> dict[int, Address]:
+        """As `Rendezvous`."""
+        return {rank: (self._address, sock.getsockname()[1]) for rank, sock in self._listeners.items()}
+
+    def records(self) -> tuple[RankRecord, ...]:
+        """As `Rendezvous`."""
+        return () if self._region is None else read_records(self._region.fd)
+
+    def mark_dead(self, rank: int) -> None:
+        """As `Rendezvous`."""
+        if self._region is not None:
+            self._region.mark_dead(rank)
+
+    def met(self) -> None:
+        """As `Rendezvous`."""
+        for sock in self._listeners.values():
+            sock.close()
+
+    def close(self) -> None:
+        """As `Rendezvous`."""
+        self.met()
+        region, self._region = self._region, None
+        if region is not None:
+            region.close()
+
+
+def listen_in(address: str, ports: tuple[int, int] | None) -> socket.socket:
+    """A listening socket on `address`, at a free port of `ports`, both ends included. ConfigError: none is free."""
+    if ports is None:
+        return listen(address)
+    for port in range(ports[0], ports[1] + 1):
+        with suppress(OSError):
+            return listen(address, port)
+    message = f"dist_ports {ports[0]}-{ports[1]}: no port of {address} is free; each rank of this host needs one"
+    raise ConfigError(message, field="dist_ports", value=f"{ports[0]}-{ports[1]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """For ranks of several hosts."""
+
+    name: str = "tcp"
+    keeps_records: bool = True
+
+    def why_not(self, world: int, hosts: int, device: str) -> str:
+        """As `Backend`."""
+        if hosts == 1:
+            return "ranks are on one machine"
+        missing = missing_reason("comm")
+        return f"the native library is missing: {missing}" if missing else ""
+
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
+        """As `Backend`."""
+        site = site or HostSite(0, (0,) * world, "127.0.0.1")
+        region = Region.create(world, groups, spin_us=SPIN_US if own_cores else 0, debug=debug, host_of=site.host_of)
+        return RegionAndListeners(region, groups, site)
+
+    def make(self, end: RankEnd) -> Comm:
+        """As `Backend`."""
+        return make_in("weft.comm.distributed.tcp_comm", end)

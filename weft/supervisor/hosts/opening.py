@@ -1,0 +1,35 @@
+"""Host 0 opens: listens for the other hosts' agents and waits for all of them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+from weft.checkpoint import Checkpoint
+from weft.ipc.fingerprint import settings_of_host
+from weft.launch_plan.hosts import HostResources, HostsConfig, hosts_of, resources_here
+from weft.layout.layout import Layout
+from weft.settings import EngineConfig
+from weft.supervisor.hosts.agent_pool import AgentPool
+
+
+def open_hosts(
+    config: HostsConfig,
+    layout: Layout,
+    engine: EngineConfig,
+    checkpoint: Checkpoint,
+    comm: str,
+    limit_s: float,
+    say: Callable[[str], None],
+) -> tuple[AgentPool, list[HostResources]]:
+    """All hosts are here; what each of them gives its ranks. HostLostError: names those that do not come within
+    `limit_s`. ConfigError: the address is not this host's."""
+    hosts = AgentPool(config, layout.nodes, settings_of_host(checkpoint, layout, engine, comm), say)
+    try:
+        own = resources_here(layout, engine, platform.node(), hosts.address, hosts.interface)
+        say(f"host 0: {own}; waiting for {hosts_of(layout)} at {config.endpoint}")
+        hosts.wait(range(1, layout.nodes), limit_s)
+        return hosts, [own, *(hosts.resources(node) for node in range(1, layout.nodes))]
+    except BaseException:
+        hosts.close()
+        raise

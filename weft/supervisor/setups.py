@@ -1,0 +1,23 @@
+"""A rank's setup: what all ranks have in common, and what its own host adds."""
+
+from __future__ import annotations
+
+from weft import env
+from weft.ipc.messages import PeerAddresses, Setup, WorldSetup
+from weft.machine.cores import CoreShare
+
+
+def setup_of(world: WorldSetup, rank: int, share: CoreShare, checkpoint: bytes, peers: PeerAddresses) -> Setup:
+    """For a rank of this host. `checkpoint`: the tensor table of this host's own files."""
+    first = world.host_of[rank] * world.ranks_per_host
+    return Setup(
+        rank=rank,
+        world=world,
+        checkpoint=checkpoint,
+        cpus=list(share.cpus),
+        threads=share.threads,
+        yields_core=bool(share.way),
+        local=world.first_rank + rank - first,
+        peers=peers,
+        environ=env.own() | ({"WEFT_NATIVE_ISA": world.isa} if world.isa else {}),
+    )
