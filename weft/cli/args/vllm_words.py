@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-INSTEAD = {
-    "--gpu-memory-utilization": "use --mem-fraction-static, or --kv-cache-memory",
-    "--kv-cache-memory-bytes": "use --kv-cache-memory",
-    "--num-gpu-blocks-override": "use --kv-cache-memory",
-    "--swap-space": "there is none: preempted requests are computed again",
-    "--enable-chunked-prefill": "it is always on; see --max-num-batched-tokens",
-    "--scheduling-policy": "requests run by priority, then by arrival",
-    "--all2all-backend": "use --moe-dispatch",
-    "--eplb-config": "use --eplb, --expert-slots and --expert-balance-interval",
-    "--distributed-executor-backend": "use --comm",
-    "--master-addr": "use --dist-init-addr HOST:PORT",
-    "--master-port": "use --dist-init-addr HOST:PORT",
-    "--data-parallel-address": "use --dist-init-addr HOST:PORT",
-    "--headless": "use --node-rank, which is above 0 on every host but the server's",
-    "--data-parallel-size-local": "use --nnodes: ranks are spread over hosts evenly",
-    "--data-parallel-start-rank": "use --node-rank",
-    "--numa-bind-cpus": "use --cpus",
-    "--disable-custom-all-reduce": "use --comm gloo",
-    "--trust-remote-code": "weft never runs a model's own code",
-    "--download-dir": "set HF_HOME",
-    "--hf-token": "set HF_TOKEN",
-    "--load-format": "the format is read from the files",
-    "--enable-log-requests": "prompts are never logged; --access-log logs a line for each request",
-    "--disable-log-requests": "prompts are never logged",
-    "--disable-log-stats": "no statistics are logged",
-    "--uvicorn-log-level": "use --log-level",
-    "--disable-uvicorn-access-log": "there is no access log unless --access-log is given",
-    "--shutdown-timeout": "use --drain-timeout",
-    "--enable-prompt-tokens-details": "usage always has cached_tokens",
-    "--enable-server-load-tracking": "/load always reports it",
-    "--enable-request-id-headers": "every answer has X-Request-Id",
-    "--disable-fastapi-docs": "there are no such pages",
-    "--max-logprobs": "the limit is 20",
-}
+from weft.data_files import read_toml
+
+INSTEAD = read_toml("weft.cli.args", "vllm_words.toml", dict[str, str])
 
 
 def said_of(flag: str) -> str | None:
