@@ -1,4 +1,4 @@
-"""Operations that layers call, behind one seam (`base.Ops`), and `make_ops`, which chooses an implementation."""
+"""Operations that layers call (`base.Ops`), and `make_ops`, which chooses an implementation."""
 
 from __future__ import annotations
 

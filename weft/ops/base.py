@@ -1,4 +1,4 @@
-"""The seam of operations that layers call: flat buffers in, flat buffers out. Knows no module, rank or scheduler.
+"""The seam of operations that layers call: flat buffers in, flat buffers out.
 
 Shapes: N rows, H hidden, A query heads on this rank, K KV heads on this rank, D head dim, B blocks, S block size, R
 runs.
@@ -149,7 +149,7 @@ class Ops(ABC):
 
     @abstractmethod
     def add(self, x: Tensor, h: Tensor) -> Tensor:
-        """x + h in x's dtype, the residual stream's. May write into x, which nobody reads afterwards."""
+        """x + h in x's dtype, the residual stream's. May write into x, which is not read afterwards."""
 
     @abstractmethod
     def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Ops(ABC):
     @abstractmethod
     def select(self, xs: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
         """Of each of xs (two at most, of as many rows) the rows with the numbers `rows` (int64, ascending). May write
-        into xs, which nobody reads afterwards."""
+        into xs, which are not read afterwards."""
 
     @abstractmethod
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:

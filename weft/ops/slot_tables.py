@@ -18,7 +18,7 @@ from weft.ops.reference.grouped import counted
 @dataclass(slots=True)
 class SlotTables:
     """replicas [E]: how many slots an expert has; slot_of [E, most]: which, then -1; int64. `here`: the slots of this
-    rank. `tally` [E]: rows that chose each expert are added up there, where somebody wants to know."""
+    rank. `tally` [E]: rows that chose each expert are added up there, unless it is None."""
 
     replicas: Tensor
     slot_of: Tensor

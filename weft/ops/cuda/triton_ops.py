@@ -48,7 +48,7 @@ class TritonOps(TorchOps):
         return "the host takes part in products of routed experts (but in bfloat16, grouped, on Hopper and later)"
 
     def _groups_alone(self) -> bool:
-        """Whether torch's grouped product asks the host for nothing."""
+        """Whether torch's grouped product needs no number on the host."""
         return self.numerics.dtype == torch.bfloat16 and torch.cuda.get_device_capability(self.device) >= (9, 0)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:

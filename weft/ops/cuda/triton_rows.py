@@ -1,6 +1,6 @@
 """Operations on single rows in Triton: sums, RMSNorm, SiLU * up, and heads normed, turned and put into the cache.
 
-A program has a row, or a head of one: no result depends on how many rows there are. Needs Triton; knows no rank.
+A program has a row, or a head of one: no result depends on how many rows there are. Needs Triton.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory that packed weights are put in. Knows no kind of weight."""
+"""Memory for packed weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Arena:
 
     @contextmanager
     def attempt(self) -> Iterator[list[Tensor]]:
-        """Parts that the caller leaves in the list are free again behind this; nothing else is taken in between."""
+        """Parts that the caller leaves in the list are free again after this; nothing else may be taken in between."""
         free, mark, unused = self._free, self._pages.mark(), list[Tensor]()
         yield unused
         for part in unused:

@@ -1,5 +1,5 @@
 """Where a rank's weights, buffers, cache and what its program points to lie: in memory of its process alone, or where
-other ranks find all of it at the same addresses. Knows no weight and no program."""
+other ranks find all of it at the same addresses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Pages(Protocol):
         """The same record, in this memory."""
 
     def vector(self, tensor: Tensor) -> Tensor:
-        """The same numbers, in this memory: for contiguous tensors that nobody changes, or only as this gives them."""
+        """The same numbers, in this memory: for contiguous tensors that only change where this gives them."""
 
 
 class OwnPages:

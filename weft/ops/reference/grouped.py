@@ -1,7 +1,7 @@
 """Experts over rows sorted by slot: two grouped products, however many slots have rows. And the plain twin, one by one.
 
 Every slot's rows are filled up to a multiple of 4, so that a row's bits do not depend on how many others share its slot
-(`linear` says why). Knows no rank and no expert: slots are numbers of this rank's own weights.
+(`linear` says why). Slots are numbers of this rank's own weights.
 """
 
 from __future__ import annotations

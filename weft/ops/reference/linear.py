@@ -2,7 +2,7 @@
 
 A library may choose another order of summation for another number of rows. `forms` lists ways to call it from the
 fastest to the safest; `check_batch_invariance` finds at start, on the model's own weights, the first whose bits hold.
-Knows no module. The number of torch operations of a call is the same for 1 to `TILE` rows in every form.
+The number of torch operations of a call is the same for 1 to `TILE` rows in every form.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Tiled(Form):
 
 
 class PerShape(Form):
-    """A form for each shape of a matrix, and the first one for those that nobody looked at."""
+    """A form for each shape of a matrix, and the first one for those that were not tried."""
 
     def __init__(self, usual: Form, others: Mapping[tuple[int, int], Form]) -> None:
         self._usual, self._others = usual, dict(others)
@@ -155,7 +155,7 @@ def choose_form(
 def choose_for_each(
     candidates: tuple[Form, ...], weights: Iterable[Tensor], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Form, Invariance]:
-    """`choose_form` for each shape by itself, small ones first: one that needs a slow form slows no other."""
+    """`choose_form` for each shape alone, small ones first: one that needs a slow form slows no other."""
     started = clock()
     distinct = {(w.shape[0], w.shape[1]): w for w in weights if w.dim() == 2 and w.numel()}
     reports: list[Invariance] = []

@@ -1,4 +1,4 @@
-"""Tables of cosines and sines for rotary embeddings, with the scaling rules of config.json. Knows no layer and no rank.
+"""Tables of cosines and sines for rotary embeddings, with the scaling rules of config.json.
 
 Types: default, linear, dynamic, llama3, yarn. Frequencies and angles are computed in fp64 and rounded once.
 """

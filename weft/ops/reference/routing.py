@@ -1,4 +1,4 @@
-"""Which experts a row goes to, and with what weights. Plain torch, any device. Knows no slot and no rank.
+"""Which experts a row goes to, and with what weights. Plain torch, any device.
 
 Sources: Mixtral and Qwen3-MoE (softmax, top-k), DeepSeek-V2 (groups by their best expert), DeepSeek-V3 (sigmoid, groups
 by their two best, a bias that steers the choice but not the weights).

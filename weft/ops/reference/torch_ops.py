@@ -1,4 +1,4 @@
-"""The plain torch twin of every operation, on any device. Knows no module, rank or scheduler."""
+"""The plain torch twin of every operation, on any device."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ NOTHING = tl.constexpr(float("-inf"))
 @triton.jit
 def _merged(peak, total, out, peak_then, total_then, out_then):
     higher = tl.maximum(peak, peak_then)
-    level = tl.where(higher == NOTHING, 0.0, higher)  # who has seen no key yet keeps its zeros
+    level = tl.where(higher == NOTHING, 0.0, higher)  # a row that has seen no key yet keeps its zeros
     keep, keep_then = tl.exp(peak - level), tl.exp(peak_then - level)
     return higher, total * keep + total_then * keep_then, out * keep[:, None] + out_then * keep_then[:, None]
 
@@ -83,7 +83,7 @@ def walk(
     if run < 0 or (before == run and inside > 0):
         return
     steps = tl.arange(0, LANES // GROUP)
-    # Rows that follow in their run; a row that is left over has its own position, and keys of nobody's.
+    # Rows that follow in their run; a row that is left over has its own position, and keys of no request.
     alike = tl.load(run_of_row + first + steps, mask=first + steps < rows, other=-1) == run
     alike = alike & (tl.load(positions + first + steps, mask=first + steps < rows, other=-1) == start + steps)
     count = tl.sum((alike & (inside + steps < LANES // GROUP)).to(tl.int32), 0)
