@@ -18,7 +18,7 @@ from weft.comm.lockstep import LockstepWorld
 from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
-from weft.native.records import BIAS, WEIGHT, Op
+from weft.native.operations import BIAS, WEIGHT, Op
 from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
 from weft.ops.native.packed import PackedWeight

@@ -21,7 +21,7 @@ from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
 from weft.layout.placement import full
 from weft.layout.resolve import resolve
-from weft.native.records import TABLE, Op
+from weft.native.operations import TABLE, Op
 from weft.ops.base import Numerics
 from weft.program.ir import TABLES, Rows
 from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan

@@ -19,7 +19,7 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
-from weft.native.records import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
+from weft.native.operations import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.native.packed import PackedSlots
 from weft.program import program as programs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import weft.native
 from tests.program import test_last_layer as last_layer
 from tests.program.test_last_layer import logits_of
 from tests.support.exact_model import write_random
@@ -20,10 +18,10 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
-from weft.native.records import WEIGHT, InstructionRecord, Op, WeightRecord
+from weft.native.operations import OPS, WEIGHT, Op
+from weft.native.records import InstructionRecord, WeightRecord
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
-from weft.program.lower import STEALABLE
 from weft.worker.runner import RankCapacity
 
 LIMITS = RankCapacity(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
@@ -53,12 +51,6 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
     yield found
 
 
-def test_what_others_may_take_is_said_alike() -> None:
-    kernels = (Path(weft.native.__file__).parent / "runtime" / "kernel_table.h").read_text()
-    (line,) = re.findall("inline bool has_units.*", kernels)
-    assert set(re.findall(r"op == (\w+)", line)) == {op.name for op in STEALABLE}
-
-
 @pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
 @pytest.mark.parametrize("variant", ["biased", "tied", "experts", "latent"])
 @pytest.mark.parametrize("world", [1, 2])
@@ -70,7 +62,7 @@ def test_every_address_is_common(
     shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
     with closing(ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)) as made:
         for code, shelf in zip(assembled, made.shelves, strict=True):
-            dealt = [each for each in code if each.op in STEALABLE]
+            dealt = [each for each in code if OPS[each.op].units]
             assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
             for each in dealt:
                 assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name

@@ -13,16 +13,8 @@ from torch import Tensor
 from weft.errors import ConfigError
 from weft.layout.boundaries import SEVERAL_BLOCKS
 from weft.native.isa import NO_ARGMAX_PRUNING
-from weft.native.records import (
-    BIAS,
-    NORM_WEIGHT,
-    WEIGHT,
-    ArgmaxPrunerRecord,
-    BoundStreamRecord,
-    Epilogue,
-    Op,
-    WeightKind,
-)
+from weft.native.operations import BIAS, NORM_WEIGHT, WEIGHT, Op
+from weft.native.records import ArgmaxPrunerRecord, BoundStreamRecord, Epilogue, WeightKind
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.native.large_pages import large_pages

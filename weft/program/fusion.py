@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from weft.native.records import BIAS, EPILOGUE, Epilogue, Op
+from weft.native.operations import BIAS, EPILOGUE, Op
+from weft.native.records import Epilogue
 from weft.program.ir import Buffer, Instruction, Recording
 
 

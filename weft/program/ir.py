@@ -10,7 +10,8 @@ import torch
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Plan
-from weft.native.records import Epilogue, Op
+from weft.native.operations import Op
+from weft.native.records import Epilogue
 
 Table = Literal["rows", "sampled"]
 TABLES: tuple[Table, ...] = ("rows", "sampled")

@@ -11,34 +11,21 @@ from torch import Tensor
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
+from weft.native.operations import ENDS, EXCHANGE, GROUP, HEAD_DIM, OPS, WEIGHT, WORK_CHUNKS, WORKSPACE, Op
 from weft.native.records import (
-    BIAS,
-    CORRECTION,
-    COS_SIN,
-    ENDS,
-    EXCHANGE,
-    GROUP,
-    HEAD_DIM,
-    K_NORM,
     MAX_ROW_REGISTERS,
-    NORM_WEIGHT,
-    Q_NORM,
-    WEIGHT,
-    WORK_CHUNKS,
-    WORKSPACE,
     AreaRecord,
     CommRecord,
     Dtype,
     ExchangeRecord,
     InstructionRecord,
-    Op,
     OperandRecord,
 )
 from weft.native.step_library import Pool
 from weft.ops.attention import KVCache
+from weft.ops.native.calls import fill, point_at_cache
 from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.native.pages import Pages
-from weft.ops.native.single import point_at_cache
 from weft.program.ir import TABLES, Instruction, NotTraceableError, Recording, Rows, Table, View
 from weft.program.memory_planning import Places
 
@@ -50,17 +37,6 @@ _DTYPES = {
 }
 Rooms = Mapping[Table, int]
 """The most rows of one rank in a step."""
-_VECTORS = {
-    Op.NORM: (NORM_WEIGHT,),
-    Op.LINEAR: (BIAS,),
-    Op.ADD_BIAS: (BIAS,),
-    Op.QKV: (COS_SIN, Q_NORM, K_NORM),
-    Op.ROUTE: (CORRECTION,),
-    Op.LATENT: (COS_SIN, K_NORM),
-}
-"""Operands that kernels read in the type that they compute in."""
-STEALABLE = (Op.LINEAR, Op.QKV, Op.ATTENTION, Op.GROUPED, Op.PER_HEAD)
-"""Operations that split into units, which other ranks may steal (`has_units` in kernel_table.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +108,8 @@ class Lowering:
             record.inputs[0] = record.out
         if instruction.op is Op.EMBED:
             record.inputs[1] = self._table(instruction.tensors[WEIGHT])
-        for index, number in instruction.numbers.items():
-            record.n[index] = number
-        for index, value in instruction.floats.items():
-            record.f[index] = value
-        for index, tensor in instruction.tensors.items():
-            record.p[index] = self._address(self._widened(instruction, index, tensor), instruction.op in STEALABLE)
+        stealable = OPS[instruction.op].units
+        fill(record, instruction, lambda tensor: self._address(tensor, stealable))
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
@@ -149,15 +121,6 @@ class Lowering:
         if instruction.plan is not None:
             record.p[EXCHANGE] = self._exchange(instruction, instruction.plan, scratch, rooms)
         return record
-
-    def _widened(self, instruction: Instruction, index: int, tensor: object) -> object:
-        """Vectors that results are multiplied or added to with, in the type in which results are computed."""
-        vectors = _VECTORS.get(instruction.op, ())
-        if index not in vectors or not isinstance(tensor, Tensor):
-            return tensor
-        exact = self._exact and instruction.op in (Op.NORM, Op.QKV, Op.ROUTE, Op.LATENT)
-        dtype = torch.float64 if exact else torch.promote_types(tensor.dtype, torch.float32)
-        return tensor.to(dtype).contiguous()
 
     def _register(self, instruction: Instruction) -> int:
         rows = instruction.out.buffer.rows

@@ -21,7 +21,8 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord, FollowingRecord, Op, StepRecord
+from weft.native.operations import Op
+from weft.native.records import DecodeRecord, FollowingRecord, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
@@ -49,11 +50,11 @@ def record(
 ) -> Recording:
     """The decoder of rank `comm.rank` as instructions. NotTraceableError says what has none. `slot_tables`: of the
     layers' experts, which the program reads in every step."""
-    tape = Tape()
+    tape = Tape({id(cache): layer for layer, cache in enumerate(caches)})
     rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
     transitions = TracingTransitions(shards.forward_plan.boundaries, comm, tape, tables)
-    ops = TracingOps(numerics, tape, {id(cache): layer for layer, cache in enumerate(caches)})
+    ops = TracingOps(numerics, tape)
     exchanges = shards.forward_plan.exchanges
     routed = TracedAllToAll(transitions, exchanges[0].block, tape, numerics) if exchanges else None
     decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables, dispatcher=routed)

@@ -15,8 +15,9 @@ from weft.layout.boundaries import Boundary
 from weft.layout.rows import RowTable
 from weft.layout.transition import Step
 from weft.models.transitions import Transitions
-from weft.native.records import Op
-from weft.program.ir import Buffer, Instruction, NotTraceableError, Rows, Table, View
+from weft.native.operations import TABLE, Op
+from weft.ops.native.calls import Call, Handle
+from weft.program.ir import TABLES, Buffer, Instruction, NotTraceableError, Rows, Table, View
 
 ROWS = 2
 """Rows of the tensors that stand for buffers; any number would do."""
@@ -31,7 +32,9 @@ _OP_OF_STEP = {
 class Tape:
     """The instructions so far, and which tensor stands for which view."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer_of: Mapping[int, int]) -> None:
+        """`layer_of`: the layer of a cache, by the address of its record."""
+        self._layer_of = layer_of
         self.instructions: list[Instruction] = []
         self.module = ""
         self._stands: dict[int, Buffer] = {}
@@ -47,9 +50,24 @@ class Tape:
         self._latest[id(buffer)] = key
         return found
 
-    def new(self, rows: Rows, columns: int, dtype: torch.dtype) -> Tensor:
-        """One for a new buffer."""
-        return self.tensor(Buffer(rows, columns, dtype))
+    def new(self, like: Handle, columns: int, dtype: torch.dtype, fold: int = 1) -> Handle:
+        """As of a `Sink`: a tensor that stands for a new buffer; a view where its rows are folded."""
+        rows = self._as_view(like).buffer.rows
+        if fold == 1:
+            return self.tensor(Buffer(rows, columns, dtype))
+        return View(Buffer(rows, fold * columns, dtype), 0, columns, fold)
+
+    def emit(self, call: Call) -> None:
+        """As of a `Sink`."""
+        found = self.append(call.op, self._as_view(call.out), *call.inputs)
+        found.numbers, found.floats, found.tensors = call.numbers, call.floats, call.tensors
+        found.views = {index: self._as_view(rows) for index, rows in call.buffers.items()}
+        found.cache = None if call.cache is None else self._layer_of[id(call.cache)]
+        if call.op in (Op.ATTENTION, Op.DEAL):
+            found.numbers[TABLE] = TABLES.index(self._as_view(call.inputs[0]).buffer.rows.table)
+
+    def _as_view(self, rows: Handle) -> View:
+        return rows if isinstance(rows, View) else self.view(rows)
 
     def view(self, x: Tensor) -> View:
         """What `x` stands for. NotTraceableError where that is no view of a buffer's columns, or was overwritten."""
@@ -70,11 +88,11 @@ class Tape:
 
     def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
         """Adds an operation. Tensors that it overwrites are read as views before the tensor that follows is made."""
-        return self.emit(op, self.view(out), *inputs)
+        return self.append(op, self.view(out), *inputs)
 
-    def emit(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
+    def append(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
         """The same for a result that no tensor stands for."""
-        views = tuple(each if isinstance(each, View) else self.view(each) for each in inputs)
+        views = tuple(map(self._as_view, inputs))
         found = Instruction(op, self.module, out, views)
         self.instructions.append(found)
         return found
@@ -121,7 +139,7 @@ class TracingTransitions(Transitions):
         if step.kind == "all_reduce":
             out = self._tape.over(x)
         else:
-            out = self._tape.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+            out = self._tape.tensor(Buffer(Rows(table, *plan.runs), plan.columns, x.dtype))
         self._tape.add(_OP_OF_STEP[step.kind], out, view).plan = plan
         return out
 
@@ -131,6 +149,6 @@ class TracingTransitions(Transitions):
             raise NotTraceableError(f"{self._tape.module}: a slice of nothing")
         if (area.lo, area.hi) == (view.buffer.rows.lo, view.buffer.rows.hi) and view.columns == view.buffer.columns:
             return x[:, area.left : area.right]
-        out = self._tape.new(Rows(table, *plan.runs), plan.columns, x.dtype)
+        out = self._tape.tensor(Buffer(Rows(table, *plan.runs), plan.columns, x.dtype))
         self._tape.add(Op.COPY, out, view).plan = plan
         return out

@@ -6,72 +6,42 @@ tape says which operation reads and writes which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from weft.arch.config import MoEConfig
-from weft.native.records import (
-    BIAS,
-    BLOCK_SIZE,
-    COS_SIN,
-    EPILOGUE,
-    EPS,
-    HEAD_DIM,
-    HELD,
-    K_NORM,
-    KV_HEADS,
-    KV_OF_HEAD,
-    LO,
-    NORM_WEIGHT,
-    Q_HEADS,
-    Q_NORM,
-    ROPE_DIM,
-    SCALE,
-    TABLE,
-    WEIGHT,
-    WINDOW,
-    Epilogue,
-    Op,
-)
+from weft.native.operations import BIAS, Op
+from weft.native.records import Epilogue
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.base import Heads, Latents, Numerics, Ops
+from weft.ops.native.builder import Builder
 from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.reference.linear import Invariance
 from weft.ops.slot_tables import SlotTables
 from weft.ops.weights import Weight
-from weft.program.ir import TABLES, NotTraceableError
-from weft.program.latent import trace_latent, trace_per_head
-from weft.program.routed import trace_choices, trace_routed
-from weft.program.tape import ROWS, Tape
+from weft.program.ir import NotTraceableError
+from weft.program.tape import Tape
 
 
-class TracingAttention(AttentionBackend[None]):
+class TracingAttention(AttentionBackend[AttentionMeta]):
     """Adds the step library's ATTENTION. The instruction reads where rows stand from a step's record."""
 
     name = "recording"
 
-    def __init__(self, tape: Tape, layer_of: Mapping[int, int]) -> None:
-        self._tape, self._layer_of = tape, layer_of
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
 
-    def prepare(self, meta: AttentionMeta) -> None:
-        return None
+    def prepare(self, meta: AttentionMeta) -> AttentionMeta:
+        return meta
 
     def forward(
-        self, q: Tensor, cache: KVCache, prepared: None, spec: AttentionSpec, *, partial: bool = False
+        self, q: Tensor, cache: KVCache, prepared: AttentionMeta, spec: AttentionSpec, *, partial: bool = False
     ) -> Tensor:
         if partial:
             raise _unknown("partial attention")
-        heads, dim = q.shape[1:]
-        out = self._tape.new(self._tape.view(q).buffer.rows, heads * dim, q.dtype)
-        found = self._tape.add(Op.ATTENTION, out, q)
-        found.cache = self._layer_of[id(cache)]
-        found.numbers |= {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: spec.window}
-        found.numbers |= {BLOCK_SIZE: cache.k.shape[2], TABLE: TABLES.index(found.out.buffer.rows.table)}
-        found.floats[SCALE] = spec.scale
-        found.tensors[KV_OF_HEAD] = spec.kv_of_head
-        return out
+        return self._builder.attention(q.flatten(1), cache, spec, prepared)
 
 
 class TracingOps(Ops):
@@ -79,27 +49,18 @@ class TracingOps(Ops):
 
     name = "recording"
 
-    def __init__(self, numerics: Numerics, tape: Tape, layer_of: Mapping[int, int]) -> None:
-        """`layer_of`: the layer of a cache, by the address of its record."""
-        self.numerics, self._tape, self._layer_of = numerics, tape, layer_of
-        self.attention_backend = TracingAttention(tape, layer_of)
-
-    def _new(self, like: Tensor, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        return self._tape.new(self._tape.view(like).buffer.rows, columns, dtype or self.numerics.dtype)
+    def __init__(self, numerics: Numerics, tape: Tape) -> None:
+        self.numerics, self._tape = numerics, tape
+        self._builder = Builder(tape, numerics.exact)
+        self.attention_backend = TracingAttention(self._builder)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
-        out = self._new(ids, weight.shape[1])
-        found = self._tape.add(Op.EMBED, out, ids)
-        found.numbers |= {LO: lo, HELD: weight.shape[0]}
-        found.tensors[WEIGHT] = weight
-        return out
+        if not isinstance(weight, PackedWeight | Tensor):
+            raise NotTraceableError(f"{self._tape.module}: a table that is neither plain nor packed")
+        return self._builder.embedding(ids, weight, lo, self.numerics.dtype)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out = self._new(x, x.shape[-1], weight.dtype)
-        found = self._tape.add(Op.NORM, out, x)
-        found.floats[EPS] = eps
-        found.tensors[NORM_WEIGHT] = weight
-        return out
+        return self._builder.rms_norm(x, weight, eps)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         return self._linear(x, weight, bias, Epilogue.STORE, self.numerics.dtype)
@@ -115,16 +76,12 @@ class TracingOps(Ops):
         if not isinstance(weight, PackedWeight):
             raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
         columns = weight.shape[0] // (2 if epilogue is Epilogue.SILU_MUL_OF else 1)
-        out = self._new(x, columns, dtype)
-        found = self._tape.add(Op.LINEAR, out, x)
-        found.numbers[EPILOGUE] = epilogue
-        found.tensors |= {WEIGHT: weight, BIAS: bias}
-        return out
+        return self._builder.linear(x, weight, self._tape.new(x, columns, dtype), bias, epilogue)
 
     def widen(self, x: Tensor) -> Tensor:
         if x.dtype == self._wide:
             return x
-        out = self._new(x, x.shape[1], self._wide)
+        out: Tensor = self._tape.new(x, x.shape[1], self._wide)
         self._tape.add(Op.COPY, out, x)
         return out
 
@@ -146,15 +103,7 @@ class TracingOps(Ops):
         return left
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        out = self._new(qkv, heads.q * heads.dim)
-        found = self._tape.add(Op.QKV, out, qkv)
-        found.cache = self._layer_of[id(cache)]
-        found.numbers |= {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: heads.cos_sin.shape[1]}
-        found.tensors[COS_SIN] = heads.cos_sin
-        if (norms := heads.norms) is not None:
-            found.tensors |= {Q_NORM: norms.q, K_NORM: norms.k}
-            found.floats[EPS] = norms.eps
-        return out.view(ROWS, heads.q, heads.dim)
+        return self._builder.qkv(qkv, heads, meta, cache)
 
     @property
     def _wide(self) -> torch.dtype:
@@ -166,14 +115,20 @@ class TracingOps(Ops):
         raise _unknown("rope of parts")
 
     def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        found = trace_latent(self._tape, q, latent, way, self._layer_of[id(cache)])
-        return found.view(ROWS, -1, cache.k.shape[3])
+        return self._builder.latent(q, latent, way, self._packed(way.to_latent), meta, cache)
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
-        return trace_per_head(self._tape, x, weight, self.numerics.dtype)
+        packed = self._packed(weight)
+        out = self._tape.new(x, weight.shape[0], self.numerics.dtype)
+        return self._builder.per_head(x, packed, out, weight.shape[0] // len(packed.slots))
+
+    def _packed(self, weight: Weight) -> PackedSlots:
+        if not isinstance(weight, PackedSlots):
+            raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
+        return weight
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        choices = trace_choices(self._tape, logits, correction, moe, self._wide)
+        choices = self._builder.route(logits, correction, moe)
         return choices[:, : moe.top_k], choices[:, moe.top_k :]
 
     def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
@@ -185,7 +140,12 @@ class TracingOps(Ops):
         self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
     ) -> Tensor:
         assert isinstance(gate_up, PackedSlots) and isinstance(down, PackedSlots)
-        return trace_routed(self._tape, x, experts, tables, (gate_up, down), self.numerics)
+        choices, k, dtype = self._tape.whole(experts), experts.shape[1], self.numerics.dtype
+        placed = self._builder.place(choices, k, tables.here[1] - tables.here[0], tables)
+        answers = self._builder.answers(x, x.shape[1], placed, gate_up, down, dtype)
+        out: Tensor = self._tape.new(choices, down.slots[0].shape[0], dtype)
+        self._builder.combine(answers, placed.places, placed.weights, out, k)
+        return out
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         raise _unknown("answers apart from their sums")
@@ -196,7 +156,7 @@ class TracingOps(Ops):
     def rounded(self, x: Tensor) -> Tensor:
         if not self.numerics.exact:
             return x
-        out = self._new(x, x.shape[1])
+        out: Tensor = self._tape.new(x, x.shape[1], self.numerics.dtype)
         self._tape.add(Op.ROUND, out, x)
         return out
 

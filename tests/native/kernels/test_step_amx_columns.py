@@ -18,9 +18,9 @@ from tests.native.step_cases import ISAS
 from tests.support.native_libraries import SHARED
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.immediate import run_now
 from weft.ops.native.lut import LookupTables
 from weft.ops.native.packed import PackedWeight, Packing
-from weft.ops.native.single import Single
 from weft.quant.int4 import VALUES
 from weft.weight_formats import FORMATS
 
@@ -93,7 +93,7 @@ def test_every_number_of_rows_has_the_bits_of_the_bf16_matrix(form: str, depth: 
         packing = step_cases.packing(ISAS[0], threads)
         made = packed(packing, columns, depth, form)
         plain = packing.pack(made.rows(0, columns).bfloat16(), step_cases.form(WeightKind.BF16))
-        one = Single(packing.pool)
+        one = run_now(packing.pool)
         for count in ROWS:
             x = rows_among_noise(count, depth, torch.bfloat16)
             out = [one.linear(x, each, torch.empty(count, columns)) for each in (made, plain)]
@@ -117,7 +117,7 @@ def test_epilogues_follow_as_behind_other_products(half: int, depth: int, rows: 
 
     def product(weight: PackedWeight) -> Tensor:
         out = torch.ones(rows, half if gated else 2 * half)
-        return Single(packing.pool).linear(x, weight, out, bias, Epilogue(epilogue))
+        return run_now(packing.pool).linear(x, weight, out, bias, Epilogue(epilogue))
 
     torch.testing.assert_close(product(made), product(plain), rtol=0, atol=0, equal_nan=True)
 
@@ -126,7 +126,7 @@ def test_epilogues_follow_as_behind_other_products(half: int, depth: int, rows: 
 @pytest.mark.parametrize("rows", [1, 5, 20])
 def test_what_a_thread_multiplied_before_counts_for_nothing(rows: int, depth: int) -> None:
     packing = step_cases.packing(ISAS[0])
-    one = Single(packing.pool)
+    one = run_now(packing.pool)
     made, deeper = (packed(packing, 40, each, "rounded") for each in (depth, 256))
     x = torch.randn(rows, depth).bfloat16()
     first = one.linear(x, made, torch.empty(rows, 40))
@@ -143,5 +143,5 @@ def test_what_lies_behind_the_depth_counts_for_nothing(rows: int, variant: str) 
     raw = torch.full((40, 2, FORMATS["Q4_0"].nbytes), 0x8F, dtype=torch.uint8)  # 7 first, then 0
     raw[..., :2] = torch.tensor([1.0, torch.inf]).half().view(torch.uint8).view(2, 2)
     made = packing.pack_blocks(step_cases.file_blocks(raw, "Q4_0", 32 + 16))
-    out = Single(packing.pool).linear(torch.ones(rows, 48).bfloat16(), made, torch.empty(rows, 40))
+    out = run_now(packing.pool).linear(torch.ones(rows, 48).bfloat16(), made, torch.empty(rows, 40))
     assert (out == torch.inf).all()

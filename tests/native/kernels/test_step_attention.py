@@ -15,17 +15,8 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
 from tests.ops.paged_cases import LONGEST, Run, Sizes, attended, dense_attention, paged
-from weft.native.records import (
-    K_CACHE,
-    KV_OF_HEAD,
-    PACKED_CACHE,
-    SCALE,
-    V_CACHE,
-    WORK_CHUNKS,
-    WORKSPACE,
-    Op,
-    StepRecord,
-)
+from weft.native.operations import K_CACHE, KV_OF_HEAD, PACKED_CACHE, SCALE, V_CACHE, WORK_CHUNKS, WORKSPACE, Op
+from weft.native.records import StepRecord
 from weft.ops import Numerics
 from weft.ops.reference.exact_ops import ExactOps, snap
 

@@ -13,9 +13,9 @@ from tests.native import step_cases
 from tests.native.step_cases import ISAS, THREADS, VARIANTS, form
 from weft.arch.config import MoEConfig
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.builder import Builder
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedSlots
-from weft.ops.native.single import Single
-from weft.ops.native.single_experts import Placed, SingleExperts
 from weft.ops.reference.exact_ops import snap
 from weft.ops.reference.routing import route
 from weft.ops.slot_tables import SlotTables
@@ -36,8 +36,8 @@ ROUTINGS = [
 ]
 
 
-def single(variant: str, threads: int, exact: bool = False) -> SingleExperts:
-    return SingleExperts(step_cases.pool(variant, threads), exact)
+def single(variant: str, threads: int, exact: bool = False) -> Builder:
+    return run_now(step_cases.pool(variant, threads), exact)
 
 
 def apart(rows: int, experts: int, dtype: torch.dtype) -> Tensor:
@@ -120,14 +120,14 @@ def test_choices_are_sorted_by_slot(data: st.DataObject, experts: int, more: int
     weights = torch.rand(rows, k)
     tables = SlotTables.of(slot_map, experts, here, CPU)
     tables.tally = torch.ones(experts, dtype=torch.int64)
-    placed = single(ISAS[0], 1 + rows % 2).place(torch.cat((chosen.float(), weights), 1), here[1] - lo, tables)
+    placed = single(ISAS[0], 1 + rows % 2).place(torch.cat((chosen.float(), weights), 1), k, here[1] - lo, tables)
     slots, held = placed_by_hand(tables, chosen)
     assert tables.local(tables.slots(chosen)).tolist() == slots
     flat = [each for slot in held for each in slot]
     count = here[1] - lo
     assert placed.ends[:count].tolist() == torch.tensor([len(slot) for slot in held]).cumsum(0).tolist()
-    assert placed.order[: len(flat)].tolist() == [row for row, _ in flat]
-    assert placed.weights[: len(flat)].tolist() == [float(weights[at]) for at in flat]
+    assert placed.order.flatten()[: len(flat)].tolist() == [row for row, _ in flat]
+    assert placed.weights.flatten()[: len(flat)].tolist() == [float(weights[at]) for at in flat]
     wanted = torch.full((rows, k), -1)
     for place, at in enumerate(flat):
         wanted[at] = place
@@ -138,9 +138,13 @@ def test_choices_are_sorted_by_slot(data: st.DataObject, experts: int, more: int
 
 def test_without_tables_a_choice_is_a_slot() -> None:
     choices = torch.tensor([[2.0, -1.0, 0.5, 0.25], [0.0, 2.0, 0.75, 1.0]])
-    placed = single(ISAS[0], 1).place(choices, 3)
+    placed = single(ISAS[0], 1).place(choices, 2, 3)
     assert placed.places.tolist() == [[1, -1], [0, 2]] and placed.ends[:3].tolist() == [1, 1, 3]
-    assert placed.order[:3].tolist() == [1, 0, 1] and placed.weights[:3].tolist() == [0.75, 0.5, 1.0]
+    assert placed.order.flatten()[:3].tolist() == [1, 0, 1] and placed.weights.flatten()[:3].tolist() == [
+        0.75,
+        0.5,
+        1.0,
+    ]
 
 
 def slots_of(variant: str, count: int, columns: int, depth: int, kind: WeightKind | None, gated: bool) -> PackedSlots:
@@ -158,7 +162,7 @@ def test_slots_are_one_product_each(variant: str, counts: list[int], kind: Weigh
     x, ends = torch.randn(sum(counts), 80).to(dtype), torch.tensor(counts).cumsum(0)
     wanted = torch.empty(sum(counts), 24, dtype=torch.promote_types(dtype, F32))
     for weight, part, to in zip(gated.slots, x.split(counts), wanted.split(counts), strict=True):
-        Single(step_cases.pool(variant, 1)).linear(part, weight, to, None, Epilogue.SILU_MUL_OF)
+        run_now(step_cases.pool(variant, 1)).linear(part, weight, to, None, Epilogue.SILU_MUL_OF)
     for threads in THREADS:
         out = torch.full_like(wanted, -7.0)
         assert torch.equal(single(variant, threads).grouped(x, ends, gated, out, Epilogue.SILU_MUL_OF), wanted)
@@ -192,13 +196,13 @@ def test_answers_are_added_in_the_order_of_choices(variant: str, dtype: torch.dt
     answers, wide = torch.randn(9, columns).to(dtype), torch.promote_types(dtype, F32)
     places = torch.tensor([[3, -1, 0], [-1, -1, -1], [8, 7, 1]])
     weights = torch.rand(9).double()
-    placed = Placed(places, torch.empty(0), weights, torch.empty(0))
     wanted = torch.zeros(3, columns, dtype=wide)
     for row, chosen in enumerate(places.tolist()):
         for place in (each for each in chosen if each >= 0):
             wanted[row] = wanted[row] + answers[place].to(wide) * weights[place].to(wide)
     for threads in THREADS:
-        assert torch.equal(single(variant, threads).combine(answers, placed), wanted.to(dtype))
+        out = single(variant, threads).combine(answers, places, weights, torch.empty(3, columns, dtype=dtype), 3)
+        assert torch.equal(out, wanted.to(dtype))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -211,8 +215,10 @@ def test_a_row_has_the_same_bits_in_any_batch_and_place(variant: str, kind: Weig
 
     def sums(rows: slice, threads: int) -> Tensor:
         ops = single(variant, threads)
-        placed = ops.place(choices[rows], 4)
-        return ops.combine(ops.answers(x[rows], placed, gate_up, down), placed)
+        placed = ops.place(choices[rows], 3, 4)
+        answers = ops.answers(x[rows], 64, placed, gate_up, down, dtype)
+        found: Tensor = ops.combine(answers, placed.places, placed.weights, torch.empty_like(x[rows]), 3)
+        return found
 
     together = sums(slice(0, 50), 2)
     for row in range(50):

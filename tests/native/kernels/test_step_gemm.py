@@ -18,8 +18,8 @@ from tests.native.step_cases import ISAS, VARIANTS, form, quantized
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.native.arena import Arena
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedWeight, Packing
-from weft.ops.native.single import Single
 from weft.ops.reference.exact_ops import snap
 from weft.weight_formats import kept_blocks
 
@@ -51,7 +51,7 @@ def linear(
     *,
     exact: bool = False,
 ) -> Tensor:
-    return Single(packing.pool, exact).linear(x, weight, out, bias, epilogue)
+    return run_now(packing.pool, exact).linear(x, weight, out, bias, epilogue)
 
 
 def rows_among_noise(count: int, depth: int, dtype: torch.dtype) -> Tensor:

@@ -16,9 +16,8 @@ from tests.native.kernels.test_step_gemm import CODED, decoded, out_of, rows_amo
 from tests.native.step_cases import ISAS, VARIANTS, form, quantized
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedWeight, Packing
-from weft.ops.native.single import Single
-from weft.ops.native.single_experts import SingleExperts
 from weft.quant.int8_activations import fake_quantize_rows
 from weft.weight_formats import kept_blocks
 
@@ -50,7 +49,7 @@ def linear(
     epilogue: Epilogue = Epilogue.STORE,
     threads: int = 1,
 ) -> Tensor:
-    return Single(step_cases.pool(variant, threads)).linear(x, weight, out, bias, epilogue)
+    return run_now(step_cases.pool(variant, threads)).linear(x, weight, out, bias, epilogue)
 
 
 def factors(x: Tensor, weight: Tensor, kind: WeightKind) -> tuple[Tensor, Tensor]:
@@ -176,12 +175,14 @@ def test_slots_are_one_product_each(variant: str, kind: WeightKind) -> None:
     for part, to, weight in zip(x.split(counts), wanted.split(counts), slots.slots, strict=True):
         linear(variant, part, weight, to, None, Epilogue.SILU_MUL_OF)
     for threads in step_cases.THREADS:
-        grouped = SingleExperts(step_cases.pool(variant, threads)).grouped
+        grouped = run_now(step_cases.pool(variant, threads)).grouped
         assert torch.equal(grouped(x, ends, slots, torch.empty(len(x), 24), Epilogue.SILU_MUL_OF), wanted)
 
 
 def test_plain_weights_keep_their_rows(variant: str) -> None:
     weight, x = torch.randn(40, 64).bfloat16(), torch.randn(5, 64).bfloat16()
     pool = step_cases.pool(variant, 1)
-    found = [Single(pool).linear(x, Packing(pool, rounds).pack(weight), torch.empty(5, 40)) for rounds in (False, True)]
+    found = [
+        run_now(pool).linear(x, Packing(pool, rounds).pack(weight), torch.empty(5, 40)) for rounds in (False, True)
+    ]
     assert torch.equal(*found)

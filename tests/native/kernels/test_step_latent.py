@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
-from weft.native.records import Op
+from weft.native.operations import Op
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Latents, Numerics
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedSlots
-from weft.ops.native.single_latent import SingleLatent
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps
 
@@ -56,7 +56,7 @@ class Case:
 
 
 def latent_of(case: Case, variant: str, threads: int) -> tuple[Tensor, KVCache]:
-    single, cache = SingleLatent(step_cases.pool(variant, threads), case.exact), case.cache()
+    single, cache = run_now(step_cases.pool(variant, threads), case.exact), case.cache()
     to_latent, _ = case.packed(variant)
     found = single.latent(case.q, case.latent, case.way, to_latent, case.meta, cache)
     return found, cache
@@ -99,12 +99,12 @@ def test_each_heads_own_product(variant: str, dtype: torch.dtype, sizes: tuple[i
     seen = []
     for threads in THREADS:
         out = torch.full((rows, heads * 7), 77.0, dtype=dtype)
-        seen.append(SingleLatent(step_cases.pool(variant, threads)).per_head(x, to_value, out, 7))
+        seen.append(run_now(step_cases.pool(variant, threads)).per_head(x, to_value, out, 7))
         torch.testing.assert_close(out, wanted, atol=TOLERANCE[dtype] * 8, rtol=TOLERANCE[dtype])
     assert all(torch.equal(out, seen[0]) for out in seen)
     for row in range(rows):
         alone = torch.empty(1, heads * 7, dtype=dtype)
-        SingleLatent(step_cases.pool(variant, 1)).per_head(x[row : row + 1], to_value, alone, 7)
+        run_now(step_cases.pool(variant, 1)).per_head(x[row : row + 1], to_value, alone, 7)
         assert torch.equal(alone[0], seen[0][row])
 
 
@@ -112,8 +112,8 @@ def test_each_heads_own_product(variant: str, dtype: torch.dtype, sizes: tuple[i
 def test_heads_of_a_product_leave_what_lies_between_them(variant: str) -> None:
     case = Case((3, 8, 16, 4, 5), F32)
     x, (_, to_value) = torch.randn(5, 3 * 20), case.packed(variant)
-    wanted = SingleLatent(step_cases.pool(variant, 1)).per_head(x, to_value, torch.empty(5, 21), 7)
-    apart = SingleLatent(step_cases.pool(variant, 2)).per_head(x, to_value, torch.full((5, 30), 77.0), 10)
+    wanted = run_now(step_cases.pool(variant, 1)).per_head(x, to_value, torch.empty(5, 21), 7)
+    apart = run_now(step_cases.pool(variant, 2)).per_head(x, to_value, torch.full((5, 30), 77.0), 10)
     assert torch.equal(apart.view(5, 3, 10)[..., :7].flatten(1), wanted) and (apart.view(5, 3, 10)[..., 7:] == 77).all()
 
 

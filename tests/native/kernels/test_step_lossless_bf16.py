@@ -13,9 +13,8 @@ from tests.native.step_cases import ISAS, VARIANTS, form
 from weft.native import build
 from weft.native.records import Epilogue, WeightKind
 from weft.ops.native.arena import Arena
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedWeight, Packing
-from weft.ops.native.single import Single
-from weft.ops.native.single_latent import SingleLatent
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -152,7 +151,7 @@ def test_products_have_the_bits_of_whole_numbers(variant: str, shape: tuple[int,
         assert made.kind == WeightKind.BF12
         if columns * depth > 9000:
             assert far(made) > 0
-        single = Single(here.pool, False)
+        single = run_now(here.pool, False)
         for count in ROWS:
             x = torch.full((count + 1, depth + 3), float("nan"), dtype=dtype)[:count, :depth]
             x.copy_(torch.randn(count, depth))
@@ -165,7 +164,7 @@ def test_products_have_the_bits_of_whole_numbers(variant: str, shape: tuple[int,
 def test_gates_meet_in_the_epilogue_and_rows_are_embeddings(packing: Packing) -> None:
     weight = long_tailed((96, 75))
     whole, made = (packing.pack(weight, form(kind), interleaved=True) for kind in (WeightKind.BF16, WeightKind.BF12))
-    single, x = Single(packing.pool, False), torch.randn(29, 75).bfloat16()
+    single, x = run_now(packing.pool, False), torch.randn(29, 75).bfloat16()
     wanted, found = torch.zeros(29, 48), torch.full((29, 48), -7.0)
     single.linear(x, whole, wanted, None, Epilogue.SILU_MUL_OF)
     single.linear(x, made, found, None, Epilogue.SILU_MUL_OF)
@@ -173,7 +172,7 @@ def test_gates_meet_in_the_epilogue_and_rows_are_embeddings(packing: Packing) ->
     table = packing.pack(weight, form(WeightKind.BF12))
     ids = torch.tensor([0, 95, 33, 33, 7])
     found, wanted = (
-        SingleLatent(packing.pool).embedding(ids, each, 0, torch.bfloat16) for each in (table, packing.pack(weight))
+        run_now(packing.pool).embedding(ids[:, None], each, 0, torch.bfloat16) for each in (table, packing.pack(weight))
     )
     assert torch.equal(bits(found), bits(wanted))
     assert torch.equal(found[weight[ids].abs() > 1e-30], weight[ids][weight[ids].abs() > 1e-30])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
-from weft.native.records import (
+from weft.native.operations import (
     BLOCK_SIZE,
     COS_SIN,
     EPS,
@@ -26,8 +26,8 @@ from weft.native.records import (
     ROPE_DIM,
     V_CACHE,
     Op,
-    StepRecord,
 )
+from weft.native.records import StepRecord
 from weft.ops import AttentionMeta, KVCache, Numerics
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps, rotate, write_cache

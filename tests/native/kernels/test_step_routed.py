@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import VARIANTS
 from weft.layout.splits import even_splits
-from weft.native.records import (
+from weft.native.operations import (
     ADDENDS,
     ARRIVED_WEIGHTS,
     EDGES,
@@ -36,8 +36,8 @@ from weft.native.records import (
     TOP_K,
     TP,
     Op,
-    StepRecord,
 )
+from weft.native.records import StepRecord
 from weft.ops.slot_tables import SlotTables
 
 pytestmark = pytest.mark.usefixtures("step_library")

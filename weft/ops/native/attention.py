@@ -7,8 +7,8 @@ from torch import Tensor
 
 from weft.native.step_library import Pool
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, CacheLayout, KVCache
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import DTYPES
-from weft.ops.native.single import Single
 
 TOKENS = 16
 """Blocks of a packed cache hold a multiple of so many tokens (`kKeyPanel` in cache.h)."""
@@ -20,7 +20,7 @@ class StepAttention(AttentionBackend[AttentionMeta]):
     name = "step"
 
     def __init__(self, pool: Pool, exact: bool = False) -> None:
-        self._single = Single(pool, exact)
+        self._builder = run_now(pool, exact)
 
     def why_not(self, spec: AttentionSpec, dtype: torch.dtype, device: torch.device) -> str:
         if device.type != "cpu":
@@ -45,4 +45,4 @@ class StepAttention(AttentionBackend[AttentionMeta]):
     ) -> Tensor:
         if partial:
             raise self.no_partial()
-        return self._single.attention(q, cache, spec.kv_of_head, spec.scale, prepared, spec.window)
+        return self._builder.attention(q.flatten(1).contiguous(), cache, spec, prepared)

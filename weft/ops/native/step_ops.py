@@ -22,9 +22,10 @@ from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
 from weft.ops.base import Heads, Latents, Numerics
 from weft.ops.native.arena import Arena
 from weft.ops.native.attention import StepAttention
+from weft.ops.native.builder import Placed
+from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedSlots, PackedWeight, Packing
 from weft.ops.native.pages import OWN_PAGES, Pages
-from weft.ops.native.single_latent import SingleLatent
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps, wide
 from weft.ops.slot_tables import SlotTables
@@ -51,7 +52,7 @@ class StepOps(TorchOps):
         )
         self._lossless = format_of(LOSSLESS).native
         self._compressed: Counter[bool] = Counter()  # of the matrices that were to be compressed: whether they fit
-        self._single = SingleLatent(pool)
+        self._builder = run_now(pool)
         self.attention_backend: AttentionBackend[Any] = StepAttention(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
@@ -86,47 +87,47 @@ class StepOps(TorchOps):
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
         if not isinstance(weight, PackedWeight):
             return super().embedding(ids, weight, lo)
-        return self._single.embedding(ids, weight, lo, self.numerics.dtype)
+        return self._builder.embedding(ids.contiguous()[:, None], weight, lo, self.numerics.dtype)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self._single.rms_norm(x, weight, eps)
+        return self._builder.rms_norm(x.flatten(0, -2), weight, eps).view(x.shape)
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
-        return self._single.silu_mul(gate_up)
+        return self._builder.silu_mul(gate_up)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         if not isinstance(weight, PackedWeight):
             return super().linear(x, weight, bias)
-        return self._single.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype), bias)
+        return self._builder.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype), bias)
 
     def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
         if not isinstance(gate_up, PackedWeight):
             return super().gated(x, gate_up, bias)
         out = torch.empty(x.shape[0], gate_up.shape[0] // 2, dtype=x.dtype)
-        return self._single.linear(x, gate_up, out, bias, Epilogue.SILU_MUL_OF)
+        return self._builder.linear(x, gate_up, out, bias, Epilogue.SILU_MUL_OF)
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
         if not isinstance(weight, PackedWeight):
             return super().logits(x, weight)
-        return self._single.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=wide(x.dtype)))
+        return self._builder.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=wide(x.dtype)))
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        return self._single.qkv(qkv, heads, meta, cache)
+        return self._builder.qkv(qkv, heads, meta, cache)
 
     def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
         if not isinstance(way.to_latent, PackedSlots):
             return super().latent_queries(q, latent, way, meta, cache)
-        return self._single.latent(q, latent, way, way.to_latent, meta, cache)
+        return self._builder.latent(q, latent, way, way.to_latent, meta, cache)
 
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
         if not isinstance(weight, PackedSlots):
             return super().per_head(x, weight, heads)
         columns = weight.shape[0] // heads
         out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype)
-        return self._single.per_head(x, weight, out, columns)
+        return self._builder.per_head(x, weight, out, columns)
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        choices = self._single.route(logits, correction, moe)
+        choices = self._builder.route(logits.contiguous(), correction, moe)
         return choices[:, : moe.top_k].long(), choices[:, moe.top_k :]
 
     def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
@@ -139,14 +140,20 @@ class StepOps(TorchOps):
     ) -> Tensor:
         if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
             return super().routed(x, experts, weights, tables, gate_up, down)
-        placed = self._single.place(_choices(experts, weights), len(gate_up.slots), tables)
-        return self._single.combine(self._single.answers(x, placed, gate_up, down), placed)
+        placed = self._builder.place(_choices(experts, weights), experts.shape[1], len(gate_up.slots), tables)
+        answers, out = self._answers(x, placed, gate_up, down), x.new_empty(len(x), down.slots[0].shape[0])
+        self._builder.combine(answers, placed.places, placed.weights, out, placed.k)
+        return out
+
+    def _answers(self, x: Tensor, placed: Placed, gate_up: PackedSlots, down: PackedSlots) -> Tensor:
+        found: Tensor = self._builder.answers(x.contiguous(), x.shape[1], placed, gate_up, down, x.dtype)
+        return found
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
             return super().expert_answers(x, slots, weights, gate_up, down)
-        placed = self._single.place(_choices(slots, weights), len(gate_up.slots))
-        answers = self._single.answers(x, placed, gate_up, down)
+        placed = self._builder.place(_choices(slots, weights), slots.shape[1], len(gate_up.slots))
+        answers = self._answers(x, placed, gate_up, down)
         return torch.where(placed.places[..., None] >= 0, answers[placed.places.clamp(min=0)], 0)
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
