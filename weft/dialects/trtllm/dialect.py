@@ -65,7 +65,7 @@ class TensorRTLLM:
     def read(self, document: Document, context: Context) -> list[Reading]:
         """One engine per variant of a file; two for a disaggregated deployment."""
         if document.kind == "command":
-            return _Command(self.name, document, context).readings()
+            return _command_readings(self.name, document, context)
         found = [_File(self.name, document, context, tree) for tree in trees(document.text, document.line)]
         return [reading for file in found for reading in file.readings()]
 
@@ -76,26 +76,21 @@ class TensorRTLLM:
         return checked(layout, text, back, notes)
 
 
-class _Command:
-    """A command and the file that it names."""
-
-    def __init__(self, name: str, document: Document, context: Context) -> None:
-        self.name, self.document, self.context = name, document, context
-
-    def readings(self) -> list[Reading]:
-        draft = Draft(self.name, self.document, self.context)
-        arguments, subcommand = _arguments(self.document, draft)
-        path = arguments.text("config_file")
-        file = named_file(self.document, self.context, path) if path else None
-        if file is not None:
-            found = [_File(self.name, self.document, self.context, tree, True) for tree in trees(file.text, file.line)]
-            return [reading for each in found for reading in each.readings()]
-        if path:
-            message = f"the file {path} is not in the text; its values are unknown"
-            draft.note("warning", "config-file", message, arguments.where("config_file"))
-            if subcommand.startswith("disaggregated"):
-                return [draft.finish(_open_sizes(None))]
-        return [_Engine(draft, arguments, None).reading(_role(arguments))]
+def _command_readings(name: str, document: Document, context: Context) -> list[Reading]:
+    """Of a command and the file that it names."""
+    draft = Draft(name, document, context)
+    arguments, subcommand = _arguments(document, draft)
+    path = arguments.text("config_file")
+    file = named_file(document, context, path) if path else None
+    if file is not None:
+        found = [_File(name, document, context, tree, True) for tree in trees(file.text, file.line)]
+        return [reading for each in found for reading in each.readings()]
+    if path:
+        message = f"the file {path} is not in the text; its values are unknown"
+        draft.note("warning", "config-file", message, arguments.where("config_file"))
+        if subcommand.startswith("disaggregated"):
+            return [draft.finish(_open_sizes(None))]
+    return [_Engine(draft, arguments, None).reading(_role(arguments))]
 
 
 class _File:

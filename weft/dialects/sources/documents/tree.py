@@ -59,8 +59,12 @@ class Node:
 
     def names(self) -> set[str]:
         """Keys at any depth."""
-        inside = [entry.node for entry in (self.entries or {}).values()] + list(self.items or ())
-        return self.keys().union(*(node.names() for node in inside))
+        return self.keys().union(*(node.names() for node in self.inside()))
+
+    def inside(self) -> Iterator[Node]:
+        """The values of a mapping or of a list."""
+        yield from (entry.node for entry in (self.entries or {}).values())
+        yield from self.items or ()
 
     def plain(self) -> object:
         """As Python data."""

@@ -83,10 +83,8 @@ def walk(node: Node) -> Iterator[Node]:
     """Every mapping of a document."""
     if node.entries is not None:
         yield node
-        for entry in node.entries.values():
-            yield from walk(entry.node)
-    for item in node.items or ():
-        yield from walk(item)
+    for inner in node.inside():
+        yield from walk(inner)
 
 
 def text_of(node: Node | None) -> str:

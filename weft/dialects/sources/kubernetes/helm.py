@@ -265,9 +265,8 @@ def _move(node: Node, where: Where, seen: set[int]) -> None:
     node.where = where
     for entry in (node.entries or {}).values():
         entry.where = where
-        _move(entry.node, where, seen)
-    for item in node.items or ():
-        _move(item, where, seen)
+    for inner in node.inside():
+        _move(inner, where, seen)
 
 
 def _json(text: str, where: Where) -> Node | None:
