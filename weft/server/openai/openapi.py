@@ -10,17 +10,7 @@ import msgspec
 from weft.server.errors import ErrorBody
 from weft.server.openai.fields import LEFT_ASIDE
 from weft.server.openai.messages import ROLES
-from weft.server.openai.records import (
-    ChatCompletion,
-    Completion,
-    Health,
-    Load,
-    Model,
-    ModelList,
-    Text,
-    Tokens,
-    Version,
-)
+from weft.server.openai.records import ChatCompletion, Completion, Health, Load, Model, ModelList, Text, Tokens, Version
 from weft.server.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -62,10 +52,7 @@ def document() -> bytes:
         "openapi": "3.1.0",
         "info": {"title": "weft", "version": "1"},
         "paths": _paths(),
-        "components": {
-            "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
+        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
     return msgspec.json.encode(made)
 
