@@ -198,7 +198,7 @@ class EngineConfig:
         return self.block_size or TOKENS_PER_BLOCK
 
     @property
-    def lends(self) -> bool:
+    def steals_work(self) -> bool:
         """Whether waiting ranks run units of others' instructions, where nothing prevents it."""
         return self.device == "cpu" and self.steal_work is not False
 

@@ -22,7 +22,7 @@ PAIRS: tuple[Core, ...] = ((0, 4), (1, 5), (2, 6), (3, 7))
 
 
 def assigned(cores: tuple[Core, ...], ranks: int, quota: float | None = None, **given: object) -> CpuAssignment:
-    return assign_cpus(cores, ranks, quota, EngineConfig(**given), way=ranks == 1)  # type: ignore[arg-type]
+    return assign_cpus(cores, ranks, quota, EngineConfig(**given), can_yield=ranks == 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_ranks_run_where_they_are_listed_and_the_server_beside_their_threads(
     assert quota is not None or threads == counts, "a thread for each physical core"
     assert quota is None or sum(threads) <= max(len(lists), quota + 0.5)
     busy = {cpu for share in found.shares for cpu in share.cpus if cpu not in share.spare}
-    assert not busy & {*found.server} or found.server == found.shares[-1].way
+    assert not busy & {*found.server} or found.server == found.shares[-1].yielded
     untouched = [cpu for cpu in range(16) if owners[cpu % 8] == owners[cpu % 8 + 8] == 4]
     assert {*untouched} <= {*found.server}, "cores on no list are the server's"
 
@@ -128,7 +128,7 @@ LEGAL = "legal: a list for each, none with another's CPUs"
             1,
             {"cpus": "0-1", "server_cpus": "1,2"},
             "server_cpus '1,2': on cpu 1 it would interrupt a thread of rank 0;"
-            " legal: 2-7, or 1 alone, where the last thread makes way",
+            " legal: 2-7, or 1 alone, which the last thread yields",
         ),
         (
             TWO,

@@ -88,11 +88,11 @@ def test_threads_as_asked() -> None:
         assign_cores(cores, 2, None, 5)
 
 
-def test_one_thread_makes_way_where_no_core_is_spare() -> None:
+def test_one_thread_yields_where_no_core_is_spare() -> None:
     cores = [(0, 4), (1, 5), (2, 6), (3, 7)]
     for ranks in (1, 2):
         shares = yield_core(assign_cores(cores, ranks), cores)
-        assert [share.way for share in shares] == [()] * (ranks - 1) + [(3, 7)]
+        assert [share.yielded for share in shares] == [()] * (ranks - 1) + [(3, 7)]
         assert server_cpus(shares) == (3, 7)
     assert server_cpus(yield_core(assign_cores(cores, 1, None, 3), cores)) == (3, 7), "a spare core"
     for shares in (assign_cores(cores, 4), assign_cores(cores, 5), assign_cores(cores, 2, None, 3)):

@@ -71,7 +71,7 @@ class ProgramExecutor(LockstepExecutor):
                 queues = torch.zeros(ops.pool.queue_bytes + 128, dtype=torch.uint8)
                 self._queues.append(queues)
                 ops.pool.offer(comm.offering(), queues.data_ptr() + -queues.data_ptr() % 128)
-                comm.lend(ops.pool.help)
+                comm.start_stealing(ops.pool.steal_function)
 
     def step(self, plan: StepPlan) -> StepResult:
         parts = list(self._threads.map(lambda runner: runner.step(plan), self.runners))

@@ -93,8 +93,8 @@ class StatusPage:
         """What `rank` has done; nothing once the page is closed."""
         if self.fd < 0:
             return RankWork(0.0, 0, 0.0, 0, 0.0)
-        busy, rows, collective, received, lent = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
-        return RankWork(busy / 1e9, rows, collective / 1e9, received, lent / 1e9)
+        busy, rows, collective, received, stolen = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
+        return RankWork(busy / 1e9, rows, collective / 1e9, received, stolen / 1e9)
 
     def held(self, rank: int) -> RankHeld:
         """What `rank` holds; nothing before it is warm, and once the page is closed."""

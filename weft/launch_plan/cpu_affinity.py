@@ -29,30 +29,30 @@ class CpuAssignment:
     def lines(self, where: Sequence[str]) -> list[str]:
         """For people; `where`: every rank's number and coordinates."""
         free = as_runs(self.server)
-        way = ", which a rank's last thread yields when they need them" if self.shares[-1].way else ""
+        note = ", which a rank's last thread yields when they need them" if self.shares[-1].yielded else ""
         return [
             *(f"{each}: {share}" for each, share in zip(where, self.shares, strict=True)),
-            f"HTTP server and scheduler {f'on cpus {free}{way}' if free else 'not pinned, on the cores of the ranks'}",
+            f"HTTP server and scheduler {f'on cpus {free}{note}' if free else 'not pinned, on the cores of the ranks'}",
         ]
 
 
 def assign_cpus(
-    cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, *, way: bool
+    cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, *, can_yield: bool
 ) -> CpuAssignment:
-    """Assigns `cores` to this machine's `ranks` and to the server. `quota`: as in `assign_cores`; `way`: whether a
-    thread can make way for the server. ConfigError: `cpus`, `server_cpus` or `threads` cannot be."""
+    """Assigns `cores` to this machine's `ranks` and to the server. `quota`: as in `assign_cores`; `can_yield`: whether
+    a thread can yield its core to the server. ConfigError: `cpus`, `server_cpus` or `threads` cannot be."""
     asked = engine.server_cpus
     server = () if asked is None else _read("server_cpus", asked, asked, cores)
     if engine.cpus is None:
-        return _by_rule(cores, ranks, quota, engine, server, way=way)
+        return _by_rule(cores, ranks, quota, engine, server, can_yield=can_yield)
     shares = _as_listed(_lists(engine.cpus, cores, ranks), quota, engine.threads)
-    giving = yield_core(shares, _of(cores, shares[-1].cpus)) if way else shares
+    yielding = yield_core(shares, _of(cores, shares[-1].cpus)) if can_yield else shares
     if not server:
         free = _free(cores, shares)
-        return CpuAssignment(shares, free) if free else CpuAssignment(giving, giving[-1].way)
-    if {*server} <= {*giving[-1].way}:
-        return CpuAssignment(giving, server)
-    _check_beside(shares, giving[-1].way, all_cpus(cores), server, asked)
+        return CpuAssignment(shares, free) if free else CpuAssignment(yielding, yielding[-1].yielded)
+    if {*server} <= {*yielding[-1].yielded}:
+        return CpuAssignment(yielding, server)
+    _check_beside(shares, yielding[-1].yielded, all_cpus(cores), server, asked)
     return CpuAssignment(shares, server)
 
 
@@ -71,12 +71,18 @@ def read_list(text: str) -> frozenset[int] | None:
 
 
 def _by_rule(
-    cores: Sequence[Core], ranks: int, quota: float | None, engine: EngineConfig, server: tuple[int, ...], *, way: bool
+    cores: Sequence[Core],
+    ranks: int,
+    quota: float | None,
+    engine: EngineConfig,
+    server: tuple[int, ...],
+    *,
+    can_yield: bool,
 ) -> CpuAssignment:
     """As `assign_cores` does, of the CPUs that are not the server's. ConfigError: these are too few."""
     if not server:
         shares = assign_cores(cores, ranks, quota, engine.threads)
-        shares = yield_core(shares, cores) if way else shares
+        shares = yield_core(shares, cores) if can_yield else shares
         return CpuAssignment(shares, server_cpus(shares))
     rest, threads = _of(cores, {*all_cpus(cores)} - {*server}), ranks * (engine.threads or 1)
     if threads > len(rest):
@@ -123,15 +129,19 @@ def _as_listed(lists: Sequence[tuple[Core, ...]], quota: float | None, threads: 
 
 
 def _check_beside(
-    shares: Sequence[CoreShare], way: tuple[int, ...], usable: Sequence[int], server: Sequence[int], asked: str | None
+    shares: Sequence[CoreShare],
+    yielded: tuple[int, ...],
+    usable: Sequence[int],
+    server: Sequence[int],
+    asked: str | None,
 ) -> None:
-    """ConfigError: `server`, as `asked` for, would interrupt a thread that does not make way."""
+    """ConfigError: `server`, as `asked` for, would interrupt a thread that does not yield its core."""
     busy = {cpu: rank for rank, share in enumerate(shares) for cpu in share.cpus if cpu not in share.spare}
     held = next((cpu for cpu in server if cpu in busy), None)
     if held is None:
         return
     legal = [_runs(free)] if (free := {*usable} - busy.keys()) else []
-    legal += [f"{_runs(way)} alone, where the last thread makes way"] if way else []
+    legal += [f"{_runs(yielded)} alone, which the last thread yields"] if yielded else []
     words = f"legal: {', or '.join(legal)}" if legal else "leave server_cpus out"
     raise _refused("server_cpus", asked, f"on cpu {held} it would interrupt a thread of rank {busy[held]}; {words}")
 

@@ -234,8 +234,8 @@ def plan_launch(
 def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
     threads that cannot be."""
-    way = layout.world == layout.replicas and _runs_programs(engine)
-    return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, way=way)
+    can_yield = layout.world == layout.replicas and _runs_programs(engine)
+    return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, can_yield=can_yield)
 
 
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: str | None) -> EngineConfig:

@@ -20,12 +20,12 @@ Core = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class CoreShare:
     """`cpus` to run on (empty: not pinned) and the number of compute threads; `spare`: those of its cpus whose cores no
-    thread keeps to; `way`: those of its last thread, where that makes way for the front end and the engines."""
+    thread keeps to; `yielded`: those of its last thread, where that yields its core to the server."""
 
     cpus: tuple[int, ...]
     threads: int
     spare: tuple[int, ...] = ()
-    way: tuple[int, ...] = ()
+    yielded: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         where = f"on cpus {as_runs(self.cpus)}" if self.cpus else "not pinned"
@@ -62,18 +62,18 @@ def assign_cores(
 
 
 def yield_core(shares: Sequence[CoreShare], cores: Sequence[Core]) -> tuple[CoreShare, ...]:
-    """`shares` of `cores`, where the last rank's last thread makes way if no core is spare and it is not its only one:
-    one thread that comes a little later to each step costs less than one that is interrupted in it."""
+    """`shares` of `cores`, where the last rank's last thread yields its core if no core is spare and it is not its only
+    one: one thread that comes a little later to each step costs less than one that is interrupted in it."""
     last = shares[-1]
     if server_cpus(shares) or not last.cpus or last.threads == 1:
         return tuple(shares)
-    return (*shares[:-1], replace(last, way=all_cpus(cores[-1:])))
+    return (*shares[:-1], replace(last, yielded=all_cpus(cores[-1:])))
 
 
 def server_cpus(shares: Sequence[CoreShare]) -> tuple[int, ...]:
-    """Where the front end and the engines run: on what the ranks' threads leave, else where one makes way; empty where
-    they have everything."""
-    return tuple(sorted(cpu for share in shares for cpu in share.spare)) or shares[-1].way
+    """Where the front end and the engines run: on what the ranks' threads leave, else on a core that a thread yields;
+    empty where they have everything."""
+    return tuple(sorted(cpu for share in shares for cpu in share.spare)) or shares[-1].yielded
 
 
 def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core, ...]:

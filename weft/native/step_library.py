@@ -184,8 +184,8 @@ class Pool:
         return _QUEUE_BYTES * self.threads
 
     @property
-    def help(self) -> int:
-        """Address of what a rank calls that waits, `weft::Help`."""
+    def steal_function(self) -> int:
+        """Address of the function that a waiting rank calls, a `weft::Steal`."""
         return ctypes.cast(self.lib.weft_steal, _POINTER).value or 0
 
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:

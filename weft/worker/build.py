@@ -18,7 +18,7 @@ from weft.comm.groups import groups_of
 from weft.comm.registry import backend_named
 from weft.comm.shm.arena import NoArenaError, SharedArena
 from weft.comm.shm.region import Region
-from weft.comm.shm.stealing import MOST_LENDERS
+from weft.comm.shm.stealing import MOST_RANKS
 from weft.comm.staged import StagedComm
 from weft.errors import PeerError
 from weft.ipc.channel import Channel, ChannelClosed
@@ -68,10 +68,10 @@ def device_of(setup: Setup) -> torch.device:
 
 def own_arena(setup: Setup, comm_fds: Sequence[int]) -> SharedArena | NoArenaError | None:
     """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
-    lends = (
-        setup.world.engine.lends and setup.world.comm == "shared_memory" and setup.world.layout.world <= MOST_LENDERS
+    steals = (
+        setup.world.engine.steals_work and setup.world.comm == "shared_memory" and setup.world.layout.world <= MOST_RANKS
     )
-    if not (lends and setup.cpus):
+    if not (steals and setup.cpus):
         return None
     try:
         return SharedArena.enter(Region.of_fd(comm_fds[0]), setup.rank)

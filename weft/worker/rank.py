@@ -130,5 +130,5 @@ def _steps_of(status: RankStatus) -> tuple[int, bool]:
 
 
 def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:
-    lent = comm.inner.steal_ns if isinstance(comm.inner, SharedMemoryComm) else 0
-    return runner.rows, comm.seconds_ns, comm.received, lent
+    stolen = comm.inner.steal_ns if isinstance(comm.inner, SharedMemoryComm) else 0
+    return runner.rows, comm.seconds_ns, comm.received, stolen

@@ -43,12 +43,12 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
         return f"; no work stealing: {why_not}"
     pool, core = pinned
     pool.offer(comm.offering(), arena.take(pool.queue_bytes))
-    comm.lend(pool.help)
+    comm.start_stealing(pool.steal_function)
     return f"; cpu {core} steals work while this rank waits"
 
 
 def unshare_threads(ops: Ops) -> None:
-    """Other ranks take no work of this one any more."""
+    """Other ranks steal no more of this one's work."""
     if isinstance(ops, StepOps):
         ops.pool.keep_to_itself()
 

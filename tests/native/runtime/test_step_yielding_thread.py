@@ -23,7 +23,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @pytest.fixture(params=[(1, SPIN), (2, SPIN), (2, 0), (3, SPIN), (MANY, 0), (MANY, SPIN)], ids=str)
 def pool(library: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """(handle, threads), of which the last one makes way."""
+    """(handle, threads), of which the last one yields its core."""
     threads, spin = request.param
     handle = new(library, threads, spin)
     library.weft_pool_yield_core(handle, 1)
@@ -106,7 +106,7 @@ def test_jobs_of_all_kinds_one_after_the_other(library: ctypes.CDLL, pool: tuple
     library.weft_pool_yield_core(handle, 0)
 
 
-def test_it_is_awaited_where_it_does_not_make_way(library: ctypes.CDLL) -> None:
+def test_it_is_awaited_where_it_does_not_yield(library: ctypes.CDLL) -> None:
     handle = new(library, 3, SPIN)
     for _ in range(50):
         assert job(library, (handle, 3), 4) == (0, [0, 0, 0])

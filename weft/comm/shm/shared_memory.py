@@ -120,13 +120,13 @@ class SharedMemoryComm(Comm):
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
         return CommRecord(self._handle, *addresses, self._library.weft_comm_steal_ns(self._handle)), groups
 
-    def lend(self, help: int) -> None:
+    def start_stealing(self, steal: int) -> None:
         """From now on this rank steals work while it waits: it runs units of instructions that others have published.
-        `help`: address of the function that does so (`Pool.help`); this process must have mapped their arenas."""
-        self._library.weft_comm_steal(self._handle, help)
+        `steal`: address of the function for it (`Pool.steal_function`); this process must have mapped their arenas."""
+        self._library.weft_comm_steal(self._handle, steal)
 
     def offering(self) -> TeamPortRecord:
-        """What this rank's team goes by whose instructions are open to others (`Pool.offer`), until `close`."""
+        """The port on which this rank's team publishes instructions to others (`Pool.offer`), until `close`."""
         record = TeamPortRecord()
         self._library.weft_comm_team_port(self._handle, ctypes.byref(record))
         return record

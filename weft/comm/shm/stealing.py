@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.errors import ConfigError
 
-MOST_LENDERS = 16
+MOST_RANKS = 16
 """Most ranks of a region that steal from each other: each maps the arenas of all."""
 
 
@@ -18,8 +18,8 @@ def obstacle(
         return "ranks do not meet in shared memory"
     if not program:
         return "steps are no program"
-    if ranks > MOST_LENDERS:
-        return f"the machine has more than {MOST_LENDERS} ranks"
+    if ranks > MOST_RANKS:
+        return f"the machine has more than {MOST_RANKS} ranks"
     return no_arena if own_cores else "ranks have no cores of their own"
 
 

@@ -1,5 +1,5 @@
-"""A rank that waits helps the one that it waits for with what that has open, and is no worse off where it does not
-help; nobody goes on before whoever helps it is done, and who is never done is named."""
+"""A waiting rank steals published units of the rank that it waits for, and is no worse off where it does not. No
+rank goes on before its thieves are done, and a thief that never finishes is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pair:
 
     region: Region
     host: SharedMemoryComm
-    lender: SharedMemoryComm
+    thief: SharedMemoryComm
     offering: TeamPortRecord
     helped: list[int] = field(default_factory=list)
     slow_s: float = 0.0
@@ -58,10 +58,10 @@ class Pair:
 @pytest.fixture
 def pair(native_comm: None) -> Iterator[Pair]:
     region = SharedMemoryComm.create(2, [PAIR])
-    host, lender = (SharedMemoryComm(region, rank, timeout=0.2) for rank in PAIR)
-    yield Pair(region, host, lender, host.offering())
+    host, thief = (SharedMemoryComm(region, rank, timeout=0.2) for rank in PAIR)
+    yield Pair(region, host, thief, host.offering())
     host.close()
-    lender.close()
+    thief.close()
     region.close()
 
 
@@ -86,9 +86,9 @@ def in_background(call: Callable[[], None]) -> Callable[[], Exception | None]:
 
 
 def test_a_waiting_rank_helps_once_with_everything_that_is_open(pair: Pair) -> None:
-    pair.lender.lend(pair.address)
+    pair.thief.start_stealing(pair.address)
     for turn in (1, 2, 3):
-        waiting = in_background(lambda: pair.lender.barrier(PAIR))
+        waiting = in_background(lambda: pair.thief.barrier(PAIR))
         for what in (2 * turn, 2 * turn + 1):
             pair.open.value = what
             pair.has_helped(len(pair.helped) + 1)
@@ -96,48 +96,48 @@ def test_a_waiting_rank_helps_once_with_everything_that_is_open(pair: Pair) -> N
         pair.host.barrier(PAIR)
         assert waiting() is None
     assert pair.helped == [2, 3, 4, 5, 6, 7]
-    assert pair.host.steal_ns == 0 < pair.lender.steal_ns
+    assert pair.host.steal_ns == 0 < pair.thief.steal_ns
 
 
 @pytest.mark.parametrize("missing", ["help", "open"])
 def test_nothing_is_done_where_something_is_missing(pair: Pair, missing: str) -> None:
     if missing != "help":
-        pair.lender.lend(pair.address)
+        pair.thief.start_stealing(pair.address)
     pair.open.value = int(missing != "open")
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    waiting = in_background(lambda: pair.thief.barrier(PAIR))
     assert "rank 0 did not come within 0.2 s" in str(waiting())
     assert pair.helped == []
 
 
 def test_who_has_come_needs_no_help(pair: Pair) -> None:
-    pair.lender.lend(pair.address)
+    pair.thief.start_stealing(pair.address)
     pair.open.value = 1
     coming = in_background(lambda: pair.host.barrier(PAIR))
     time.sleep(0.05)
-    pair.lender.barrier(PAIR)
+    pair.thief.barrier(PAIR)
     assert coming() is None and pair.helped == []
 
 
 def test_who_comes_while_it_is_still_helped_is_not_missed(pair: Pair) -> None:
-    pair.lender.lend(pair.address)
+    pair.thief.start_stealing(pair.address)
     pair.open.value, pair.slow_s = 1, 0.1
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    waiting = in_background(lambda: pair.thief.barrier(PAIR))
     time.sleep(0.02)
     pair.host.barrier(PAIR)
     assert waiting() is None and pair.helped == [1]
 
 
 def test_the_time_limit_holds_while_a_rank_helps(pair: Pair) -> None:
-    pair.lender.lend(pair.address)
+    pair.thief.start_stealing(pair.address)
     pair.open.value, pair.slow_s = 1, 0.3
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    waiting = in_background(lambda: pair.thief.barrier(PAIR))
     assert "rank 0 did not come within 0.2 s" in str(waiting())
 
 
 def test_a_rank_that_dies_while_it_is_helped_is_named(pair: Pair) -> None:
-    pair.lender.lend(pair.address)
+    pair.thief.start_stealing(pair.address)
     pair.open.value = 1
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    waiting = in_background(lambda: pair.thief.barrier(PAIR))
     pair.has_helped(1)
     pair.region.mark_dead(0)
     assert "rank 0 died" in str(waiting())
@@ -157,8 +157,8 @@ def test_who_holds_a_helped_rank_up_is_named_by_those_that_wait(native_comm: Non
 
 def test_a_rank_is_helped_also_after_a_long_time_without_work(pair: Pair) -> None:
     """Longer than the other one spins, and than a slice of its sleep."""
-    pair.lender.lend(pair.address)
-    waiting = in_background(lambda: pair.lender.barrier(PAIR))
+    pair.thief.start_stealing(pair.address)
+    waiting = in_background(lambda: pair.thief.barrier(PAIR))
     for what in (1, 2, 3):
         time.sleep(0.03)
         pair.open.value = what

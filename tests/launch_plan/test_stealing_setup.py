@@ -1,4 +1,4 @@
-"""Whether a rank lends its core: where it can, never where it was told not to; refused where it was asked in vain."""
+"""Whether a rank steals work: where it can, never where that is off; refused where it was asked for in vain."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ def setup(own_cores: bool, asked: bool | None) -> Setup:
         (True, None, 1, ""),
     ],
 )
-def test_a_rank_lends_its_core_only_where_it_has_one_and_may(
+def test_a_rank_steals_work_only_where_it_has_cores_and_may(
     own_cores: bool, asked: bool | None, world: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lends = own_cores and asked is not False and world == 2
-    lent, offered = [], []
+    steals = own_cores and asked is not False and world == 2
+    stealing, offered = [], []
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
-    ways: list[bool] = []
+    yields: list[bool] = []
     ops.pool = SimpleNamespace(  # type: ignore[assignment]
         pin=lambda _: None,
         threads=1,
         queue_bytes=128,
-        help=7,
+        steal_function=7,
         offer=lambda *given: offered.append(given),
-        yield_core=ways.append,
+        yield_core=yields.append,
     )
     comm.world = world
-    monkeypatch.setattr(SharedMemoryComm, "lend", lambda _, help: lent.append(help))
+    monkeypatch.setattr(SharedMemoryComm, "start_stealing", lambda _, steal: stealing.append(steal))
     monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
     runner = SimpleNamespace(program=object(), ops=ops)
-    room = object.__new__(SharedArena)
+    arena = object.__new__(SharedArena)
     monkeypatch.setattr(SharedArena, "take", lambda _, nbytes: 4096 + nbytes)
-    assert threads.pin_threads(runner, comm, setup(own_cores, asked), room) == said  # type: ignore[arg-type]
-    assert ways == [False] * own_cores
-    assert (lent, offered) == (([7], [("offering", 4096 + 128)]) if lends else ([], []))
+    assert threads.pin_threads(runner, comm, setup(own_cores, asked), arena) == said  # type: ignore[arg-type]
+    assert yields == [False] * own_cores
+    assert (stealing, offered) == (([7], [("offering", 4096 + 128)]) if steals else ([], []))
 
 
-def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_without_an_arena_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
     ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, yield_core=lambda _: None), 2  # type: ignore[assignment]
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
@@ -78,7 +78,7 @@ def test_a_rank_without_a_room_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         threads.pin_threads(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
 
 
-def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> None:
+def test_ranks_without_a_program_or_shared_memory_steal_nothing_and_say_so() -> None:
     runner, comm, elsewhere = (
         SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
     )  # fmt: skip
@@ -101,7 +101,7 @@ def test_ranks_without_a_program_or_shared_memory_lend_nothing_and_say_so() -> N
         (2, {}, "auto", "ranks have no cores of their own"),
     ],
 )
-def test_lending_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_starts(
+def test_work_stealing_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_starts(
     ranks: int, settings: dict[str, bool], backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("comm")

@@ -54,7 +54,7 @@ TWO_CORES = pytest.mark.skipif(len(available_cores()) < 2, reason="two ranks hav
 
 
 @TWO_CORES
-def test_lent_cores_change_no_bit() -> None:
+def test_work_stealing_changes_no_bit() -> None:
     need("comm", "step")
     stealing, seconds = answers(True)
     assert [len(answer) for answer in stealing.values()] == [24] * 3
