@@ -68,9 +68,8 @@ def device_of(setup: Setup) -> torch.device:
 
 def own_arena(setup: Setup, comm_fds: Sequence[int]) -> SharedArena | NoArenaError | None:
     """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
-    steals = (
-        setup.world.engine.steals_work and setup.world.comm == "shared_memory" and setup.world.layout.world <= MOST_RANKS
-    )
+    world = setup.world
+    steals = world.engine.steals_work and world.comm == "shared_memory" and world.layout.world <= MOST_RANKS
     if not (steals and setup.cpus):
         return None
     try:
