@@ -27,6 +27,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 OWN = ("engine.seed", "engine.max_model_len")
 """Settings that replicas may have of their own."""
 _PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCES = {".py", ".h", ".cpp", ".toml", ".yaml"}
 
 
 def settings_of_host(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, comm: str) -> dict[str, str]:
@@ -119,9 +120,9 @@ def _of_host(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _code() -> str:
-    """A digest of weft's own source, its C++ parts included."""
+    """A digest of weft's own source, its C++ parts and tables included."""
     digest = hashlib.sha256()
-    for path in sorted(each for each in _PACKAGE.rglob("*") if each.suffix in (".py", ".h", ".cpp")):
+    for path in sorted(each for each in _PACKAGE.rglob("*") if each.suffix in _SOURCES):
         digest.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
