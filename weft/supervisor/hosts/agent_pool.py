@@ -13,14 +13,14 @@ from contextlib import suppress
 from weft.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, tune
 from weft.errors import HostLostError, HostMissingError, PeerError
 from weft.ipc.channel import Channel
-from weft.ipc.fingerprint import differences
 from weft.ipc.messages import WorldSetup
 from weft.ipc.status import StatusPage
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.log import get_logger
 from weft.machine.cores import CoreShare
 from weft.machine.own_addresses import address_on, interface_of
-from weft.supervisor.hosts.control import AgentControl
+from weft.supervisor.hosts.admission import refusal_of
+from weft.supervisor.hosts.control import AgentControl, ControlLost
 from weft.supervisor.hosts.host_messages import (
     AGENT,
     SESSION,
@@ -134,6 +134,8 @@ class AgentPool:
             del self._sessions[number]
         session = HostSession(agent, number, Channel(sock), status)
         agent.remember(session)
+        if agent.lost():  # before it was remembered
+            session.hang_up()
         return session
 
     def _agent(self, node: int) -> AgentControl:
@@ -212,6 +214,9 @@ class AgentPool:
                 elif isinstance(message, RankStates):
                     agent.take(message.session, message.ranks)
         except PeerError as error:
+            if sock in self._joining and not isinstance(error, ControlLost):
+                with suppress(PeerError, TimeoutError):
+                    agent.say(AgentRefusal("it speaks other messages: the versions of weft are not the same"))
             self._lose(agent, str(error))
 
     def _prove(self, sock: socket.socket) -> None:
@@ -239,7 +244,9 @@ class AgentPool:
         return role == AGENT and number == 0
 
     def _join(self, agent: AgentControl, report: HostReport) -> None:
-        refusal = self._refusal(agent, report)
+        holder = self._agents.get(agent.node)
+        taken_by = "" if holder is None else holder.words
+        refusal = refusal_of(report, agent.node, agent.peer, self.count, self._settings, taken_by)
         with suppress(PeerError, TimeoutError):
             agent.say(refusal or Welcome())
         if refusal is not None:
@@ -259,23 +266,6 @@ class AgentPool:
             self._changed.notify_all()
         self._say(f"{agent.words} is here, pid {report.pid}")
 
-    def _refusal(self, agent: AgentControl, report: HostReport) -> AgentRefusal | None:
-        node = agent.node
-        if report.node_rank != node or not 0 < node < self.count:
-            last = self.count - 1
-            return AgentRefusal(f"node_rank {report.node_rank}: there are {self.count} hosts; legal: 1 to {last}")
-        if report.own_address.partition("%")[0] != agent.peer.partition("%")[0]:
-            return AgentRefusal(
-                f"its own address is {report.own_address}, but host 0 sees it at {agent.peer}: addresses are translated"
-                " between them (NAT), and ranks could not reach each other"
-            )
-        different = differences(("host 0", f"host {node}"), (self._settings, report.settings), "hosts")
-        if different is not None:
-            return AgentRefusal(str(different))
-        if node in self._agents:
-            return AgentRefusal(f"node_rank {node}: {self._agents[node].words} has it already", again=True)
-        return None
-
     def _lose(self, agent: AgentControl, why: str) -> None:
         with suppress(KeyError, ValueError):
             self._selector.unregister(agent.sock)
@@ -290,8 +280,8 @@ class AgentPool:
                 _log.error("%s", agent.lost())
 
     def _drop_late(self) -> None:
-        now = time.monotonic()
-        for sock in [sock for sock, one in self._unproven.items() if now - one.since > PROOF_S]:
+        until = time.monotonic() - PROOF_S
+        for sock in [sock for sock, one in self._unproven.items() if one.since < until]:
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
