@@ -1,4 +1,4 @@
-"""Host 0's door: who gets in, who is refused, and what strangers can do."""
+"""Host 0's door: which agents get in, and what others can do."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_frame_that_is_no_report_is_another_version(config: HostsConfig, pool:
         ({}, "127.0.0.1", "host 1 (c)", "node_rank 1: host 1 (c) has it already"),
     ],
 )
-def test_who_is_refused(changes: dict[str, object], peer: str, taken_by: str, message: str | None) -> None:
+def test_refusals(changes: dict[str, object], peer: str, taken_by: str, message: str | None) -> None:
     refusal = refusal_of(report(**changes), 1, peer, 2, SETTINGS, taken_by)
     assert (refusal is None) == (message is None)
     if refusal is not None and message is not None:
