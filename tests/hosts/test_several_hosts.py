@@ -7,10 +7,10 @@ import signal
 import pytest
 from cluster import Cluster, answer
 
-TOGETHER = [("--tp", "2"), ("--attn-dp-size", "2"), ("--replicas", "2")]
+TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2")]
 
 
-@pytest.mark.parametrize("layout", TOGETHER, ids=["tp", "dp", "replicas"])
+@pytest.mark.parametrize("layout", TOGETHER, ids=["tp", "gloo", "dp", "replicas"])
 def test_answers_are_those_of_one_host(cluster: Cluster, layout: tuple[str, ...]) -> None:
     server, agent = cluster.serve(*layout)
     with cluster.client() as client:

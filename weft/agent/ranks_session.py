@@ -157,7 +157,7 @@ class RanksSession:
     def _obey(self, frame: memoryview) -> None:
         message = read(to_session, frame, "host 0")
         if isinstance(message, MeetAt):
-            self._set_up(PeerAddresses(message.addresses, self._token))
+            self._set_up(PeerAddresses(message.addresses, self._token, self._site.address))
         elif isinstance(message, MarkDead) and self._meeting is not None:
             for rank in message.ranks:
                 self._meeting.mark_dead(rank)

@@ -39,6 +39,8 @@ class RankEnd:
     """Where ranks of other hosts listen."""
     token: bytes = b""
     """What connections between hosts have to prove."""
+    address: str = ""
+    """Of its host, where there are several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,11 @@ def choose_backend(
     legal = tuple(name for name, why in why_not.items() if not why)
     if asked is not None and asked.name in legal:
         return CommChoice(asked.name, groups, "" if asked.name == backends[0].name else "as asked")
-    if asked is not None or not legal:
-        refused = "; ".join(f"comm {name}: {why}" for name, why in why_not.items() if wanted in ("auto", name))
+    if asked is not None or not legal or (hosts > 1 and BETWEEN_HOSTS.name not in legal):
+        refused = "; ".join(f"comm {name}: {why}" for name, why in why_not.items() if why and wanted in ("auto", name))
         message = f"{refused}; legal here: {', '.join(legal)}"
         raise ConfigError(message, field="comm", value=wanted, legal=legal)
-    if hosts > 1:
-        return CommChoice(legal[0], groups)
+    if hosts > 1:  # only these connections prove a secret
+        return CommChoice(BETWEEN_HOSTS.name, groups)
     faster = [name for name in list(why_not)[: list(why_not).index(legal[0])] if name != BETWEEN_HOSTS.name]
     return CommChoice(legal[0], groups, "; ".join(f"slower than {name}: {why_not[name]}" for name in faster))

@@ -45,10 +45,12 @@ class WorldSetup(msgspec.Struct, frozen=True):
 
 
 class PeerAddresses(msgspec.Struct, frozen=True):
-    """Where ranks of other hosts listen, by rank, and the secret of this start that connections have to prove."""
+    """Where ranks of other hosts listen, by rank, and the secret of this start that connections have to prove; `own`:
+    the address of this rank's host."""
 
     addresses: dict[int, tuple[str, int]] = {}
     token: bytes = b""
+    own: str = ""
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):

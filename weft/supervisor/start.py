@@ -89,8 +89,9 @@ class Starting:
                     self._board.enter(link.rank, Phase.SPAWN, f"pid {link.pid}", self._seconds())
             self.workers.sort(key=lambda link: link.rank)
             addresses = meeting.addresses()
-            token = b"" if self._hosts is None else token_of(self._hosts.key, salt)
-            peers = PeerAddresses(addresses, token) if sessions else PeerAddresses()
+            peers = PeerAddresses()
+            if sessions and self._hosts is not None:
+                peers = PeerAddresses(addresses, token_of(self._hosts.key, salt), self._hosts.address)
             if isinstance(meeting, HostsRendezvous):
                 meeting.meet()
             table = self.plan.checkpoint.table()

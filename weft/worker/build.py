@@ -129,6 +129,7 @@ def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence
         setup.world.host_of,
         setup.peers.addresses,
         setup.peers.token,
+        setup.peers.own,
     )
     comm = backend.make(end)
     for fd in fds:

@@ -1,15 +1,16 @@
-"""Backend `gloo`: torch.distributed over the loopback address. Imports no torch itself.
+"""Backend `gloo`: torch.distributed, over the loopback address or between hosts. Imports no torch itself.
 
-The supervisor opens the listening socket, so that no port is chosen first and bound later, and nothing listens beyond
-127.0.0.1. Every rank inherits it: rank 0 accepts on it, the others read its port.
+The supervisor of rank 0's host opens the listening socket, so that no port is chosen first and bound later, and nothing
+listens beyond 127.0.0.1, or the host's own address where there are several hosts. Ranks of that host inherit it: rank 0
+accepts on it, the others read its port. torch's connections prove no secret.
 """
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import HostSite, RankEnd, Rendezvous, make_in
+from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
+from weft.comm.distributed.links import listen_in
 from weft.layout.ranks import Group
 
 if TYPE_CHECKING:
@@ -19,15 +20,19 @@ HOST = "127.0.0.1"
 
 
 class ListeningSocket(Rendezvous):
-    """On a free loopback port."""
+    """On a free port of the loopback address, or of `host`."""
 
-    def __init__(self, groups: tuple[Group, ...]) -> None:
+    def __init__(self, groups: tuple[Group, ...], host: str = HOST, ports: tuple[int, int] | None = None) -> None:
         super().__init__(groups)
-        self._socket = socket.create_server((HOST, 0), backlog=128)
+        self._host, self._socket = host, listen_in(host, ports)
 
     def fds(self, rank: int) -> tuple[int, ...]:
         """As `Rendezvous`."""
         return (self._socket.fileno(),)
+
+    def addresses(self) -> dict[int, Address]:
+        """As `Rendezvous`: where all meet is rank 0's."""
+        return {0: (self._host, self._socket.getsockname()[1])}
 
     def met(self) -> None:
         """As `Rendezvous`."""
@@ -45,13 +50,15 @@ class Gloo:
 
     def why_not(self, world: int, hosts: int, device: str) -> str:
         """As `Backend`."""
-        return "ranks are on several machines, and it meets on the loopback address" if hosts > 1 else ""
+        return ""
 
     def meet(
         self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
     ) -> Rendezvous:
         """As `Backend`."""
-        return ListeningSocket(groups)
+        if site is None:
+            return ListeningSocket(groups)
+        return ListeningSocket(groups, site.address, site.ports) if 0 in site.ranks else Rendezvous(groups)
 
     def make(self, end: RankEnd) -> Comm:
         """As `Backend`."""

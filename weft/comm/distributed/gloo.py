@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from weft.comm.backend import RankEnd
+from weft.comm.backend import Address, RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import (
     check_contiguous,
@@ -53,13 +53,16 @@ class GlooComm(Comm):
         groups: Sequence[Group],
         *,
         port: int,
+        host: str = HOST,
+        own: str = HOST,
         listen_fd: int | None = None,
         timeout: float = 30.0,
         debug: bool = False,
     ) -> None:
         """Returns when all ranks of each of this rank's groups have connected.
 
-        listen_fd: rank 0's copy of the socket that listens at `port`; stays the caller's. timeout: seconds
+        listen_fd: rank 0's copy of the socket that listens at `port` of `host`; stays the caller's. own: the address
+        that this rank's connections are bound to. timeout: seconds
         that the start and each collective may take. debug: members compare call, shapes and sizes ahead of each
         collective; without it a difference in sizes ends in an error of gloo's, or ends the process.
         """
@@ -72,10 +75,10 @@ class GlooComm(Comm):
         self._broken = ""
         places = member_groups(rank, check_groups(world, groups))
         try:
-            store = _store(rank, world, port, listen_fd, timeout)
+            store = _store(rank, world, (host, port), listen_fd, timeout)
             self._peers = Peers(store, rank, world)
             self._groups = {
-                group: _Members(group, position, _process_group(store, index, position, len(group), timeout))
+                group: _Members(group, position, _process_group(store, index, position, len(group), timeout, own))
                 for group, (index, position) in places.items()
             }
         except RuntimeError as error:
@@ -209,13 +212,19 @@ class GlooComm(Comm):
 
 def make(end: RankEnd) -> Comm:
     """For `Gloo.make`: the end over the listening socket that was inherited."""
-    with socket.socket(fileno=os.dup(end.fds[0])) as listening:
-        port = listening.getsockname()[1]
+    host, own = HOST, HOST
+    if end.peers:
+        (host, port), own = end.peers[0], end.address
+    else:
+        with socket.socket(fileno=os.dup(end.fds[0])) as listening:
+            port = listening.getsockname()[1]
     return GlooComm(
         end.rank,
         end.world,
         end.groups,
         port=port,
+        host=host,
+        own=own,
         listen_fd=end.fds[0] if end.rank == 0 else None,
         timeout=end.limit_s,
         debug=end.debug,
@@ -253,20 +262,20 @@ def _bytes(x: Tensor) -> Tensor:
     return x.view(-1).view(torch.uint8)
 
 
-def _store(rank: int, world: int, port: int, listen_fd: int | None, timeout: float) -> Store:
+def _store(rank: int, world: int, at: Address, listen_fd: int | None, timeout: float) -> Store:
     limit = timedelta(seconds=timeout)
     if listen_fd is None:
-        store: Store = _dist.TCPStore(HOST, port, world, False, limit, wait_for_workers=False)
+        store: Store = _dist.TCPStore(*at, world, False, limit, wait_for_workers=False)
         return store
     copy = os.dup(listen_fd)  # the store closes what it is given
-    store = _dist.TCPStore(HOST, port, world, True, limit, wait_for_workers=False, master_listen_fd=copy)
+    store = _dist.TCPStore(*at, world, True, limit, wait_for_workers=False, master_listen_fd=copy)
     return store
 
 
-def _process_group(store: Store, index: int, position: int, size: int, timeout: float) -> Any:
+def _process_group(store: Store, index: int, position: int, size: int, timeout: float, own: str) -> Any:
     options = _dist.ProcessGroupGloo._Options()
     options._timeout = timedelta(seconds=timeout)
-    options._devices = [_dist.ProcessGroupGloo.create_device(hostname=HOST)]
+    options._devices = [_dist.ProcessGroupGloo.create_device(hostname=own)]
     return _dist.ProcessGroupGloo(_dist.PrefixStore(f"group {index}", store), position, size, options)
 
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from weft.comm.backend import Address
-from weft.errors import PeerError
+from weft.errors import ConfigError, PeerError
 
 TOKEN_BYTES = 32
 MOST_UNPROVEN = 64
@@ -53,6 +53,17 @@ def listen(host: str, port: int = 0) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def listen_in(address: str, ports: tuple[int, int] | None) -> socket.socket:
+    """A listening socket on `address`, at a free port of `ports`, both ends included. ConfigError: none is free."""
+    if ports is None:
+        return listen(address)
+    for port in range(ports[0], ports[1] + 1):
+        with suppress(OSError):
+            return listen(address, port)
+    message = f"dist_ports {ports[0]}-{ports[1]}: no port of {address} is free; each rank of this host needs one"
+    raise ConfigError(message, field="dist_ports", value=f"{ports[0]}-{ports[1]}")
 
 
 @dataclass(frozen=True, slots=True)

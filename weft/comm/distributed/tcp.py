@@ -7,14 +7,12 @@ address. Where they listen, and the secret of the start, come to the ranks with 
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
-from weft.comm.distributed.links import listen
+from weft.comm.distributed.links import listen_in
 from weft.comm.shm.region import SPIN_US, RankRecord, Region, read_records
-from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import missing_reason
 
@@ -65,17 +63,6 @@ class RegionAndListeners(Rendezvous):
         region, self._region = self._region, None
         if region is not None:
             region.close()
-
-
-def listen_in(address: str, ports: tuple[int, int] | None) -> socket.socket:
-    """A listening socket on `address`, at a free port of `ports`, both ends included. ConfigError: none is free."""
-    if ports is None:
-        return listen(address)
-    for port in range(ports[0], ports[1] + 1):
-        with suppress(OSError):
-            return listen(address, port)
-    message = f"dist_ports {ports[0]}-{ports[1]}: no port of {address} is free; each rank of this host needs one"
-    raise ConfigError(message, field="dist_ports", value=f"{ports[0]}-{ports[1]}")
 
 
 @dataclass(frozen=True, slots=True)
