@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from namespaces import Command, Host
+
+from tests.support.namespaces import Command, Host
 
 PORT = 25000
 

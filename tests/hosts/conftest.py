@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from namespaces import hosts, need_namespaces
 
+from tests.support.namespaces import hosts, need_namespaces
 from tests.support.tiny_chat import write_tiny_chat
 
 

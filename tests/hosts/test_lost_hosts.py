@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from cluster import Cluster, answer
-from namespaces import Command
 
+from tests.support.namespaces import Command
 from tests.support.waiting import until, wait_gone
 
 SLACK_S = 4.0
