@@ -2,7 +2,7 @@
 
 What this proves: a number, a spec and a function that makes the call are all that both sinks need. The one runs it, the
 other adds it to a tape; both fill the same record from it, vectors widened as the spec says. The kernel is Python that
-reads the record as C++ would, so nothing is compiled: `test_operations_declared.py` compares C++ with the declaration.
+reads the record as C++ would, so nothing is compiled: the C++ header is generated from the declaration.
 """
 
 from __future__ import annotations

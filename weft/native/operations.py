@@ -1,6 +1,6 @@
 """The operations of a step program, declared once: numbers, operands by their index in a record, kernels.
 
-`tests/native/test_operations_declared.py` holds `runtime/instruction.h` and `runtime/kernel_table.h` to it.
+`python -m weft.native.generate` writes them, and the records, to `runtime/records.h` for C++.
 """
 
 from __future__ import annotations
@@ -154,5 +154,5 @@ OPS: Mapping[Op, OpSpec] = {
     Op.ALL_GATHER: OpSpec("sum, gather or exchange of rows between ranks"),
     Op.REDUCE_SCATTER: OpSpec("sum, gather or exchange of rows between ranks"),
     Op.ALL_TO_ALL: OpSpec("sum, gather or exchange of rows between ranks"),
-    Op.ROUTED: OpSpec("an all_to_all of rows whose sizes DEAL has found"),
+    Op.ROUTED: OpSpec("an all_to_all of rows with the sizes that DEAL found"),
 }

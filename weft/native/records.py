@@ -1,8 +1,13 @@
-"""The records of `runtime/instruction.h` as ctypes structures."""
+"""The records that Python and C++ share, as ctypes structures. `weft.native.generate` writes those with a `cpp` in C++.
+
+The others hold types of their own headers (`CommCalls`, `Decode`, ...): `step_library.bound` compares their sizes.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 _POINTER = ctypes.c_void_p
@@ -53,9 +58,31 @@ class Chose(IntEnum):
 MAX_ROW_REGISTERS = 64
 
 
-class WeightRecord(ctypes.Structure):
-    """`weft::Weight`."""
+@dataclass(frozen=True, slots=True)
+class Cpp:
+    """What `runtime/records.h` calls a record. By field: `types` of pointers that are not `const void*`, `names` that
+    differ, and `notes`. The comment above the record is its docstring."""
 
+    name: str
+    types: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+class WeightRecord(ctypes.Structure):
+    """A matrix [columns (out), depth (in)] packed in pairs of 16-column panels; weight.h has the order of elements."""
+
+    cpp = Cpp(
+        "Weight",
+        notes={
+            "kind": "a WeightKind",
+            "interleaved": "gate and up alternate by 16 columns (SILU_MUL_OF)",
+            "table": "W_INT4: 16 bf16 values, one apart from the next",
+            "rounds_rows": "whether rows are rounded to 8 bits before they are multiplied; see q8_activations.h",
+            "short_numbers": "of W_INT4: numbers were rounded to it, and not taken out of a file's blocks",
+            "numbers": "of W_INT4 by columns: see dequant_lut_amx.h; null: there are none",
+        },
+    )
     _fields_ = (
         ("kind", ctypes.c_int32),
         ("columns", ctypes.c_int32),
@@ -72,8 +99,17 @@ class WeightRecord(ctypes.Structure):
 
 
 class OperandRecord(ctypes.Structure):
-    """`weft::Operand`."""
+    """Rows that an instruction reads or writes."""
 
+    cpp = Cpp(
+        "Operand",
+        types={"base": "void*"},
+        notes={
+            "base": "first row; null: a step's own pointer (ids, ...), which Step has",
+            "stride": "elements from row to row",
+            "dtype": "a Dtype",
+        },
+    )
     _fields_ = (
         ("base", _POINTER),
         ("stride", ctypes.c_int64),
@@ -83,8 +119,19 @@ class OperandRecord(ctypes.Structure):
 
 
 class InstructionRecord(ctypes.Structure):
-    """`weft::Instruction`."""
+    """One operation of a program. Enums N, F and P are the indices into n, f and p."""
 
+    cpp = Cpp(
+        "Instruction",
+        names={"inputs": "in"},
+        notes={
+            "op": "an Op",
+            "rows": "row register: number of rows of out (of in0 where there is no out)",
+            "exact": "1: results on the exact model's grid (see weft/ops/reference/exact_ops.py), computed in fp64",
+            "name": "for profiles: which module's",
+            "cache_stride": "elements from block to block, from head to head, of K_CACHE and of V_CACHE alike",
+        },
+    )
     _fields_ = (
         ("op", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -100,8 +147,28 @@ class InstructionRecord(ctypes.Structure):
 
 
 class StepRecord(ctypes.Structure):
-    """`weft::Step`."""
+    """The numbers of one step. All pointers are host memory that lives until the step is done."""
 
+    cpp = Cpp(
+        "Step",
+        types={
+            "ids": "const int64_t*",
+            **dict.fromkeys(("positions", "slots", "run_of_row", "row_ends", "block_tables"), "const int32_t*"),
+            "sampled_rows": "const int64_t*",
+            **dict.fromkeys(("sampled_positions", "sampled_row_ends"), "const int32_t*"),
+            "starts": "const int64_t*",
+        },
+        notes={
+            "rows": "by row register",
+            "ids": "EMBED's where its operand has no base",
+            "positions": "of the attention block's rows, like the next two",
+            "row_ends": "cumulative rows of the runs",
+            "block_tables": "[runs, table_width]",
+            "sampled_rows": "ascending numbers among the rows that the rank holds of the residual stream",
+            "sampled_positions": "of the attention block's sampled rows, like the next",
+            "starts": "first row of every rank of the stage (and the end): all rows, sampled rows",
+        },
+    )
     _fields_ = (
         ("rows", ctypes.c_int64 * MAX_ROW_REGISTERS),
         ("ids", _POINTER),
@@ -120,14 +187,28 @@ class StepRecord(ctypes.Structure):
 
 
 class AreaRecord(ctypes.Structure):
-    """`weft::Area`."""
+    """Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns."""
 
+    cpp = Cpp("Area")
     _fields_ = tuple((name, ctypes.c_int32) for name in ("present", "lo", "hi", "left", "right", "whole"))
 
 
 class ExchangeRecord(ctypes.Structure):
-    """`weft::Exchange`."""
+    """What an instruction between ranks moves, and a COPY of a part (members 1, sends[0]): areas by member."""
 
+    cpp = Cpp(
+        "Exchange",
+        types={"sent": "void*", "taken": "void*"},
+        notes={
+            "table": "0 all rows, 1 sampled rows (index into Step::starts)",
+            "in_base": "the run that the input begins with",
+            "out_base": "the run that the output begins with",
+            "keep_from": "of an all_to_all's own piece, like the next",
+            "sends": "[members]",
+            "takes": "[members]",
+            "sent": "room for areas that are not whole, one after the other; like the next",
+        },
+    )
     _fields_ = (
         ("group", ctypes.c_int32),
         ("members", ctypes.c_int32),
