@@ -15,6 +15,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist worksteal
 # The suite runs more variants of the C++ parts than this machine loads: compiled before it, where no core is idle.
 BUILD = -m weft.native.build
+serve: BUILD = -m weft.native.build --quiet
 test: BUILD = -m tests.support.native_libraries
 test-long: BUILD = -m weft.native.build --all
 LAYOUT ?=

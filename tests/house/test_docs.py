@@ -195,6 +195,14 @@ def test_the_help_of_the_makefile_is_whole() -> None:
     assert all(f"make {target}" in told for target in targets() - {"help"})
 
 
+@pytest.mark.parametrize("layout", ["", "layouts/two-ranks.yaml"])
+def test_make_serves_one_rank_unless_a_layout_is_named(layout: str) -> None:
+    command = ["make", "-n", "serve", f"LAYOUT={layout}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=True).stdout
+    (line,) = (line for line in said.splitlines() if "weft.cli.main serve" in line)
+    assert ("--layout" in line) == bool(layout) and f"serve {'--layout ' + layout if layout else ''}" in line
+
+
 def test_ci_runs_what_a_person_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111

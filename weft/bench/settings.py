@@ -20,10 +20,10 @@ class BenchSettings:
     workload: str = option(
         "random", "prompts: random; shared-prefix (a few long common prefixes); file", "--workload", choices=WORKLOADS
     )
-    input_len: int = option(128, "tokens of a prompt (after the prefix, if shared)", "--input-len", minimum=1)
+    input_len: int = option(128, "tokens of a prompt, without a shared prefix", "--input-len", minimum=1)
     output_len: int = option(64, "tokens of an answer", "--output-len", minimum=1)
     range_ratio: float = option(
-        0.0, "lengths vary by this share around their value", "--range-ratio", minimum=0.0, maximum=0.95, expert=True
+        0.0, "lengths vary around their value by this fraction", "--range-ratio", minimum=0.0, maximum=0.95, expert=True
     )
     prefix_len: int = option(512, "tokens of a shared prefix", "--prefix-len", minimum=1, expert=True)
     num_prefixes: int = option(4, "different shared prefixes", "--num-prefixes", minimum=1, expert=True)
@@ -43,7 +43,7 @@ class BenchSettings:
     repeat: int = option(1, "runs of the same load; medians are shown", "--repeat", minimum=1, maximum=1000)
     seed: int = option(0, "of prompts and arrivals", "--workload-seed", minimum=0, maximum=2**31, expert=True)
     temperature: float = option(0.0, "of the answers", "--temperature", minimum=0.0, maximum=2.0)
-    ignore_eos: bool = option(True, "answers have their full length", "--ignore-eos", expert=True)
+    ignore_eos: bool = option(True, "answers go on to --output-len", "--ignore-eos", expert=True)
     endpoint: str = option("completions", "endpoint of the requests", "--endpoint", choices=ENDPOINTS, expert=True)
     prompts_as: str = option(
         "auto", "token ids or text; auto: ids to completions where the vocabulary is known", "--prompts-as",

@@ -26,8 +26,8 @@ class ProcessLimits:
 
     step_limit: float | None = option(
         None,
-        "seconds that a step may take before the rank that holds it up is named and the ranks are ended"
-        " (default: 20 times what such steps took, at least 30 and at most 300)",
+        "most seconds of a step; then the late rank is named and all ranks are ended (default: 20 times what such steps"
+        " took, at least 30 and at most 300)",
         "--step-limit",
         above=0.0,
         maximum=_DAY,
@@ -36,7 +36,7 @@ class ProcessLimits:
     )
     join_limit: float = option(
         120.0,
-        "seconds until every rank's process has reported (default: 120)",
+        "most seconds until the processes of all ranks have started (default: 120)",
         "--join-limit",
         above=0.0,
         maximum=_DAY,
@@ -45,7 +45,7 @@ class ProcessLimits:
     )
     load_limit: float = option(
         1800.0,
-        "seconds for loading the weights (default: 1800)",
+        "most seconds for loading the weights (default: 1800)",
         "--load-limit",
         above=0.0,
         maximum=_DAY,
@@ -54,7 +54,7 @@ class ProcessLimits:
     )
     warm_up_limit: float = option(
         600.0,
-        "seconds for each of groups, cache and warm-up (default: 600)",
+        "most seconds for each of the start phases groups, cache and warm-up (default: 600)",
         "--warm-up-limit",
         above=0.0,
         maximum=_DAY,
@@ -63,7 +63,7 @@ class ProcessLimits:
     )
     drain_timeout: float = option(
         30.0,
-        "seconds that running requests have to end after SIGTERM, SIGHUP or Ctrl-C (default: 30)",
+        "most seconds for running requests to end after SIGTERM, SIGHUP or Ctrl-C (default: 30)",
         "--drain-timeout",
         minimum=0.0,
         maximum=_DAY,
@@ -72,8 +72,8 @@ class ProcessLimits:
     )
     restart: bool = option(
         True,
-        "start a replica's ranks again when one of them dies; otherwise it stays down, and the server ends with exit"
-        " code 69 when no replica is left",
+        "restart a replica when one of its ranks dies; without it the replica stays down, and the server ends with exit"
+        " code 69 when none is left",
         "--restart",
         expert=True,
     )

@@ -169,17 +169,20 @@ def _writable_directory() -> Path | None:
     return None
 
 
-def report(statuses: Sequence[BuildStatus]) -> int:
-    """Says what became of each; 1 where one failed (the plain paths then serve), else 0: an exit status."""
+def report(statuses: Sequence[BuildStatus], *, quiet: bool = False) -> int:
+    """Says what became of each, or, if `quiet`, only what was not there already. Gives an exit status: 1 where one
+    failed (the plain paths then serve), else 0."""
     for one in statuses:
         detail = one.reason or f"{one.path.name if one.path else ''} ({one.seconds:.1f} s)"
-        sys.stdout.write(f"native {one.name}: {one.state}: {detail}\n")
+        if not quiet or one.state != "current":
+            sys.stdout.write(f"native {one.name}: {one.state}: {detail}\n")
     return 1 if any(one.state == "failed" for one in statuses) else 0
 
 
 def main() -> int:
-    """Builds what this machine loads (`--all`: for every instruction set), and reports it."""
-    return report(ensure_built(names() if "--all" in sys.argv[1:] else None))
+    """Builds what this machine loads (`--all`: for every instruction set), and reports it (`--quiet`: what is new)."""
+    words = sys.argv[1:]
+    return report(ensure_built(names() if "--all" in words else None), quiet="--quiet" in words)
 
 
 if __name__ == "__main__":
