@@ -12,7 +12,7 @@ from weft.checkpoint import open_checkpoint
 from weft.cli.view.phases import phase_view
 from weft.cli.view.summary import details, one_line, summary
 from weft.errors import PeerError
-from weft.ipc.phases import ORDER, Phase, PhaseChange
+from weft.ipc.phases import EAGER, ORDER, Phase, PhaseChange
 from weft.launch_plan.plan import plan_launch
 from weft.layout.layout import Given
 from weft.layout.resolve import resolve
@@ -63,6 +63,15 @@ def test_phases_are_shown_only_of_a_start_that_fails() -> None:
         view.show(change(1, Phase.LOAD, 2.5))
         raise PeerError("rank 1 died")
     assert out.getvalue().splitlines() == ["[  0.20 s] rank 1 spawn", "[  2.50 s] rank 1 load"]
+
+
+def test_slower_steps_are_named_once() -> None:
+    out = io.StringIO()
+    with phase_view(["rank 0", "rank 1"], out, every=False) as view:
+        for rank in (0, 1):
+            detail = f"threads; steps run as {EAGER} (gloo)"
+            view.show(PhaseChange(rank, f"rank {rank}", Phase.WARM_UP, detail, 1.0))
+    assert out.getvalue() == f"note: steps run {EAGER}, which is slower (gloo)\n"
 
 
 def test_every_phase_is_shown_where_all_are_wanted() -> None:

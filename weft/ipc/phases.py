@@ -20,6 +20,8 @@ class Phase(StrEnum):
 
 
 ORDER = tuple(Phase)
+EAGER = "operations one by one"
+"""Of a rank's details, where its steps are slower for it, and why in brackets."""
 
 
 @dataclass(frozen=True, slots=True)

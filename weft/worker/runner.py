@@ -12,6 +12,7 @@ from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.errors import ConfigError
+from weft.ipc.phases import EAGER
 from weft.layers import Params
 from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
@@ -156,7 +157,7 @@ class Runner:
         if self.graphs is not None:
             return self.graphs.describe()
         if self.program is None:
-            return f"operations one by one ({self.why_eager})"
+            return f"{EAGER} ({self.why_eager})"
         program = self.program.program
         words = f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
         pruner = program.pruner

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from weft.cli.view.say import say
-from weft.ipc.phases import ORDER, Phase, PhaseChange
+from weft.ipc.phases import EAGER, ORDER, Phase, PhaseChange
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,11 +35,13 @@ class PlainView:
 
 
 class BriefView(PlainView):
-    """Nothing while all goes well; where the start fails, what each rank that is not ready has done so far."""
+    """Nothing while all goes well, but for slower steps, once; where the start fails, what each rank that is not ready
+    has done so far."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._so_far: dict[int, list[PhaseChange]] = {}
+        self._slower = False
 
     def show(self, change: PhaseChange) -> None:
         """A rank entered a phase."""
@@ -48,6 +50,10 @@ class BriefView(PlainView):
         self._so_far.setdefault(change.rank, []).append(change)
         if change.phase is Phase.READY:
             del self._so_far[change.rank]
+        _, eager, why = change.detail.partition(EAGER)
+        if eager and not self._slower:
+            self._slower = True
+            say(f"note: steps run {EAGER}, which is slower{why}", self._out, ignore_closed=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         super().__exit__(kind, error, at)
