@@ -32,7 +32,7 @@ class HostsConfig:
         None, "number of this host, from 0; the server is on host 0", "--node-rank", minimum=0
     )
     nprocs_per_node: int | None = option(
-        None, "ranks on each host; checked against the layout", "--nprocs-per-node", minimum=1
+        None, "ranks on each host; checked against the layout", "--nprocs-per-node", minimum=1, expert=True
     )
     dist_init_addr: str | None = option(
         None,
@@ -45,15 +45,17 @@ class HostsConfig:
         "file with the secret that hosts prove to each other, which only its owner may read (also WEFT_DIST_SECRET)",
         "--dist-secret-file",
         metavar="FILE",
+        expert=True,
     )
     dist_interface: str | None = option(
         None,
         "network interface of this host's sockets (default: the one that leads to host 0)",
         "--dist-interface",
         metavar="NAME",
+        expert=True,
     )
     dist_ports: str | None = option(
-        None, "ports that this host's ranks listen on (default: any)", "--dist-ports", metavar="LO-HI"
+        None, "ports that this host's ranks listen on (default: any)", "--dist-ports", metavar="LO-HI", expert=True
     )
 
     def __post_init__(self) -> None:
