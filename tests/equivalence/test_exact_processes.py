@@ -1,4 +1,4 @@
-"""Sampled layouts again over real processes, kept alive and sent a new layout: gloo and shared memory, same bits."""
+"""Sampled layouts again over real processes that are sent one after the other: every backend gives the same bits."""
 
 from __future__ import annotations
 
@@ -146,6 +146,32 @@ def test_processes_equal_lockstep(
         for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
             assert found == digests[rank], f"rank {rank} under {sizes}"
     record_property("process_layouts_equal", len(sample))
+
+
+ON_TWO_HOSTS = {"biased": 8, "experts": 8, "latent": 6}
+"""Layouts of four ranks, by kind of model."""
+
+
+@pytest.mark.parametrize("backend", ["tcp", "program"])
+@pytest.mark.parametrize("variant", ON_TWO_HOSTS)
+def test_four_ranks_on_two_hosts_equal_lockstep(
+    backend: str, variant: str, model: Models, replayed: Replayed, record_property: Callable[[str, object], None]
+) -> None:
+    """Two on each: groups inside a host, across both, and of one member on each; operations, and programs."""
+    need("comm", "step")
+    exact, experts = model(variant, EXACT), {"experts": 5, "latent": 6}.get(variant, 0)
+    legal: list[Sizes | ExpertSizes] = [*all_sizes(4)]
+    if experts:
+        legal = [each for each in all_dispatched(4, experts) if each.ep <= experts or each.slots > experts]
+    known = ROUTED[4] if variant == "experts" else []
+    sample = [*known, *random.Random(backend + variant).sample(legal, ON_TWO_HOSTS[variant])]
+    recorded = [record(exact, 4, sizes) for sizes in sample]
+    job = {"backend": backend, "hosts": 2, "world": 4, "checkpoint": str(exact.path)}
+    for rank, answer in enumerate(replayed(job | {"cases": [case for case, _ in recorded]})):
+        assert isinstance(answer, list), f"rank {rank}: {answer}"
+        for (_, digests), found, sizes in zip(recorded, answer, sample, strict=True):
+            assert found == digests[rank], f"rank {rank} under {sizes}"
+    record_property("layouts_on_two_hosts_equal", len(sample))
 
 
 @pytest.mark.parametrize("half", HALVES)
