@@ -159,6 +159,14 @@ class Host:
         until(lambda: children(process.pid) or process.poll() is not None)
         return command
 
+    def python(self, code: str) -> str:
+        """What a program of Python prints here."""
+        words = [*self._nsenter(), "taskset", "-c", str(self.core), sys.executable, "-c", code]
+        environ = {**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=ROOT, env=environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def _nsenter(self) -> list[str]:
         return ["nsenter", "--target", str(self.init), "--net", "--pid", "--mount", "--uts", "--ipc", "--time", "--"]
 
