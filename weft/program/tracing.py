@@ -7,19 +7,18 @@ tape says which operation reads and writes which.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from weft.arch.config import MoEConfig
 from weft.native.operations import BIAS, Op
-from weft.native.records import Epilogue
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import Heads, Latents, Numerics, Ops
+from weft.ops.base import Numerics, Ops
 from weft.ops.native.builder import Builder
-from weft.ops.native.packed import PackedSlots, PackedWeight
+from weft.ops.native.library_ops import LibraryOps
+from weft.ops.native.packed import PackedWeight
 from weft.ops.reference.linear import Invariance
-from weft.ops.slot_tables import SlotTables
+from weft.ops.reference.torch_ops import wide
 from weft.ops.weights import Weight
 from weft.program.ir import NotTraceableError
 from weft.program.tape import Tape
@@ -44,7 +43,31 @@ class TracingAttention(AttentionBackend[AttentionMeta]):
         return self._builder.attention(q.flatten(1), cache, spec, prepared)
 
 
-class TracingOps(Ops):
+class _Untraceable(Ops):
+    """What no program has: each raises NotTraceableError."""
+
+    _tape: Tape
+
+    def _unpacked(self, *_: Any, **__: Any) -> Any:
+        raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
+
+    def expert_weights(self, *_: Any, **__: Any) -> Any:
+        raise NotTraceableError("routed experts that are not packed")
+
+    def rope_and_cache(self, *_: Any, **__: Any) -> Any:
+        raise _unknown("rope of parts")
+
+    def _answers_apart(self, *_: Any, **__: Any) -> Any:
+        raise _unknown("answers apart from their sums")
+
+    def silu_mul(self, *_: Any, **__: Any) -> Any:
+        raise _unknown("an activation by itself")
+
+    linear = gated = logits = latent_queries = per_head = routed = _unpacked
+    expert_answers = weighted = _answers_apart
+
+
+class TracingOps(LibraryOps, _Untraceable):
     """Adds each operation to the tape. `tape.module`: the module that the last transition was for."""
 
     name = "recording"
@@ -59,29 +82,15 @@ class TracingOps(Ops):
             raise NotTraceableError(f"{self._tape.module}: a table that is neither plain nor packed")
         return self._builder.embedding(ids, weight, lo, self.numerics.dtype)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self._builder.rms_norm(x, weight, eps)
-
-    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
-        return self._linear(x, weight, bias, Epilogue.STORE, self.numerics.dtype)
-
-    def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
-        return self._linear(x, gate_up, bias, Epilogue.SILU_MUL_OF, self.numerics.dtype)
-
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
         self._tape.module = "lm_head"
-        return self._linear(x, weight, None, Epilogue.STORE, self._wide)
-
-    def _linear(self, x: Tensor, weight: Weight, bias: Tensor | None, epilogue: Epilogue, dtype: torch.dtype) -> Tensor:
-        if not isinstance(weight, PackedWeight):
-            raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
-        columns = weight.shape[0] // (2 if epilogue is Epilogue.SILU_MUL_OF else 1)
-        return self._builder.linear(x, weight, self._tape.new(x, columns, dtype), bias, epilogue)
+        return super().logits(x, weight)
 
     def widen(self, x: Tensor) -> Tensor:
-        if x.dtype == self._wide:
+        dtype = wide(self.numerics.dtype)
+        if x.dtype == dtype:
             return x
-        out: Tensor = self._tape.new(x, x.shape[1], self._wide)
+        out: Tensor = self._tape.new(x, x.shape[1], dtype)
         self._tape.add(Op.COPY, out, x)
         return out
 
@@ -102,57 +111,6 @@ class TracingOps(Ops):
         self._tape.add(Op.SELECT, left[0], *views)
         return left
 
-    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        return self._builder.qkv(qkv, heads, meta, cache)
-
-    @property
-    def _wide(self) -> torch.dtype:
-        return torch.promote_types(self.numerics.dtype, torch.float32)
-
-    def rope_and_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
-    ) -> Tensor:
-        raise _unknown("rope of parts")
-
-    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        return self._builder.latent(q, latent, way, self._packed(way.to_latent), meta, cache)
-
-    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
-        packed = self._packed(weight)
-        out = self._tape.new(x, weight.shape[0], self.numerics.dtype)
-        return self._builder.per_head(x, packed, out, weight.shape[0] // len(packed.slots))
-
-    def _packed(self, weight: Weight) -> PackedSlots:
-        if not isinstance(weight, PackedSlots):
-            raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
-        return weight
-
-    def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        choices = self._builder.route(logits, correction, moe)
-        return choices[:, : moe.top_k], choices[:, moe.top_k :]
-
-    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
-        if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
-            raise NotTraceableError("routed experts that are not packed")
-        return gate_up, down
-
-    def routed(
-        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
-    ) -> Tensor:
-        assert isinstance(gate_up, PackedSlots) and isinstance(down, PackedSlots)
-        choices, k, dtype = self._tape.whole(experts), experts.shape[1], self.numerics.dtype
-        placed = self._builder.place(choices, k, tables.here[1] - tables.here[0], tables)
-        answers = self._builder.answers(x, x.shape[1], placed, gate_up, down, dtype)
-        out: Tensor = self._tape.new(choices, down.slots[0].shape[0], dtype)
-        self._builder.combine(answers, placed.places, placed.weights, out, k)
-        return out
-
-    def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
-        raise _unknown("answers apart from their sums")
-
-    def weighted(self, answers: Tensor, weights: Tensor) -> Tensor:
-        raise _unknown("answers apart from their sums")
-
     def rounded(self, x: Tensor) -> Tensor:
         if not self.numerics.exact:
             return x
@@ -160,8 +118,8 @@ class TracingOps(Ops):
         self._tape.add(Op.ROUND, out, x)
         return out
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        raise _unknown("an activation by itself")
+    def _choices(self, experts: Tensor, weights: Tensor) -> Tensor:
+        return self._tape.whole(experts)
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
         return Invariance("recorded", True, 0, (), (), 0.0)

@@ -16,26 +16,24 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.native import isa
-from weft.native.records import Epilogue
 from weft.native.step_library import Pool
-from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
-from weft.ops.base import Heads, Latents, Numerics
+from weft.ops.attention import AttentionBackend
+from weft.ops.base import Numerics
 from weft.ops.native.arena import Arena
 from weft.ops.native.attention import StepAttention
-from weft.ops.native.builder import Placed
 from weft.ops.native.immediate import run_now
+from weft.ops.native.library_ops import LibraryOps
 from weft.ops.native.packed import PackedSlots, PackedWeight, Packing
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.reference.linear import Invariance
-from weft.ops.reference.torch_ops import TorchOps, wide
-from weft.ops.slot_tables import SlotTables
+from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import FileBlocks, Use, Weight, format_of_use
 from weft.plural import counted
 from weft.quant.registry import format_of
 from weft.weight_formats import LOSSLESS, kept_blocks
 
 
-class StepOps(TorchOps):
+class StepOps(LibraryOps, TorchOps):
     """Made by `make_ops` where the step library is there; `pool` runs its kernels."""
 
     name = "step"
@@ -89,71 +87,21 @@ class StepOps(TorchOps):
             return super().embedding(ids, weight, lo)
         return self._builder.embedding(ids.contiguous()[:, None], weight, lo, self.numerics.dtype)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self._builder.rms_norm(x.flatten(0, -2), weight, eps).view(x.shape)
-
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         return self._builder.silu_mul(gate_up)
 
-    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
-        if not isinstance(weight, PackedWeight):
-            return super().linear(x, weight, bias)
-        return self._builder.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype), bias)
-
-    def gated(self, x: Tensor, gate_up: Weight, bias: Tensor | None) -> Tensor:
-        if not isinstance(gate_up, PackedWeight):
-            return super().gated(x, gate_up, bias)
-        out = torch.empty(x.shape[0], gate_up.shape[0] // 2, dtype=x.dtype)
-        return self._builder.linear(x, gate_up, out, bias, Epilogue.SILU_MUL_OF)
-
-    def logits(self, x: Tensor, weight: Weight) -> Tensor:
-        if not isinstance(weight, PackedWeight):
-            return super().logits(x, weight)
-        return self._builder.linear(x, weight, torch.empty(x.shape[0], weight.shape[0], dtype=wide(x.dtype)))
-
-    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        return self._builder.qkv(qkv, heads, meta, cache)
-
-    def latent_queries(self, q: Tensor, latent: Tensor, way: Latents, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        if not isinstance(way.to_latent, PackedSlots):
-            return super().latent_queries(q, latent, way, meta, cache)
-        return self._builder.latent(q, latent, way, way.to_latent, meta, cache)
-
-    def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:
-        if not isinstance(weight, PackedSlots):
-            return super().per_head(x, weight, heads)
-        columns = weight.shape[0] // heads
-        out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype)
-        return self._builder.per_head(x, weight, out, columns)
-
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-        choices = self._builder.route(logits.contiguous(), correction, moe)
-        return choices[:, : moe.top_k].long(), choices[:, moe.top_k :]
+        experts, weights = super().route(logits.contiguous(), correction, moe)
+        return experts.long(), weights
 
-    def expert_weights(self, gate_up: Weight, down: Weight, slots: int) -> tuple[Weight, Weight]:
-        if isinstance(gate_up, PackedSlots):
-            return gate_up, down
-        return super().expert_weights(gate_up, down, slots)
-
-    def routed(
-        self, x: Tensor, experts: Tensor, weights: Tensor, tables: SlotTables, gate_up: Weight, down: Weight
-    ) -> Tensor:
-        if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
-            return super().routed(x, experts, weights, tables, gate_up, down)
-        placed = self._builder.place(_choices(experts, weights), experts.shape[1], len(gate_up.slots), tables)
-        answers, out = self._answers(x, placed, gate_up, down), x.new_empty(len(x), down.slots[0].shape[0])
-        self._builder.combine(answers, placed.places, placed.weights, out, placed.k)
-        return out
-
-    def _answers(self, x: Tensor, placed: Placed, gate_up: PackedSlots, down: PackedSlots) -> Tensor:
-        found: Tensor = self._builder.answers(x.contiguous(), x.shape[1], placed, gate_up, down, x.dtype)
-        return found
+    def _choices(self, experts: Tensor, weights: Tensor) -> Tensor:
+        return torch.cat((experts.to(weights.dtype), weights), 1)
 
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
             return super().expert_answers(x, slots, weights, gate_up, down)
-        placed = self._builder.place(_choices(slots, weights), slots.shape[1], len(gate_up.slots))
-        answers = self._answers(x, placed, gate_up, down)
+        placed = self._builder.place(self._choices(slots, weights), slots.shape[1], len(gate_up.slots))
+        answers: Tensor = self._builder.answers(x, x.shape[1], placed, gate_up, down, x.dtype)
         return torch.where(placed.places[..., None] >= 0, answers[placed.places.clamp(min=0)], 0)
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
@@ -171,8 +119,3 @@ class StepOps(TorchOps):
         if self.numerics.quantization != "none":
             kept += f", {'int8' if self.numerics.int8_activations else 'full-precision'} activations"
         return f"step library ({isa.chosen()}) on {self.device}, {threads}; weights {kept}, others {self.form.name}"
-
-
-def _choices(experts: Tensor, weights: Tensor) -> Tensor:
-    """[N, 2 k], as the step library has them."""
-    return torch.cat((experts.to(weights.dtype), weights), 1)
