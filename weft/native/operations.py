@@ -154,5 +154,5 @@ OPS: Mapping[Op, OpSpec] = {
     Op.ALL_GATHER: OpSpec("sum, gather or exchange of rows between ranks"),
     Op.REDUCE_SCATTER: OpSpec("sum, gather or exchange of rows between ranks"),
     Op.ALL_TO_ALL: OpSpec("sum, gather or exchange of rows between ranks"),
-    Op.ROUTED: OpSpec("an all_to_all of rows with the sizes that DEAL found"),
+    Op.ROUTED: OpSpec("an all_to_all of rows with the sizes that `DEAL` found"),
 }

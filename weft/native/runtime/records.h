@@ -33,7 +33,7 @@ enum Op : int32_t {
     ALL_GATHER = 21,  // sum, gather or exchange of rows between ranks
     REDUCE_SCATTER = 22,  // sum, gather or exchange of rows between ranks
     ALL_TO_ALL = 23,  // sum, gather or exchange of rows between ranks
-    ROUTED = 24,  // an all_to_all of rows with the sizes that DEAL found
+    ROUTED = 24,  // an all_to_all of rows with the sizes that `DEAL` found
 };
 
 // Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.
