@@ -76,7 +76,7 @@ template <class C> struct Product {
     Product(const Instruction& i, const Weight& w) : instruction(i), weight(w), activations(i.in[0], w.depth), epilogue{i, w} {}
 
     // Of `rows`, or those of them that one thread has, how many are multiplied at a time. Where columns are looked up, that
-    // is done twice for two blocks rather than a panel laid for both (beside_503a526_amx_int4_64.json).
+    // is done twice for two blocks rather than a panel laid for both, which is a tenth slower.
     int64_t near(int64_t rows) const {
         if (C::kLaysCodes && by_columns(weight) && rows <= 2 * C::kRows) return C::kRows;
         if (stored_as<C>(weight.kind)) return std::min<int64_t>(near_rows(kNearRows), 192);
