@@ -150,7 +150,10 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
     config = parse_config(checkpoint.config)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     engine = engine_config_from(args)
-    plan = plan_launch(checkpoint, layout_from(args, config), engine, args.comm)
+    layout = layout_from(args, config)
+    if layout.nodes > 1:
+        raise UsageError("--nnodes: bench starts ranks on one host; start weft serve on each, and give bench its --url")
+    plan = plan_launch(checkpoint, layout, engine, args.comm)
     _hint(plan)
     workload = Workload(settings, tokenizer, config.vocab_size)
     _check_length(workload, plan)
