@@ -2,6 +2,7 @@
 #   make serve                   environment, C++ parts, the small embedded model, a server on 127.0.0.1:8000
 #   make serve PORT=9000 ARGS="--max-model-len 2048"
 #   make serve LAYOUT=layouts/two-ranks.yaml
+#   make docs                    the documents as a site, in build/docs
 #   make test                    what must pass: lint, types, the CPU suite
 # pip runs with your own settings (PIP_* variables, pip config); nothing here names a package index.
 
@@ -23,12 +24,13 @@ PORT ?= 8000
 CPP := $(wildcard weft/native/*.cpp) $(shell find weft/native tests/native -name "*.h") $(shell find tests/native benchmarks/peers -name "*.cpp")
 ARGS ?=
 
-.PHONY: help venv native serve test test-long lint format size clean
+.PHONY: help venv native serve docs test test-long lint format size clean
 
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
 	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT); PORT=, LAYOUT=FILE; ARGS= adds flags"
+	@echo "make docs       the documents as a site, in build/docs/index.html"
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
@@ -78,6 +80,16 @@ serve: native
 	@test -n "$(LAYOUT)" || echo "to see a layout at work: make serve LAYOUT=$(TWO)" \
 	  "(what it does: $(VENV)/bin/weft explain --layout $(TWO))"
 	@$(PY) -m weft.cli.main serve $(if $(LAYOUT),--layout $(LAYOUT)) --host 127.0.0.1 --port $(PORT) $(ARGS)
+
+# Strict: a link that leads nowhere, or a page that no index names, is an error. The pages load nothing from a network.
+docs: $(STAMP)
+	@$(PY) -c "import furo, myst_parser, sphinx" 2>/dev/null || \
+	  $(PY) -m pip install -c constraints.txt --no-build-isolation -e ".[docs]"
+	@$(PY) -m scripts.reference
+	@$(PY) -m scripts.pictures
+	$(PY) -m sphinx -q -n -W --keep-going -d build/doctrees -b html docs build/docs
+	@! grep -rnE '<(script|link|img)[^>]* (src|href)="(https?:)?//' build/docs --include='*.html'
+	@echo "build/docs/index.html"
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -184,7 +184,8 @@ def test_pyproject_and_constraints_agree() -> None:
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
     pinned = {name.lower().replace("_", "-") for name in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["dev"], *extras["docs"]]
     wanted = {re.split(r"[\[<>=~! ]", line)[0].lower().replace("_", "-") for line in lines}
     assert wanted <= pinned
     assert "+" not in "".join(pins.values()), "a local version would fit one kind of machine only"

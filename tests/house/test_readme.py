@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.pictures import explain_words
 from tests.support.tiny_chat import write_tiny_chat
 from weft.arch.families import FAMILIES
 from weft.bench.served import Served
@@ -27,18 +27,6 @@ KEY = '\n    "'
 """Beginning of a line with a key of a dict, in a module."""
 EXAMPLES = dict(re.findall(r"^\| `weft ([a-z-]+)` \| .* \| `weft ([^`]+)` \|$", README, re.M))
 """Command -> the words of its example."""
-SMALL_MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
-"""The sizes of the embedded model, for what only needs its config."""
 
 
 def sentences() -> list[str]:
@@ -87,21 +75,7 @@ def test_its_counts_are_those_of_the_tests() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """`weft explain` of the embedded model's sizes under the layout of the README, the same on any CPU."""
-    model = tmp_path_factory.mktemp("small") / "SmolLM2-135M-Instruct.Q4_1"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps(SMALL_MODEL))
-    layout = str(ROOT / "layouts/four-ranks.yaml")
-    words = ["explain", str(model), "--layout", layout, "--dtype", "bfloat16"]
-    return [*words, "--no-compress-weights", "--no-prune-argmax"]
-
-
-def test_the_picture_is_what_explain_draws(
-    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    picture = next(path for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README))
-    assert main([*small, "--svg", str(tmp_path / "a.svg")]) == 0
-    capsys.readouterr()
-    assert (tmp_path / "a.svg").read_text() == (ROOT / picture).read_text()
+    return explain_words(tmp_path_factory.mktemp("small"))
 
 
 def test_the_page_of_layouts_shows_what_explain_prints(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,145 @@
+"""The pages of docs/reference/, made from the code: commands, settings, metrics, the layout's schema and the OpenAPI
+document. `python -m scripts.reference` writes them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from weft.cli.args.parser import CommandParser, Expert
+from weft.cli.dispatch import COMMANDS
+from weft.launch_plan.hosts import HostsConfig
+from weft.launch_plan.timeouts import process_settings
+from weft.layout.layout import layout_settings
+from weft.layout.serialize import json_schema
+from weft.options import Setting, settings_of, shown
+from weft.server.http.config import HttpConfig
+from weft.server.metrics.expert_metrics import expert_families
+from weft.server.metrics.metrics import Metrics
+from weft.server.openai.openapi import document
+from weft.settings import EngineConfig
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+MADE_BY = "<!-- made by scripts/reference.py; `make docs` writes it -->\n"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of Markdown."""
+    titles = list(head)
+    cells = [titles, ["---"] * len(titles), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in each) + " |\n" for each in cells)
+
+
+def code(words: Iterable[str]) -> str:
+    """Each word as code, with commas."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def plain(words: str) -> str:
+    """A help text as text of Markdown."""
+    return words.replace("*", "\\*").replace("<", "\\<").replace("_", "\\_")
+
+
+def commands() -> str:
+    """Every option of every command."""
+    return "\n".join([f"{MADE_BY}# Commands\n", *(command(each.name, each.summary) for each in COMMANDS)])
+
+
+def command(name: str, summary: str) -> str:
+    """The options of a command by group."""
+    parser = CommandParser(prog=f"weft {name}")
+    import_module(f"weft.cli.commands.{name.replace('-', '_')}").add_arguments(parser)
+    parts = [f"## weft {name}\n\n{summary[0].upper()}{summary[1:]}.\n"]
+    for group in parser._action_groups:
+        rows = [option_row(parser, action) for action in group._group_actions if action.help != argparse.SUPPRESS]
+        if rows:
+            parts.append(f"**{group.title}**\n\n" + table(("option", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
+    """Flags with their value, and the help."""
+    value = "" if action.nargs == 0 else str(action.metavar or action.dest)
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    rare = " *(expert)*" if isinstance(action.help, Expert) else ""
+    if not action.option_strings:
+        return f"`{value}`", plain(text)
+    value = f" `{value}`" if value and value != "==SUPPRESS==" else ""
+    return code(action.option_strings) + value, plain(text) + rare
+
+
+RECORDS: dict[str, tuple[str, tuple[Setting, ...]]] = {
+    "Engine": ("Keyword arguments of `weft.LLM`, flags of most commands.", settings_of(EngineConfig)),
+    "Layout": ("Fields of a layout document.", tuple(layout_settings())),
+    "Server": ("Flags of `weft serve`.", settings_of(HttpConfig)),
+    "Processes": ("Flags of commands that start ranks.", process_settings()),
+    "Several hosts": ("Flags of `weft serve`, `generate` and `verify`.", settings_of(HostsConfig)),
+}
+"""Heading -> what the settings are, and the settings."""
+
+
+def settings() -> str:
+    """All settings with flags, legal values and defaults."""
+    parts = [f"{MADE_BY}# Settings\n"]
+    for heading, (what, found) in RECORDS.items():
+        rows = [(f"`{s.name}`", code(s.option.flags), plain(s.wanted), default(s), plain(s.option.help)) for s in found]
+        head = ("setting", "flags", "legal values", "default", "meaning")
+        parts.append(f"## {heading}\n\n{what}\n\n{table(head, rows)}")
+    return "\n".join(parts)
+
+
+def default(setting: Setting) -> str:
+    """The default; empty where it is decided at start, or where there is none."""
+    absent = setting.default is None or setting.default is MISSING
+    return "" if absent else f"`{shown(setting.default)}`"
+
+
+def metrics() -> str:
+    """All families of /metrics."""
+    nothing: Any = SimpleNamespace(loops=(), groups=1, ready=True, readiness=lambda: SimpleNamespace(ranks=()))
+    registry = Metrics(nothing, "")._registry
+    labels = {getattr(each, "_name", ""): getattr(each, "_labelnames", ()) for each in registry._collector_to_names}
+    families = [*registry.collect(), *expert_families("", ())]
+    rows = sorted(metric_row(family, labels) for family in families if not family.name.startswith("process_"))
+    head = table(("metric", "kind", "labels", "meaning"), rows)
+    return f"{MADE_BY}# Metrics\n\nWhat `GET /metrics` shows, beside Prometheus's own `process_` metrics.\n\n{head}"
+
+
+def metric_row(family: Metric, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, str, str, str]:
+    """Name, kind, labels and help of a family; `labels`: of those that are counted where they happen."""
+    names = getattr(family, "_labelnames", labels.get(family.name, ()))
+    name = family.name + ("_total" if family.type == "counter" else "")
+    return f"`{name}`", family.type, code(names), plain(family.documentation)
+
+
+def pretty(value: object) -> str:
+    """JSON in the order of its making."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+MADE = {
+    "commands.md": commands,
+    "settings.md": settings,
+    "metrics.md": metrics,
+    "layout_schema.json": lambda: pretty(json_schema()),
+    "openapi.json": lambda: pretty(json.loads(document())),
+}
+"""File in REFERENCE -> what makes it."""
+
+
+def main() -> None:
+    """Writes all of them."""
+    for name, make in MADE.items():
+        (REFERENCE / name).write_text(make())
+
+
+if __name__ == "__main__":
+    main()
