@@ -91,8 +91,8 @@ def arrow(x1: int, y1: int, x2: int, y2: int) -> str:
 def one_layer() -> str:
     """A layer of LAYOUT from top to bottom: modules as a row of ranks, transitions between them."""
     layout = resolve(load_given(LAYOUT))
-    sizes = {"heads": 9, "kv_heads": 3, "head_dim": HEAD_DIM, "vocab": 49152}
-    placed = module_placements(layout, **sizes)
+    placed = module_placements(layout, heads=9, kv_heads=3, head_dim=HEAD_DIM, vocab=49152)
+    boundaries = dense_boundaries(layout, hidden=576, heads=9, kv_heads=3, head_dim=HEAD_DIM, vocab=49152)
     heads = [f"heads {lo // HEAD_DIM}:{hi // HEAD_DIM}" for lo, hi in placed["attention"].gives.cuts]
     columns = [f"columns {lo}:{hi}" for lo, hi in placed["o_proj"].takes.cuts]
     parts = [f"columns {lo}:{hi}" for lo, hi in even_splits(1536, layout.dense.tp)]
@@ -100,7 +100,7 @@ def one_layer() -> str:
     body, y = [text(16, 28, "one layer of layouts/four-ranks.yaml, from top to bottom", "t")], 44
     body += [text(LEFT + CELL * r + CELL // 2, y + 12, f"rank {r}", "b", "middle") for r in range(layout.stage_size)]
     y = row(body, y + 20, "residual stream", "norm", ["own rows"] * layout.stage_size)
-    for name, boundary in dense_boundaries(layout, hidden=576, **sizes).items():
+    for name, boundary in boundaries.items():
         module, _, side = name.partition(".")
         if module not in modules:
             continue

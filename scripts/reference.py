@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +34,7 @@ MADE_BY = "<!-- made by scripts/reference.py; `make docs` writes it -->\n"
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of Markdown."""
     titles = list(head)
-    cells = [titles, ["---"] * len(titles), *rows]
+    cells: list[Iterable[str]] = [titles, ["---"] * len(titles), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in each) + " |\n" for each in cells)
 
 
@@ -125,7 +125,7 @@ def pretty(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
-MADE = {
+MADE: dict[str, Callable[[], str]] = {
     "commands.md": commands,
     "settings.md": settings,
     "metrics.md": metrics,
