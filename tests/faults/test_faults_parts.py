@@ -187,10 +187,10 @@ def test_lines_of_a_restart_need_no_reader() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as out:
-        say("rank 0 is started again", out, to_nobody=True)
+        say("rank 0 is started again", out, ignore_closed=True)
         with pytest.raises(BrokenPipeError):
             say("ready", out)
-        say("", out, to_nobody=True)  # lets go of what is left
+        say("", out, ignore_closed=True)  # lets go of what is left
 
 
 def test_a_stream_whose_outputs_have_all_come_is_left_alone() -> None:

@@ -15,7 +15,7 @@ from weft.launch_plan.block_size import TOKENS_OF_TILES, block_size_of
 from weft.launch_plan.plan import plan_launch
 from weft.layout import resolve
 from weft.native import isa, libraries
-from weft.ops.native.step_ops import TOKENS
+from weft.ops.native.attention import TOKENS
 from weft.settings import EngineConfig
 
 

@@ -21,7 +21,6 @@ from weft.machine.fd_limits import (
     raise_limit,
     shown,
 )
-from weft.supervisor.watch import _readable
 
 NEEDS = [Needs(), Needs(ranks=2), Needs(ranks=64, replicas=8), Needs(files=700), Needs(ranks=4, peers=300)]
 
@@ -100,8 +99,8 @@ def test_a_channel_above_1023_is_looked_at(own_limit: tuple[int, int]) -> None:
     low, theirs = channel_pair()
     high = Channel.of_fd(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 1024))
     low.close()
-    assert high.fileno() > 1023 and not _readable(high)
+    assert high.fileno() > 1023 and not high.readable()
     os.write(theirs.fileno(), b"x")
-    assert _readable(high)
+    assert high.readable()
     high.close()
     theirs.close()
