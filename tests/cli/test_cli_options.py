@@ -118,7 +118,7 @@ def test_what_is_no_number_of_bytes(word: str) -> None:
         ("--enforce-eager=1", "--enforce-eager/--no-enforce-eager: takes no value, but has '1'"),
         ("--tp two", "--tp/--tensor-parallel-size: 'two' is not a whole number"),
         ("--verify-checkpoint never", "--verify-checkpoint: 'never' is not one of auto, strict, none"),
-        ("--comm foo", "--comm: 'foo' is not one of auto, shared_memory, gloo"),
+        ("--comm foo", "--comm: 'foo' is not one of auto, shared_memory, tcp, gloo"),
         ("--seed 1 --seed 2", "--seed 1 and --seed 2 contradict each other"),
         (
             "--enable-prefix-caching --no-enable-prefix-caching",
@@ -185,7 +185,7 @@ def test_help_calls_a_value_what_it_is() -> None:
     made = CommandParser(prog="weft serve")
     serve.add_arguments(made)
     found = {action.option_strings[0]: action.metavar for action in made._actions if action.option_strings}
-    assert [flag for flag, metavar in found.items() if metavar == "NAME"] == ["--revision"]
+    assert [flag for flag, metavar in found.items() if metavar == "NAME"] == ["--revision", "--dist-interface"]
     assert (found["--cpus"], found["--server-cpus"], found["--api-key-file"]) == ("LIST|LIST|...", "LIST", "FILE")
     seconds = [flag for flag in found if flag.endswith(("-limit", "-timeout"))]
     assert len(seconds) == 6 and {found[flag] for flag in seconds} == {"SECONDS"}

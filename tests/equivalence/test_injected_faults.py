@@ -27,7 +27,7 @@ from weft.comm.lockstep import LockstepComm
 from weft.layers import Attention, Embedding, OProj
 from weft.layout.placement import Interval
 from weft.layout.splits import even_splits, splits_after
-from weft.ops.attention import AttentionMeta
+from weft.ops.attention import AttentionBackend, AttentionMeta
 from weft.ops.base import Numerics, Ops
 from weft.ops.reference.torch_ops import TorchOps
 
@@ -43,9 +43,10 @@ def wrap(patch: Patch, owner: Any, name: str, around: Callable[..., Any]) -> Non
 
 def wrap_ops(patch: Patch, name: str, around: Callable[..., Any]) -> None:
     """Wraps an operation in every implementation that the suites run, once each."""
-    for kind in _implementations(TorchOps):
-        if name in vars(kind):
-            wrap(patch, kind, name, _once(around))
+    guarded, bases = _once(around), [base for kind in _implementations(TorchOps) for base in kind.__mro__]
+    for owner in dict.fromkeys(bases):
+        if name in vars(owner) and not getattr(vars(owner)[name], "__isabstractmethod__", False):
+            wrap(patch, owner, name, guarded)
 
 
 def _implementations(kind: type) -> Iterator[type]:
@@ -167,13 +168,15 @@ def decode_row_takes_another_slots_id(patch: Patch) -> None:
 
 
 def context_of_the_neighbour(patch: Patch) -> None:
-    def around(original: Callable[..., Tensor], ops: Any, *args: Any) -> Tensor:
-        meta: AttentionMeta = args[-2]
+    def around(original: Callable[..., Any], backend: AttentionBackend[Any], meta: AttentionMeta) -> Any:
         tables = meta.block_tables.clone()
         tables[:1] = meta.block_tables[-1:]
-        return original(ops, *args[:-2], dataclasses.replace(meta, block_tables=tables), args[-1])
+        return original(backend, dataclasses.replace(meta, block_tables=tables))
 
-    wrap_ops(patch, "attention", around)
+    guarded = _once(around)
+    for kind in _implementations(AttentionBackend):
+        if kind is not AttentionBackend and "prepare" in vars(kind):
+            wrap(patch, kind, "prepare", guarded)
 
 
 FAULTS: dict[Callable[[Patch], None], tuple[int, Sizes]] = {

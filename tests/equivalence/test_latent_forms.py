@@ -42,7 +42,7 @@ class NaiveLatentAttention(LatentAttention):
             k_nope, v = self.keys_and_values(latents[:, : self.mla.kv_lora_rank])
             k_rope = latents[:, None, self.mla.kv_lora_rank :].expand(-1, self.heads, -1)
             scores = torch.einsum("hd,thd->ht", q[row], torch.cat((k_nope, k_rope), -1))
-            found[row] = torch.einsum("ht,thv->hv", torch.softmax(scores * self.scale, -1), v)
+            found[row] = torch.einsum("ht,thv->hv", torch.softmax(scores * self.spec.scale, -1), v)
         return found.flatten(1)
 
     def keys_and_values(self, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -170,11 +170,9 @@ def test_deepep_is_refused_with_what_is_missing(mode: str, installed: bool, monk
 @pytest.mark.parametrize(
     ("values", "world", "experts", "field"),
     [
-        ({"replicas": 2, "nodes": 2}, None, 0, "nodes"),
         ({"pipeline.stages": 2}, None, 0, "pipeline.stages"),
         ({"attention.cp": 2}, None, 0, "attention.cp"),
         ({"attention.tp": 2, "attention.kv_split": 2}, None, 0, "attention.kv_split"),
-        ({"nodes": 2}, 2, 0, "nodes"),
     ],
 )
 def test_what_the_engine_cannot_run_is_legal_but_refused(

@@ -71,15 +71,15 @@ def test_a_rank_computes_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
 
-    def of(number: int, first_rank: int, sharing: int, device: str = "cuda") -> Setup:
+    def of(local: int, sharing: int, device: str = "cuda") -> Setup:
         engine = SimpleNamespace(device=device, ranks_per_device=sharing)
-        return cast(Setup, SimpleNamespace(rank=number, first_rank=first_rank, engine=engine, where=f"rank {number}"))
+        return cast(Setup, SimpleNamespace(local=local, world=SimpleNamespace(engine=engine), where=f"rank {local}"))
 
-    assert str(build.device_of(of(1, 2, 2))) == "cuda:1" and taken == [1]
-    assert str(build.device_of(of(1, 0, 1))) == "cuda:1"
-    assert str(build.device_of(of(1, 2, 1, "cpu"))) == "cpu" and taken == [1, 1]
+    assert str(build.device_of(of(3, 2))) == "cuda:1" and taken == [1]
+    assert str(build.device_of(of(1, 1))) == "cuda:1"
+    assert str(build.device_of(of(3, 1, "cpu"))) == "cpu" and taken == [1, 1]
     with pytest.raises(ConfigError, match="sees 2 CUDA devices"):
-        build.device_of(of(0, 4, 2))
+        build.device_of(of(4, 2))
     assert build.free_bytes(torch.device("cuda:1"), 4) == 250 and build.free_bytes(torch.device("cpu"), 1) is None
 
 

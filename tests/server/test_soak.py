@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_nothing_is_lost_and_nothing_is_left() -> None:
-    words = [sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--minutes", "0.1", "--rate", "20"]
+    words = [sys.executable, str(ROOT / "benchmarks" / "server" / "soak.py"), "--minutes", "0.1", "--rate", "20"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
