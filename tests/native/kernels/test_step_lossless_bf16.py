@@ -124,6 +124,12 @@ def test_a_quarter_of_the_bytes_is_saved() -> None:
     assert 0.75 < made.nbytes / whole.nbytes < 0.76
 
 
+def test_a_signalling_nan_comes_back() -> None:
+    weight = torch.tensor([[0x7DFF, 0x7F89]], dtype=torch.int16).view(torch.bfloat16)
+    made = step_cases.packing(ISAS[0]).pack(weight, form(WeightKind.BF12))
+    assert torch.equal(made.rows(0, 1).view(torch.int32), weight.view(torch.int16).int() << 16)
+
+
 @given(data=st.data(), columns=st.integers(1, 70), depth=st.integers(1, 70))
 @settings(max_examples=60)
 def test_any_bits_come_back(data: st.DataObject, columns: int, depth: int) -> None:

@@ -96,7 +96,11 @@ template <class T> inline void gather_row(const Weight& w, int64_t row, T* out) 
     with_kind(w.kind, [&](auto kind) {
         for (int k = 0; k < w.depth; k += kGroup) {
             const GroupOf<decltype(kind)::value> group(w, pair, k, lane, 1);
-            for (int i = 0; i < std::min(kGroup, w.depth - k); ++i) out[k + i] = T(group.at(lane, i) * scale);
+            for (int i = 0; i < std::min(kGroup, w.depth - k); ++i) {
+                // A product with 1 would change the bits of a signalling NaN.
+                const float x = group.at(lane, i);
+                out[k + i] = T(decltype(kind)::value == W_INT8 ? x * scale : x);
+            }
         }
     });
 }
