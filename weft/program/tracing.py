@@ -15,8 +15,8 @@ from weft.native.operations import BIAS, Op
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.base import Numerics, Ops
 from weft.ops.native.builder import Builder
-from weft.ops.native.library_ops import LibraryOps
 from weft.ops.native.packed import PackedWeight
+from weft.ops.native.shared_ops import LibraryOps
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import wide
 from weft.ops.weights import Weight

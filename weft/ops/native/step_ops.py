@@ -22,9 +22,9 @@ from weft.ops.base import Numerics
 from weft.ops.native.arena import Arena
 from weft.ops.native.attention import StepAttention
 from weft.ops.native.immediate import run_now
-from weft.ops.native.library_ops import LibraryOps
 from weft.ops.native.packed import PackedSlots, PackedWeight, Packing
 from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.native.shared_ops import LibraryOps
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import FileBlocks, Use, Weight, format_of_use
