@@ -18,11 +18,12 @@ from weft.comm.lockstep import LockstepWorld
 from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.resolve import resolve
-from weft.native.operations import BIAS, WEIGHT, Op
 from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
 from weft.ops.native.packed import PackedWeight
 from weft.ops.native.step_ops import StepOps
+from weft.ops.operations.dense import BIAS, WEIGHT
+from weft.ops.operations.table import Op
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.ir import Instruction
 from weft.program.program import StepProgram

@@ -28,7 +28,8 @@ from weft.layers import Attention, Embedding, OProj
 from weft.layout.placement import Interval
 from weft.layout.splits import even_splits, splits_after
 from weft.ops.attention import AttentionBackend, AttentionMeta
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.ops.reference.torch_ops import TorchOps
 
 Patch = pytest.MonkeyPatch

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tests.support.native_libraries import TRIED, built, tried
 from weft.native import isa, libraries
-from weft.native.operations import Op
 from weft.native.records import Dtype, InstructionRecord, OperandRecord, StepRecord, WeightKind
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.native.packed import Packing, operand
+from weft.ops.operations.table import Op
 from weft.ops.weights import FileBlocks
 from weft.quant.base import NativeForm, QuantFormat
 from weft.quant.registry import format_of

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from weft.native import generate, operations
-from weft.native.operations import EXCHANGES, FLOATS, NUMBERS, OPS, POINTERS, Op
+from pathlib import Path
+
+import pytest
+
+from weft.ops.generate import headers
+from weft.ops.operations.declare import F, N, P
+from weft.ops.operations.table import EXCHANGES, MODULES, OPS, Op
+
+HEADERS = headers()
 
 
-def test_the_header_is_what_the_generator_writes() -> None:
-    assert generate.HEADER.read_text() == generate.header(), "run `python -m weft.native.generate`"
+@pytest.mark.parametrize("path", HEADERS, ids=lambda path: path.name)
+def test_a_header_is_what_the_generator_writes(path: Path) -> None:
+    assert path.read_text() == HEADERS[path], "run `python -m weft.ops.generate`"
 
 
-def test_every_operation_and_every_index_is_declared() -> None:
-    assert list(OPS) == list(Op) and {op for op, spec in OPS.items() if not spec.kernel} == set(EXCHANGES)
-    constants = {name for name, value in vars(operations).items() if name.isupper() and type(value) is int}
-    assert constants == {*NUMBERS, *POINTERS, *FLOATS}
+def test_every_operation_has_a_number_of_its_own_and_every_index_one_meaning() -> None:
+    declared = [op for owner in Op.__bases__ for op in vars(owner).values() if isinstance(op, int)]
+    assert sorted(declared) == list(range(1, len(OPS) + 1)) and {op.name for op in OPS.values()} <= set(dir(Op))
+    assert {op.name for op in EXCHANGES} == {"ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL", "ROUTED"}
+    meanings: dict[str, set[int]] = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if isinstance(value, N | P | F):
+                meanings.setdefault(name, set()).add(id(value))
+    assert all(len(found) == 1 for found in meanings.values())

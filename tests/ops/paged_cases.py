@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 
 NEAR, LONGEST = 320, 1100
 

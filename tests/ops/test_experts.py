@@ -10,7 +10,8 @@ from torch import Tensor
 from tests.support.native_libraries import need
 from weft.arch.config import MoEConfig
 from weft.ops import make_ops
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
 from weft.ops.reference.routing import route
 from weft.ops.reference.torch_ops import TorchOps

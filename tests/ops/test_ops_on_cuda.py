@@ -15,7 +15,8 @@ from torch import Tensor
 
 from weft.ops import Numerics, make_ops
 from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import HeadNorms, Heads, Ops
+from weft.ops.base import HeadNorms, Heads
+from weft.ops.interface import Ops
 from weft.ops.reference.torch_ops import TorchOps
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler

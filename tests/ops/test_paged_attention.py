@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from implementations import ops_on
 from paged_cases import Case, Run, Sizes, attended, dense_attention, paged
 
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 GROUPED = Sizes((0, 0, 0, 1, 1, 1, 2, 2, 2), 3, 64, 16)

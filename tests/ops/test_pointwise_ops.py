@@ -12,7 +12,8 @@ from torch import Tensor
 from weft.arch.config import RopeConfig
 from weft.ops import make_ops
 from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.ops.reference.rope import build_cos_sin
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Use

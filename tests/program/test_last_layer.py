@@ -21,8 +21,9 @@ from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
 from weft.layout.placement import full
 from weft.layout.resolve import resolve
-from weft.native.operations import TABLE, Op
 from weft.ops.base import Numerics
+from weft.ops.operations.attention import TABLE
+from weft.ops.operations.table import Op
 from weft.program.ir import TABLES, Rows
 from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -137,8 +138,8 @@ def test_every_instruction_behind_the_selection_has_sampled_rows(
             attended = [index for index, each in enumerate(code) if each.op is Op.ATTENTION]
             early = (variant, world, given) in EARLY
             assert (attended[-1] > at) == early and len(code[at].inputs) == (2 if early else 1)
-            dealt = [each for each in code if each.op in (Op.ATTENTION, Op.DEAL)]
-            assert all(TABLES[each.numbers[TABLE]] == each.out.buffer.rows.table for each in dealt)
+            by_table = [each for each in code if each.op in (Op.ATTENTION, Op.DISPATCH)]
+            assert all(TABLES[each.numbers[TABLE]] == each.out.buffer.rows.table for each in by_table)
 
 
 @pytest.mark.parametrize(("variant", "world", "given"), [EARLY[1], LATE[0], LATE[1]], ids=str)

@@ -19,9 +19,11 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
-from weft.native.operations import COS_SIN, HERE_HI, HERE_LO, TOP_K, WEIGHTS, Op
 from weft.ops.base import Numerics
 from weft.ops.native.packed import PackedSlots
+from weft.ops.operations.attention import COS_SIN, WEIGHTS
+from weft.ops.operations.experts import HERE_HI, HERE_LO, TOP_K
+from weft.ops.operations.table import Op
 from weft.program import program as programs
 from weft.program.fusion import optimize
 from weft.program.ir import Instruction, Recording
@@ -156,7 +158,7 @@ def drop_the_last_choice(step: Instruction) -> None:
 
 
 def slots_of_the_neighbour(step: Instruction) -> None:
-    if step.op in (Op.PLACE, Op.DEAL):
+    if step.op in (Op.PLACE, Op.DISPATCH):
         step.numbers[HERE_LO] += 1
         step.numbers[HERE_HI] += 1
 

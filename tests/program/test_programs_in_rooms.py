@@ -18,10 +18,11 @@ from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.layout.resolve import resolve
-from weft.native.operations import OPS, WEIGHT, Op
 from weft.native.records import InstructionRecord, WeightRecord
 from weft.native.step_library import Program
 from weft.ops.base import Numerics
+from weft.ops.operations.dense import WEIGHT
+from weft.ops.operations.table import OPS, Op
 from weft.worker.runner import RankCapacity
 
 LIMITS = RankCapacity(num_blocks=8, block_size=16, max_num_seqs=4, max_model_len=64)
@@ -62,10 +63,10 @@ def test_every_address_is_common(
     shards = Shards(config, resolve({"attention.tp": world}, world, num_experts=config.num_experts))
     with closing(ProgramExecutor(checkpoint, shards, numerics, LIMITS, helps=True)) as made:
         for code, shelf in zip(assembled, made.shelves, strict=True):
-            dealt = [each for each in code if OPS[each.op].units]
-            assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in dealt}
-            for each in dealt:
-                assert [at for at in addresses(each) if not shelf.holds(at)] == [], Op(each.op).name
+            split = [each for each in code if OPS[each.op].units]
+            assert {Op.LINEAR, Op.ATTENTION} <= {each.op for each in split}
+            for each in split:
+                assert [at for at in addresses(each) if not shelf.holds(at)] == [], OPS[each.op].name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=["fp32", "bf16"])

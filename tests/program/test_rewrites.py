@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from weft.native.operations import Op
+from weft.ops.operations.table import Op
 from weft.program.fusion import optimize
 from weft.program.ir import Buffer, Instruction, Recording, Rows, View
 

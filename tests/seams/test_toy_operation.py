@@ -1,56 +1,73 @@
-"""An operation is declared once, and its call is written once: here one in one file, with its twin and its kernel.
+"""An operation is four files: its declaration, the torch twin, a C++ kernel and a Triton kernel. Here one in one file.
 
-What this proves: a number, a spec and a function that makes the call are all that both sinks need. The one runs it, the
-other adds it to a tape; both fill the same record from it, vectors widened as the spec says. The kernel is Python that
-reads the record as C++ would, so nothing is compiled: the C++ header is generated from the declaration.
+What this proves: once a method of `Ops` is declared, with its code and the body that makes the call, `StepOps` runs it,
+`TracingOps` adds it to a tape, `ExactOps` puts the twin's result on its grid and the C++ headers name its kernel. Both
+sinks fill the same record, vectors widened as the code says. The kernel is Python that reads the record as C++ would,
+so nothing is compiled; a Triton kernel would be a method of `TritonRows`, which has the twin until then.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from enum import IntEnum
+import sys
+from abc import ABCMeta
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from weft.native.operations import OPS, OpSpec
 from weft.native.records import InstructionRecord, StepRecord
 from weft.native.step_library import Pool
-from weft.ops.native.calls import Call, Handle, Sink, fill
-from weft.ops.native.immediate import Immediate
+from weft.ops.base import Numerics
+from weft.ops.generate import headers
+from weft.ops.interface import Ops
+from weft.ops.native.calls import Call, fill
+from weft.ops.native.immediate import run_now
+from weft.ops.native.library_ops import LibraryOps, take_bodies
 from weft.ops.native.packed import operand
-from weft.program.ir import Buffer, Rows
+from weft.ops.native.step_ops import StepOps
+from weft.ops.operations.declare import F, N, NoCallError, OpCode, P, codes, operation
+from weft.ops.operations.table import MODULES, OPS
+from weft.ops.reference.exact_ops import ExactOps, snap, take_snapped
+from weft.ops.reference.torch_ops import TorchOps
+from weft.program.ir import Buffer, NotTraceableError, Rows
 from weft.program.tape import Tape
+from weft.program.tracing import TracingOps
+
+# The declaration, as it would stand in a module of weft/ops/operations/.
+
+COLUMNS, FACTOR, SHIFT = N(3), F(0), P(2)
 
 
-class Toy(IntEnum):
-    """Numbers that no operation has."""
-
-    SHIFT = 200
+class ToyCodes:
+    SHIFT_ROWS = OpCode(200, "out[r] = f[FACTOR] * in0[r] + p[SHIFT]", "kernels/common/toy.h:shift_rows", (SHIFT,))
 
 
-COLUMNS, SHIFT = 3, 2
-"""Indices of its number and of its vector."""
-SPEC = OpSpec("out[r] = f[0] * in0[r] + p[SHIFT]", "toy_shift", (SHIFT,))
-
-
-def twin(x: Tensor, vector: Tensor, factor: float) -> Tensor:
-    return x * factor + vector.float()
-
-
-def shifted(sink: Sink, x: Handle, columns: int, vector: Tensor, factor: float) -> Handle:
-    """The call, for either sink."""
-    out = sink.new(x, columns, torch.float32)
-    sink.emit(Call(cast(Any, Toy.SHIFT), out, (x,), {COLUMNS: columns}, {0: factor}, {SHIFT: vector}))
+@operation(snapped=True)
+def shifted(self: Ops, x: Tensor, vector: Tensor, factor: float) -> Tensor:
+    """x * factor + vector, in fp32."""
+    if x.dim() != 2:
+        raise NoCallError("rows of more than one dimension")
+    out: Tensor = self.calls.sink.new(x, x.shape[1], torch.float32)
+    tensors = {SHIFT: vector}
+    self.calls.sink.emit(Call(ToyCodes.SHIFT_ROWS, out, (x,), {COLUMNS: x.shape[1]}, {FACTOR: factor}, tensors))
     return out
+
+
+# The torch twin.
+
+
+def twin(self: Ops, x: Tensor, vector: Tensor, factor: float) -> Tensor:
+    return x * factor + vector.to(x.dtype)
+
+
+# The kernel.
 
 
 def kernel(record: InstructionRecord, step: StepRecord) -> None:
     """As C++ would: by addresses alone."""
-    assert record.op == Toy.SHIFT
+    assert record.op == ToyCodes.SHIFT_ROWS
     columns, rows = record.n[COLUMNS], step.rows[record.rows]
 
     def floats(address: int, count: int) -> Tensor:
@@ -59,7 +76,7 @@ def kernel(record: InstructionRecord, step: StepRecord) -> None:
     vector = floats(record.p[SHIFT], columns)
     for row in range(rows):
         given = floats(record.inputs[0].base + 4 * row * record.inputs[0].stride, columns)
-        floats(record.out.base + 4 * row * record.out.stride, columns).copy_(given * record.f[0] + vector)
+        floats(record.out.base + 4 * row * record.out.stride, columns).copy_(given * record.f[FACTOR] + vector)
 
 
 class FakePool:
@@ -71,32 +88,40 @@ class FakePool:
 
 
 @pytest.fixture(autouse=True)
-def _declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(cast(dict[Any, OpSpec], OPS), Toy.SHIFT, SPEC)
-    yield
+def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, method in ((Ops, shifted), (TorchOps, twin), (LibraryOps, None), (ExactOps, None)):
+        monkeypatch.setattr(owner, "shifted", method, raising=False)
+    take_bodies(LibraryOps)
+    take_snapped(ExactOps)
 
 
-X, VECTOR, FACTOR = torch.arange(15.0).view(3, 5), torch.tensor([1, -2, 3, 0.5, 4]).bfloat16(), 0.25
+X, VECTOR, BY = torch.arange(15.0).view(3, 5), torch.tensor([1, -2, 3, 0.5, 4]).bfloat16(), 0.25
+WANTED = twin(cast(Ops, None), X, VECTOR, BY)
 
 
-def test_a_call_runs_at_once() -> None:
-    out = shifted(Immediate(cast(Pool, FakePool())), X, 5, VECTOR, FACTOR)
-    assert torch.equal(out, twin(X, VECTOR, FACTOR))
+def step_ops(pool: FakePool) -> Any:
+    made = object.__new__(StepOps)
+    made.calls = run_now(cast(Pool, pool))
+    return made
 
 
-def test_a_call_goes_on_a_tape_and_fills_the_same_record() -> None:
+def test_it_runs_at_once() -> None:
+    assert torch.equal(step_ops(FakePool()).shifted(X, VECTOR, BY), WANTED)
+
+
+def test_it_goes_on_a_tape_and_fills_the_same_record() -> None:
     pool, tape = FakePool(), Tape({})
-    shifted(Immediate(cast(Pool, pool)), X, 5, VECTOR, FACTOR)
+    step_ops(pool).shifted(X, VECTOR, BY)
     tape.module = "toy"
-    rows = Rows("rows", 0, 1)
-    out = shifted(tape, tape.tensor(Buffer(rows, 5, torch.float32)), 5, VECTOR, FACTOR)
+    rows, ops = Rows("rows", 0, 1), cast(Any, TracingOps(Numerics(torch.float32), tape))
+    out = ops.shifted(tape.tensor(Buffer(rows, 5, torch.float32)), VECTOR, BY)
     (instruction,) = tape.instructions
-    assert instruction.op == Toy.SHIFT and instruction.module == "toy"
+    assert instruction.op is ToyCodes.SHIFT_ROWS and instruction.module == "toy"
     assert tape.view(out) == instruction.out and instruction.out.buffer.rows == rows
     kept: list[Tensor] = []
 
     def address(tensor: object) -> int:
-        assert isinstance(tensor, Tensor) and tensor.dtype == torch.float32  # widened, as SPEC says
+        assert isinstance(tensor, Tensor) and tensor.dtype == torch.float32  # widened, as the code says
         kept.append(tensor)
         return tensor.data_ptr()
 
@@ -107,4 +132,35 @@ def test_a_call_goes_on_a_tape_and_fills_the_same_record() -> None:
     step = StepRecord()
     step.rows[0] = 3
     kernel(record, step)
-    assert torch.equal(found, twin(X, VECTOR, FACTOR))
+    assert torch.equal(found, WANTED)
+
+
+def test_what_the_library_has_no_call_for_is_the_twins_or_refused() -> None:
+    cube = torch.ones(1, 1, 5)
+    assert torch.equal(step_ops(FakePool()).shifted(cube, VECTOR, BY), twin(cast(Ops, None), cube, VECTOR, BY))
+    tape = Tape({})
+    tape.module = "toy"
+    with pytest.raises(NotTraceableError, match="^toy: rows of more than one dimension$"):
+        cast(Any, TracingOps(Numerics(torch.float32), tape)).shifted(cube, VECTOR, BY)
+
+
+def test_the_exact_model_has_the_twins_result_on_its_grid() -> None:
+    ops = cast(Any, ExactOps(Numerics(torch.float32, exact=True), torch.device("cpu")))
+    assert torch.equal(ops.shifted(X / 7, VECTOR, BY), snap(twin(ops, X.double() / 7, VECTOR, BY)))
+
+
+def test_the_headers_name_its_number_its_operands_and_its_kernel() -> None:
+    texts = headers({**OPS, **codes(ToyCodes)}, (*MODULES, sys.modules[__name__]))
+    records, table = (
+        next(text for path, text in texts.items() if path.stem == name) for name in ("records", "kernel_table")
+    )
+    for line in ("SHIFT_ROWS = 200,  // out[r]", "    COLUMNS = 3,", "    FACTOR = 0,", "    SHIFT = 2,"):
+        assert line in records, line
+    assert '#include "kernels/common/toy.h"\n' in table and "case SHIFT_ROWS: return shift_rows;" in table
+
+
+def test_an_implementation_without_it_cannot_be_made() -> None:
+    base = ABCMeta("base", (), {"shifted": shifted})
+    with pytest.raises(TypeError, match="shifted"):
+        base()
+    ABCMeta("implementation", (base,), {"shifted": twin})()

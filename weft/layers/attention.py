@@ -15,7 +15,8 @@ from weft.arch.config import ModelConfig
 from weft.layers.base import Params, tensor_or_none
 from weft.layout.splits import HeadShare
 from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import HeadNorms, Heads, Ops
+from weft.ops.base import HeadNorms, Heads
+from weft.ops.interface import Ops
 
 
 class Attention:

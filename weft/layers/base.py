@@ -11,7 +11,7 @@ from torch import Tensor
 from weft.arch.config import MLAConfig
 from weft.arch.shards import Shards
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.weights import FileBlocks, Packed, Use, Weight
 
 Params = Mapping[str, Weight]

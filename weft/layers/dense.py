@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from weft.layers.base import Params, tensor, tensor_or_none
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 
 
 class Norm:

@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.arch.config import MoEConfig
 from weft.layers.base import Params, tensor_or_none
 from weft.layout.placement import Interval
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.packed import slots_held
 from weft.ops.slot_tables import SlotTables
 

@@ -18,7 +18,8 @@ from weft.layers.base import Params, Unfolding, tensor, tensor_or_none
 from weft.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.layout.splits import HeadShare
 from weft.ops.attention import AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import Latents, Ops
+from weft.ops.base import Latents
+from weft.ops.interface import Ops
 from weft.ops.weights import Weight, plain
 
 

@@ -16,7 +16,7 @@ from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention
 from weft.models.decoder import Decoder, DecoderLayer
 from weft.models.dispatch import AllGather, AllToAll, SplitsOf, TokenDispatcher, counted_splits
 from weft.models.transitions import Transitions
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.slot_tables import SlotTables
 
 

@@ -18,7 +18,7 @@ from weft.layout.rows import RowTable
 from weft.models.dispatch import TokenDispatcher
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 
 Tap = Callable[[str, Tensor, Placement], None]
 """Sees a module's result: its name, this rank's part, and how the parts make the whole."""

@@ -1,4 +1,4 @@
-"""The records that Python and C++ share, as ctypes structures. `weft.native.generate` writes those with a `cpp` in C++.
+"""The records that Python and C++ share, as ctypes structures. `weft.ops.generate` writes those with a `cpp` in C++.
 
 The others hold types of their own headers (`CommCalls`, `Decode`, ...): `step_library.bound` compares their sizes.
 """

@@ -10,7 +10,8 @@ from weft.errors import ConfigError
 from weft.native.step_library import SPIN_SHARED_NS, Pool, open_library, why_missing
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.attention_registry import BACKENDS, Backends, choose_attention
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.ops.native.packed import DTYPES as PACKABLE
 from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.step_ops import StepOps

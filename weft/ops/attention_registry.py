@@ -7,7 +7,7 @@ from typing import Any
 
 from weft.errors import ConfigError
 from weft.ops.attention import AttentionBackend
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.reference.paged_attention import TorchAttention
 
 Backends = Mapping[str, Callable[[Ops], AttentionBackend[Any]]]

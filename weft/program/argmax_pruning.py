@@ -13,12 +13,13 @@ from torch import Tensor
 from weft.errors import ConfigError
 from weft.layout.boundaries import SEVERAL_BLOCKS
 from weft.native.isa import NO_ARGMAX_PRUNING
-from weft.native.operations import BIAS, NORM_WEIGHT, WEIGHT, Op
 from weft.native.records import ArgmaxPrunerRecord, BoundStreamRecord, Epilogue, WeightKind
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.native.large_pages import large_pages
 from weft.ops.native.packed import QUANTIZED, PackedWeight
+from weft.ops.operations.dense import BIAS, NORM_WEIGHT, WEIGHT
+from weft.ops.operations.table import Op
 from weft.program.ir import Recording
 from weft.program.local_logits import LocalLogits
 

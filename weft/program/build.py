@@ -16,7 +16,7 @@ from weft.layout.ranks import block
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord, FollowingRecord
 from weft.ops.attention import KVCache
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
 from weft.ops.slot_tables import SlotTables
 from weft.program.ir import NotTraceableError

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from weft.native.operations import BIAS, EPILOGUE, Op
 from weft.native.records import Epilogue
+from weft.ops.operations.dense import BIAS, EPILOGUE
+from weft.ops.operations.table import Op
 from weft.program.ir import Buffer, Instruction, Recording
 
 

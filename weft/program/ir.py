@@ -10,8 +10,9 @@ import torch
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Plan
-from weft.native.operations import Op
 from weft.native.records import Epilogue
+from weft.ops.operations.declare import F, N, OpCode, P
+from weft.ops.operations.dense import EPILOGUE
 
 Table = Literal["rows", "sampled"]
 TABLES: tuple[Table, ...] = ("rows", "sampled")
@@ -61,14 +62,14 @@ class Instruction:
     `module`: whose, for a profile. `plan`: what an exchange or a copy of a part moves, over `table`.
     """
 
-    op: Op
+    op: OpCode
     module: str
     out: View
     inputs: tuple[View, ...]
-    numbers: dict[int, int] = field(default_factory=dict)
-    floats: dict[int, float] = field(default_factory=dict)
-    tensors: dict[int, object] = field(default_factory=dict)
-    views: dict[int, View] = field(default_factory=dict)
+    numbers: dict[N, int] = field(default_factory=dict)
+    floats: dict[F, float] = field(default_factory=dict)
+    tensors: dict[P, object] = field(default_factory=dict)
+    views: dict[P, View] = field(default_factory=dict)
     """What else it reads or writes, by its index among the record's pointers."""
     plan: Plan | None = None
     group: Group | None = None
@@ -89,7 +90,7 @@ class Instruction:
     @property
     def epilogue(self) -> Epilogue:
         """Of a linear."""
-        return Epilogue(self.numbers.get(2, 0))
+        return Epilogue(self.numbers.get(EPILOGUE, 0))
 
 
 @dataclass(frozen=True, slots=True)

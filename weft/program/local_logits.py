@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from weft.layout.layout import Layout
-from weft.native.operations import Op
+from weft.ops.operations.table import Op
 from weft.program.ir import Buffer, Recording, Rows
 from weft.program.memory_planning import Places
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
-from weft.native.operations import ENDS, EXCHANGE, GROUP, HEAD_DIM, OPS, WEIGHT, WORK_CHUNKS, WORKSPACE, Op
 from weft.native.records import (
     MAX_ROW_REGISTERS,
     AreaRecord,
@@ -23,9 +22,14 @@ from weft.native.records import (
 )
 from weft.native.step_library import Pool
 from weft.ops.attention import KVCache
-from weft.ops.native.calls import fill, point_at_cache
+from weft.ops.native.calls import fill
 from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.native.pages import Pages
+from weft.ops.operations.attention import HEAD_DIM, WORK_CHUNKS, WORKSPACE, point_at_cache
+from weft.ops.operations.dense import WEIGHT
+from weft.ops.operations.exchanges import EXCHANGE, GROUP
+from weft.ops.operations.experts import ENDS
+from weft.ops.operations.table import Op
 from weft.program.ir import TABLES, Instruction, NotTraceableError, Recording, Rows, Table, View
 from weft.program.memory_planning import Places
 
@@ -108,7 +112,7 @@ class Lowering:
             record.inputs[0] = record.out
         if instruction.op is Op.EMBED:
             record.inputs[1] = self._table(instruction.tensors[WEIGHT])
-        stealable = OPS[instruction.op].units
+        stealable = instruction.op.units
         fill(record, instruction, lambda tensor: self._address(tensor, stealable))
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base

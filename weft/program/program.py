@@ -21,12 +21,12 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.operations import Op
 from weft.native.records import DecodeRecord, FollowingRecord, StepRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
 from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.operations.table import Op
 from weft.ops.slot_tables import SlotTables
 from weft.program.argmax_pruning import pruner_of
 from weft.program.fusion import optimize

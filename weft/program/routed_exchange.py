@@ -14,27 +14,26 @@ from weft.layers import Experts
 from weft.layout.routed import RoutedBlock
 from weft.layout.rows import RowTable
 from weft.models.dispatch import TokenDispatcher
-from weft.native.operations import (
+from weft.ops.base import Numerics
+from weft.ops.native.builder import Builder
+from weft.ops.native.calls import Call, Handle
+from weft.ops.native.packed import PackedSlots
+from weft.ops.operations.exchanges import KIND, MEMBERS, POSITION
+from weft.ops.operations.experts import (
     ADDENDS,
     ARRIVED_WEIGHTS,
     COUNT,
     EDGES,
     EP,
     FIRST_RANK,
-    KIND,
-    MEMBERS,
     PLACE_IN_BLOCK,
-    POSITION,
     SENT_ANSWERS,
     SENT_ROWS,
     SIZES,
     TP,
-    Op,
+    placing,
 )
-from weft.ops.base import Numerics
-from weft.ops.native.builder import Builder, placing
-from weft.ops.native.calls import Call, Handle
-from weft.ops.native.packed import PackedSlots
+from weft.ops.operations.table import Op
 from weft.program.tape import Tape, TracingTransitions
 
 ROWS_SENT, ANSWERS_SENT, KINDS = 0, 2, 4
@@ -57,63 +56,68 @@ class TracedAllToAll(TokenDispatcher):
         """As `TokenDispatcher.run`."""
         own = self._transitions.move("experts.in", x, rows)
         chosen, _ = experts.route(own)
-        told = self._transitions.move_columns("experts.choices", self._tape.whole(chosen), rows)
+        gathered = self._transitions.move_columns("experts.choices", self._tape.whole(chosen), rows)
         self._tape.module = "experts"
-        dealt = _Dealt(self._tape, self._builder, own, told, experts, self._block)
-        self._deal(dealt, told, experts)
-        out = self._answered(dealt, own, told, experts)
+        dispatch = _Dispatch(self._tape, self._builder, own, gathered, experts, self._block)
+        self._plan(dispatch, gathered, experts)
+        out = self._answered(dispatch, own, gathered, experts)
         return self._transitions.move("experts.out", out, rows)
 
-    def _deal(self, dealt: _Dealt, told: Tensor, experts: Experts) -> None:
+    def _plan(self, dispatch: _Dispatch, gathered: Tensor, experts: Experts) -> None:
         block = {TP: self._block.tp, EP: len(self._block.slots), PLACE_IN_BLOCK: self._place, FIRST_RANK: self._first}
-        call = placing(Call(Op.DEAL, dealt.places, (told,), block), dealt.sorted, experts.tables)
-        call.tensors |= {SIZES: dealt.sizes, EDGES: dealt.edges}
-        call.buffers |= {SENT_ROWS: dealt.sent_rows, SENT_ANSWERS: dealt.sent_answers, ARRIVED_WEIGHTS: dealt.weights}
+        call = placing(Call(Op.DISPATCH, dispatch.places, (gathered,), block), dispatch.sorted, experts.tables)
+        call.tensors = {**call.tensors, SIZES: dispatch.sizes, EDGES: dispatch.edges}
+        call.buffers = {
+            **call.buffers,
+            SENT_ROWS: dispatch.sent_rows,
+            SENT_ANSWERS: dispatch.sent_answers,
+            ARRIVED_WEIGHTS: dispatch.weights,
+        }
         self._tape.emit(call)
 
-    def _answered(self, dealt: _Dealt, own: Tensor, told: Tensor, experts: Experts) -> Tensor:
+    def _answered(self, dispatch: _Dispatch, own: Tensor, gathered: Tensor, experts: Experts) -> Tensor:
         """Sums of the answers to the own rows."""
         gate_up, down = experts.gate_up, experts.down
         assert isinstance(gate_up, PackedSlots) and isinstance(down, PackedSlots)
         k, tp, width, dtype = self._block.top_k, self._block.tp, own.shape[1], self._numerics.dtype
         new, builder = self._tape.new, self._builder
         sent = new(own, width, dtype, min(k, len(self._block.slots)))
-        builder.gather(sent, own, dealt.count(ROWS_SENT), dealt.sent_rows)
-        received = new(told, width, dtype)
-        self._exchange("experts.dispatch", received, sent, dealt, ROWS_SENT)
-        answers = builder.answers(received, width, dealt.sorted, gate_up, down, dtype)
-        given = new(told, width, dtype, k)
-        builder.gather(given, answers, dealt.count(ANSWERS_SENT), dealt.sent_answers)
+        builder.gather(sent, own, dispatch.count(ROWS_SENT), dispatch.sent_rows)
+        received = new(gathered, width, dtype)
+        self._exchange("experts.dispatch", received, sent, dispatch, ROWS_SENT)
+        answers = builder.answers(received, width, dispatch.sorted, gate_up, down, dtype)
+        given = new(gathered, width, dtype, k)
+        builder.gather(given, answers, dispatch.count(ANSWERS_SENT), dispatch.sent_answers)
         arrived = new(own, width, dtype, tp * k)
-        self._exchange("experts.combine", arrived, given, dealt, ANSWERS_SENT)
+        self._exchange("experts.combine", arrived, given, dispatch, ANSWERS_SENT)
         out: Tensor = new(own, width, dtype)
-        builder.combine(arrived, dealt.places, dealt.weights, out, k, {ADDENDS: tp})
+        builder.combine(arrived, dispatch.places, dispatch.weights, out, k, {ADDENDS: tp})
         return out
 
-    def _exchange(self, module: str, out: Handle, rows: Handle, dealt: _Dealt, kind: int) -> None:
+    def _exchange(self, module: str, out: Handle, rows: Handle, dispatch: _Dispatch, kind: int) -> None:
         before, self._tape.module = self._tape.module, module
         numbers = {MEMBERS: self._block.size, POSITION: self._place, KIND: kind}
-        self._tape.emit(Call(Op.ROUTED, out, (rows,), numbers, {}, {COUNT: dealt.sizes}))
+        self._tape.emit(Call(Op.ROUTED, out, (rows,), numbers, {}, {COUNT: dispatch.sizes}))
         self._tape.instructions[-1].group = self._group
         self._tape.module = before
 
 
-class _Dealt:
-    """What `DEAL` writes for one layer, for `own` rows and those of the block."""
+class _Dispatch:
+    """What `DISPATCH` writes for one layer, for `own` rows and those of the block."""
 
     def __init__(
-        self, tape: Tape, builder: Builder, own: Tensor, told: Tensor, experts: Experts, block: RoutedBlock
+        self, tape: Tape, builder: Builder, own: Tensor, gathered: Tensor, experts: Experts, block: RoutedBlock
     ) -> None:
         k = block.top_k
         lo, hi = experts.tables.here
-        self.sorted = builder.placed(told, k, hi - lo)
+        self.sorted = builder.placed(gathered, k, hi - lo)
         self.places, self.sent_rows = (tape.new(own, k, torch.int64) for _ in range(2))
         self.weights = tape.new(own, k, torch.float64)
-        self.sent_answers = tape.new(told, k, torch.int64)
+        self.sent_answers = tape.new(gathered, k, torch.int64)
         self.sizes = torch.zeros(KINDS * 2 * block.size + KINDS, dtype=torch.int64)
         self.edges = torch.tensor([0, *accumulate(block.slots)], dtype=torch.int64)
         self._totals = self.sizes[KINDS * 2 * block.size :]
 
     def count(self, kind: int) -> Tensor:
-        """Where `DEAL` puts the number of rows of a kind."""
+        """Where `DISPATCH` puts the number of rows of a kind."""
         return self._totals[kind : kind + 1]

@@ -15,8 +15,10 @@ from weft.layout.boundaries import Boundary
 from weft.layout.rows import RowTable
 from weft.layout.transition import Step
 from weft.models.transitions import Transitions
-from weft.native.operations import TABLE, Op
 from weft.ops.native.calls import Call, Handle
+from weft.ops.operations.attention import TABLE
+from weft.ops.operations.declare import OpCode
+from weft.ops.operations.table import Op
 from weft.program.ir import TABLES, Buffer, Instruction, NotTraceableError, Rows, Table, View
 
 ROWS = 2
@@ -57,13 +59,17 @@ class Tape:
             return self.tensor(Buffer(rows, columns, dtype))
         return View(Buffer(rows, fold * columns, dtype), 0, columns, fold)
 
+    def beside(self, left: Tensor, right: Tensor) -> Tensor:
+        """As of a `Sink`: both are parts of one buffer."""
+        return self.whole(left)
+
     def emit(self, call: Call) -> None:
         """As of a `Sink`."""
         found = self.append(call.op, self._as_view(call.out), *call.inputs)
-        found.numbers, found.floats, found.tensors = call.numbers, call.floats, call.tensors
+        found.numbers, found.floats, found.tensors = dict(call.numbers), dict(call.floats), dict(call.tensors)
         found.views = {index: self._as_view(rows) for index, rows in call.buffers.items()}
         found.cache = None if call.cache is None else self._layer_of[id(call.cache)]
-        if call.op in (Op.ATTENTION, Op.DEAL):
+        if call.op in (Op.ATTENTION, Op.DISPATCH):
             found.numbers[TABLE] = TABLES.index(self._as_view(call.inputs[0]).buffer.rows.table)
 
     def _as_view(self, rows: Handle) -> View:
@@ -86,11 +92,11 @@ class Tape:
         key = self._latest[id(self.view(x).buffer)]
         return next(each for each in self._kept if each.untyped_storage()._cdata == key)
 
-    def add(self, op: Op, out: Tensor, *inputs: Tensor | View) -> Instruction:
+    def add(self, op: OpCode, out: Tensor, *inputs: Tensor | View) -> Instruction:
         """Adds an operation. Tensors that it overwrites are read as views before the tensor that follows is made."""
         return self.append(op, self.view(out), *inputs)
 
-    def append(self, op: Op, out: View, *inputs: Tensor | View) -> Instruction:
+    def append(self, op: OpCode, out: View, *inputs: Tensor | View) -> Instruction:
         """The same for a result that no tensor stands for."""
         views = tuple(map(self._as_view, inputs))
         found = Instruction(op, self.module, out, views)

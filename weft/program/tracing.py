@@ -6,17 +6,18 @@ tape says which operation reads and writes which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from weft.native.operations import BIAS, Op
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
 from weft.ops.native.builder import Builder
-from weft.ops.native.packed import PackedWeight
-from weft.ops.native.shared_ops import LibraryOps
+from weft.ops.native.library_ops import LibraryOps
+from weft.ops.operations.declare import NoCallError
+from weft.ops.operations.dense import BIAS
+from weft.ops.operations.table import Op
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import wide
 from weft.ops.weights import Weight
@@ -43,44 +44,18 @@ class TracingAttention(AttentionBackend[AttentionMeta]):
         return self._builder.attention(q.flatten(1), cache, spec, prepared)
 
 
-class _Untraceable(Ops):
-    """What no program has: each raises NotTraceableError."""
-
-    _tape: Tape
-
-    def _unpacked(self, *_: Any, **__: Any) -> Any:
-        raise NotTraceableError(f"{self._tape.module}: a matrix that is not packed")
-
-    def expert_weights(self, *_: Any, **__: Any) -> Any:
-        raise NotTraceableError("routed experts that are not packed")
-
-    def rope_and_cache(self, *_: Any, **__: Any) -> Any:
-        raise _unknown("rope of parts")
-
-    def _answers_apart(self, *_: Any, **__: Any) -> Any:
-        raise _unknown("answers apart from their sums")
-
-    def silu_mul(self, *_: Any, **__: Any) -> Any:
-        raise _unknown("an activation by itself")
-
-    linear = gated = logits = latent_queries = per_head = routed = _unpacked
-    expert_answers = weighted = _answers_apart
-
-
-class TracingOps(LibraryOps, _Untraceable):
+class TracingOps(LibraryOps):
     """Adds each operation to the tape. `tape.module`: the module that the last transition was for."""
 
     name = "recording"
 
     def __init__(self, numerics: Numerics, tape: Tape) -> None:
         self.numerics, self._tape = numerics, tape
-        self._builder = Builder(tape, numerics.exact)
-        self.attention_backend = TracingAttention(self._builder)
+        self.calls = Builder(tape, numerics.exact)
+        self.attention_backend = TracingAttention(self.calls)
 
-    def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
-        if not isinstance(weight, PackedWeight | Tensor):
-            raise NotTraceableError(f"{self._tape.module}: a table that is neither plain nor packed")
-        return self._builder.embedding(ids, weight, lo, self.numerics.dtype)
+    def no_call(self, name: str, why: NoCallError) -> Callable[..., Any]:
+        raise NotTraceableError(f"{self._tape.module}: {why}" if self._tape.module else str(why))
 
     def logits(self, x: Tensor, weight: Weight) -> Tensor:
         self._tape.module = "lm_head"
@@ -118,8 +93,10 @@ class TracingOps(LibraryOps, _Untraceable):
         self._tape.add(Op.ROUND, out, x)
         return out
 
-    def _choices(self, experts: Tensor, weights: Tensor) -> Tensor:
-        return self._tape.whole(experts)
+    def expert_answers(self, *_: Any, **__: Any) -> Any:
+        raise _unknown("answers apart from their sums")
+
+    weighted = expert_answers
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
         return Invariance("recorded", True, 0, (), (), 0.0)

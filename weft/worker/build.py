@@ -29,7 +29,7 @@ from weft.layers import Params, Prepare
 from weft.machine.devices import too_few
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.pages import OWN_PAGES, ArenaPages
 from weft.ops.native.step_ops import StepOps
 from weft.plural import size

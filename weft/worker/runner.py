@@ -18,7 +18,7 @@ from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
 from weft.native.step_library import Awaited
 from weft.ops import Invariance
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
 from weft.ops.reference.rope import build_cos_sin
 from weft.ops.weights import memory_of

@@ -11,7 +11,7 @@ from weft.comm.shm.stealing import check_asked, obstacle
 from weft.ipc.messages import Setup
 from weft.machine.cores import available_cores
 from weft.native.step_library import Pool
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
 from weft.worker.runner import Runner
 

@@ -15,9 +15,10 @@ from tests.native import step_cases
 from tests.native.step_cases import ISAS, THREADS, VARIANTS, form
 from tests.support.native_libraries import tried
 from weft.native import build, isa
-from weft.native.operations import WEIGHT, Op
 from weft.native.records import InstructionRecord, StepRecord, WeightKind
 from weft.ops.native.packed import QUANTIZED, PackedWeight, Packing, operand
+from weft.ops.operations.dense import WEIGHT
+from weft.ops.operations.table import Op
 from weft.program import argmax_pruning
 from weft.program.argmax_pruning import ArgmaxPruner
 

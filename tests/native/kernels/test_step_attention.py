@@ -15,9 +15,11 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
 from tests.ops.paged_cases import LONGEST, Run, Sizes, attended, dense_attention, paged
-from weft.native.operations import K_CACHE, KV_OF_HEAD, PACKED_CACHE, SCALE, V_CACHE, WORK_CHUNKS, WORKSPACE, Op
 from weft.native.records import StepRecord
 from weft.ops import Numerics
+from weft.ops.operations.attention import K_CACHE, KV_OF_HEAD, PACKED_CACHE, V_CACHE, WORK_CHUNKS, WORKSPACE
+from weft.ops.operations.dense import SCALE
+from weft.ops.operations.table import Op
 from weft.ops.reference.exact_ops import ExactOps, snap
 
 pytestmark = pytest.mark.usefixtures("step_library")

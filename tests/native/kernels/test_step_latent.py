@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
-from weft.native.operations import Op
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Latents, Numerics
 from weft.ops.native.immediate import run_now
 from weft.ops.native.packed import PackedSlots
+from weft.ops.operations.table import Op
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps
 

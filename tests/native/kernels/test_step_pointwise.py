@@ -11,9 +11,10 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import ISAS, THREADS, VARIANTS
 from weft.errors import WeftError
-from weft.native.operations import BIAS, EPS, HELD, LO, NORM_WEIGHT, Op
 from weft.native.records import InstructionRecord, StepRecord
 from weft.ops import Numerics
+from weft.ops.operations.dense import BIAS, EPS, HELD, LO, NORM_WEIGHT
+from weft.ops.operations.table import Op
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tests.native import step_cases
 from tests.native.step_cases import THREADS, VARIANTS
-from weft.native.operations import (
+from weft.native.records import StepRecord
+from weft.ops import AttentionMeta, KVCache, Numerics
+from weft.ops.operations.attention import (
     BLOCK_SIZE,
     COS_SIN,
-    EPS,
     HEAD_DIM,
     K_CACHE,
     K_NORM,
@@ -25,10 +26,9 @@ from weft.native.operations import (
     Q_NORM,
     ROPE_DIM,
     V_CACHE,
-    Op,
 )
-from weft.native.records import StepRecord
-from weft.ops import AttentionMeta, KVCache, Numerics
+from weft.ops.operations.dense import EPS
+from weft.ops.operations.table import Op
 from weft.ops.reference.exact_ops import ExactOps, snap
 from weft.ops.reference.torch_ops import TorchOps, rotate, write_cache
 

@@ -1,4 +1,4 @@
-"""`DEAL` against a loop over rows and positions: blocks, expert tp, replicas, uneven and empty ranks."""
+"""`DISPATCH` against a loop over rows and positions: blocks, expert tp, replicas, uneven and empty ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from tests.native import step_cases
 from tests.native.step_cases import VARIANTS
 from weft.layout.splits import even_splits
-from weft.native.operations import (
+from weft.native.records import StepRecord
+from weft.ops.operations.experts import (
     ADDENDS,
     ARRIVED_WEIGHTS,
     EDGES,
@@ -35,9 +36,8 @@ from weft.native.operations import (
     TALLY,
     TOP_K,
     TP,
-    Op,
 )
-from weft.native.records import StepRecord
+from weft.ops.operations.table import Op
 from weft.ops.slot_tables import SlotTables
 
 pytestmark = pytest.mark.usefixtures("step_library")
@@ -76,8 +76,8 @@ class Block:
         return next(p for p, (lo, hi) in enumerate(self.positions) if lo <= slot < hi)
 
 
-class Dealt:
-    """What `DEAL` writes for the rank at `place`."""
+class Dispatched:
+    """What `DISPATCH` writes for the rank at `place`."""
 
     def __init__(self, block: Block, place: int, variant: str) -> None:
         count, own, k = len(block.chosen), len(block.own(place)), block.k
@@ -109,8 +109,8 @@ class Dealt:
             SIZES: self.sizes,
             EDGES: edges,
         }
-        told = torch.cat((block.chosen.float(), block.weights), 1)
-        step_cases.run(variant, 2, Op.DEAL, self.places, [told], step, n=numbers, p=pointers)
+        gathered = torch.cat((block.chosen.float(), block.weights), 1)
+        step_cases.run(variant, 2, Op.DISPATCH, self.places, [gathered], step, n=numbers, p=pointers)
         self.held = hi - lo
         kinds = self.sizes[: 8 * len(block.rows)].view(4, 2, len(block.rows)).tolist()
         self.rows_sent, self.rows_taken, self.answers_sent, self.answers_taken = (
@@ -132,7 +132,7 @@ BLOCKS = [
 def test_rows_and_answers_go_where_they_are_wanted(variant: str) -> None:
     """A message between any two ranks is row for row what the other end expects, and every choice finds its answer."""
     for block in BLOCKS:
-        ranks = [Dealt(block, place, variant) for place in range(len(block.rows))]
+        ranks = [Dispatched(block, place, variant) for place in range(len(block.rows))]
         for place, here in enumerate(ranks):
             position = place // block.tp
             wanted = {
@@ -155,7 +155,7 @@ def test_rows_and_answers_go_where_they_are_wanted(variant: str) -> None:
         )
 
 
-def check_sorted(block: Block, place: int, here: Dealt, received: list[int]) -> None:
+def check_sorted(block: Block, place: int, here: Dispatched, received: list[int]) -> None:
     """Sorted by slot, and inside a slot in the order of choices, are the received rows that chose it."""
     lo, begin = here.tables.here[0], 0
     for slot, end in enumerate(here.ends[: here.held].tolist()):
@@ -168,7 +168,7 @@ def check_sorted(block: Block, place: int, here: Dealt, received: list[int]) -> 
     assert begin == here.totals[2]
 
 
-def check_answers(block: Block, ranks: list[Dealt]) -> None:
+def check_answers(block: Block, ranks: list[Dispatched]) -> None:
     for place, here in enumerate(ranks):
         own, arrived = len(block.own(place)) * block.k, {}
         for peer, there in enumerate(ranks):

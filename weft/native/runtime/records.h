@@ -1,6 +1,7 @@
-// The operations, their operands' indices and kernels, and the records that Python fills. Do not edit: written by
-// `python -m weft.native.generate` from weft/native/operations.py and weft/native/records.py.
+// The operations, their operands' indices, and the records that Python fills. Do not edit: written by
+// `python -m weft.ops.generate` from weft/ops/operations/ and weft/native/records.py.
 #pragma once
+
 
 #include <stdint.h>
 
@@ -25,15 +26,15 @@ enum Op : int32_t {
     GATHER = 13,  // rows of in0 in the order of p[ORDER]
     GROUPED = 14,  // rows sorted by slot, each slot's times its own weight
     COMBINE = 15,  // out[r] = weighted sum of the answers in in0 at the places in1[r]
-    DEAL = 16,  // out[r] = where the answers to the own choices arrive, by the block's choices in in0; see routed.h
+    DISPATCH = 16,  // out[r] = where the answers to the own choices arrive, by the block's choices in in0; see routed.h
     LATENT = 17,  // latents of in1 go to the cache; out = the rotated parts of queries in in0; see latent.h
     PER_HEAD = 18,  // each head's columns of in0 times its own weight
     ROUND = 19,  // out = in0 on the exact model's grid
-    ALL_REDUCE = 20,  // sum, gather or exchange of rows between ranks
-    ALL_GATHER = 21,  // sum, gather or exchange of rows between ranks
-    REDUCE_SCATTER = 22,  // sum, gather or exchange of rows between ranks
-    ALL_TO_ALL = 23,  // sum, gather or exchange of rows between ranks
-    ROUTED = 24,  // an all_to_all of rows with the sizes that `DEAL` found
+    ALL_REDUCE = 20,  // sum of rows over ranks
+    ALL_GATHER = 21,  // rows of all ranks on each
+    REDUCE_SCATTER = 22,  // sum of rows over ranks, each keeps its own
+    ALL_TO_ALL = 23,  // exchange of rows between ranks
+    ROUTED = 24,  // an all_to_all of rows with the sizes that DISPATCH found
 };
 
 // Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.
@@ -49,7 +50,9 @@ enum N : int32_t {
     ROPE_DIM = 5,
     PACKED_CACHE = 6,
     WORK_CHUNKS = 7,
-    GROUP = 0,
+    IN_STEP = 1,
+    OUT_STEP = 3,
+    TABLE = 9,
     TOP_K = 0,
     SIGMOID = 1,
     NORMALIZE = 2,
@@ -60,37 +63,34 @@ enum N : int32_t {
     HERE_LO = 2,
     HERE_HI = 3,
     EXPERTS = 4,
-    SLOTS = 0,
-    ADDENDS = 1,
     TP = 5,
     EP = 6,
     PLACE_IN_BLOCK = 7,
     FIRST_RANK = 8,
+    ADDENDS = 1,
+    SLOTS = 0,
+    GROUP = 0,
     MEMBERS = 1,
     POSITION = 2,
     KIND = 3,
-    IN_STEP = 1,
-    OUT_STEP = 3,
-    TABLE = 9,
 };
 
 enum P : int32_t {
     WEIGHT = 0,
     BIAS = 1,
+    NORM_WEIGHT = 0,
     K_CACHE = 0,
     V_CACHE = 1,
     KV_OF_HEAD = 2,
     COS_SIN = 3,
-    WORKSPACE = 3,
     Q_NORM = 4,
     K_NORM = 5,
-    NORM_WEIGHT = 0,
+    WORKSPACE = 3,
+    WEIGHTS = 0,
     CORRECTION = 0,
     REPLICAS = 0,
     SLOT_OF = 1,
     TALLY = 2,
-    WEIGHTS = 0,
-    COUNT = 0,
     ENDS = 3,
     ORDER = 4,
     SORTED_WEIGHTS = 5,
@@ -99,6 +99,7 @@ enum P : int32_t {
     ARRIVED_WEIGHTS = 8,
     SIZES = 9,
     EDGES = 10,
+    COUNT = 0,
     EXCHANGE = 0,
 };
 
@@ -188,28 +189,6 @@ struct Exchange {
     void* sent;  // room for areas that are not whole, one after the other; like the next
     void* taken;
 };
-
-// X(operation, kernel) for each operation that a kernel computes.
-#define FOR_EACH_KERNEL(X) \
-    X(EMBED, embed) \
-    X(NORM, norm) \
-    X(LINEAR, linear) \
-    X(QKV, qkv) \
-    X(ATTENTION, attention_of_table) \
-    X(SILU_MUL, silu_mul) \
-    X(ADD, add) \
-    X(ADD_BIAS, add_bias) \
-    X(SELECT, select_rows) \
-    X(COPY, copy) \
-    X(ROUTE, route) \
-    X(PLACE, place_choices) \
-    X(GATHER, gather_rows) \
-    X(GROUPED, grouped_linear) \
-    X(COMBINE, combine) \
-    X(DEAL, deal_choices) \
-    X(LATENT, latent) \
-    X(PER_HEAD, per_head) \
-    X(ROUND, round_rows)
 
 // Whether the kernel splits its work into units, which another rank can steal.
 inline bool has_units(int op) {

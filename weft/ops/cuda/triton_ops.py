@@ -8,12 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import Heads, Numerics
+from weft.ops.base import Numerics
 from weft.ops.cuda import triton_attention, triton_rows
 from weft.ops.cuda.triton_product import Ordered
 from weft.ops.reference.linear import Form
-from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import Weight
 
 HALF, DTYPES = triton_attention.HALF, triton_attention.DTYPES
@@ -22,13 +20,13 @@ HALF, DTYPES = triton_attention.HALF, triton_attention.DTYPES
 def why_broken(device: torch.device) -> str:
     """Why no kernel runs on `device`, as one that is tried says; empty where it runs."""
     try:
-        found = triton_rows.add(torch.zeros(1, device=device), torch.ones(1, device=device)).item()
+        found = triton_rows.add_into(torch.zeros(1, device=device), torch.ones(1, device=device)).item()
     except Exception as error:  # no compiler, no driver, an old device: Triton has a kind for each, and torch serves
         return f"Triton's kernels do not run here ({(str(error) or type(error).__name__).splitlines()[0]})"
     return "" if found == 1 else "Triton's kernels give wrong numbers here"
 
 
-class TritonOps(TorchOps):
+class TritonOps(triton_rows.TritonRows):
     """Made by `make_ops` for a CUDA device where Triton is installed."""
 
     name = "triton"
@@ -55,23 +53,3 @@ class TritonOps(TorchOps):
         if x.dtype not in HALF or not isinstance(weight, Tensor):
             return super().logits(x, weight)
         return self._ordered.wide(x, weight)
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if x.dim() != 2 or x.stride(1) != 1:
-            return super().rms_norm(x, weight, eps)
-        return triton_rows.rms_norm(x, weight, eps)
-
-    def add(self, x: Tensor, h: Tensor) -> Tensor:
-        if x.shape != h.shape or not (x.is_contiguous() and h.is_contiguous()):
-            return super().add(x, h)
-        return triton_rows.add(x, h)
-
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        if gate_up.dim() != 2 or not gate_up.is_contiguous():
-            return super().silu_mul(gate_up)
-        return triton_rows.silu_mul(gate_up)
-
-    def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        if heads.dim % 2 or qkv.stride(1) != 1:
-            return super().qkv(qkv, heads, meta, cache)
-        return triton_rows.qkv(qkv, heads, meta, cache)

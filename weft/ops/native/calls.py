@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from weft.native.operations import BLOCK_SIZE, K_CACHE, OPS, PACKED_CACHE, V_CACHE, Op, OpSpec
 from weft.native.records import InstructionRecord
 from weft.ops.attention import AttentionMeta, KVCache
+from weft.ops.operations.declare import F, N, OpCode, P
 
 Handle = Any
 """Rows of a result: a tensor [rows, columns], or what the sink has for one (`Sink.new`)."""
@@ -22,13 +22,13 @@ class Call:
     """Rows `inputs` into rows of `out`. The rest by its index in the record: `numbers`, `floats`; `tensors`, which are
     weights, vectors and tables; `buffers`, which are further rows that it reads or writes."""
 
-    op: Op
+    op: OpCode
     out: Handle
     inputs: tuple[Handle, ...]
-    numbers: dict[int, int] = field(default_factory=dict)
-    floats: dict[int, float] = field(default_factory=dict)
-    tensors: dict[int, object] = field(default_factory=dict)
-    buffers: dict[int, Handle] = field(default_factory=dict)
+    numbers: Mapping[N, int] = field(default_factory=dict)
+    floats: Mapping[F, float] = field(default_factory=dict)
+    tensors: Mapping[P, object] = field(default_factory=dict)
+    buffers: Mapping[P, Handle] = field(default_factory=dict)
     cache: KVCache | None = None
     meta: AttentionMeta | None = None
 
@@ -39,6 +39,9 @@ class Sink(Protocol):
     def new(self, like: Handle, columns: int, dtype: torch.dtype, fold: int = 1) -> Handle:
         """Room for the result of a call: as many rows as `like` has, `fold` times."""
 
+    def beside(self, left: Handle, right: Handle) -> Handle:
+        """Rows of `left` and `right`, columns side by side, in the dtype of `right`."""
+
     def emit(self, call: Call) -> None:
         """Takes the call."""
 
@@ -46,32 +49,29 @@ class Sink(Protocol):
 class Described(Protocol):
     """What a record is filled from: a call, or an instruction of a tape."""
 
-    op: Op
-    numbers: dict[int, int]
-    floats: dict[int, float]
-    tensors: dict[int, object]
+    @property
+    def op(self) -> OpCode: ...
+    @property
+    def numbers(self) -> Mapping[N, int]: ...
+    @property
+    def floats(self) -> Mapping[F, float]: ...
+    @property
+    def tensors(self) -> Mapping[P, object]: ...
 
 
 def fill(record: InstructionRecord, call: Described, address_of: Callable[[object], int | None]) -> None:
     """Numbers, floats, and the addresses of tensors."""
-    for index, number in call.numbers.items():
-        record.n[index] = number
-    for index, value in call.floats.items():
-        record.f[index] = value
-    for index, tensor in call.tensors.items():
-        record.p[index] = address_of(_widened(OPS[call.op], index, tensor, bool(record.exact)))
+    for n, number in call.numbers.items():
+        record.n[n] = number
+    for f, value in call.floats.items():
+        record.f[f] = value
+    for p, tensor in call.tensors.items():
+        record.p[p] = address_of(_widened(call.op, p, tensor, bool(record.exact)))
 
 
-def _widened(spec: OpSpec, index: int, tensor: object, exact: bool) -> object:
+def _widened(op: OpCode, index: P, tensor: object, exact: bool) -> object:
     """A vector in the type in which the kernel computes."""
-    if index not in spec.vectors or not isinstance(tensor, Tensor):
+    if index not in op.vectors or not isinstance(tensor, Tensor):
         return tensor
-    wide = torch.float64 if exact and spec.on_grid else torch.promote_types(tensor.dtype, torch.float32)
+    wide = torch.float64 if exact and op.on_grid else torch.promote_types(tensor.dtype, torch.float32)
     return tensor.to(wide).contiguous()
-
-
-def point_at_cache(record: InstructionRecord, cache: KVCache) -> None:
-    """The addresses and strides of its pages, and their order."""
-    record.p[K_CACHE], record.p[V_CACHE] = cache.k.data_ptr(), cache.v.data_ptr()
-    record.cache_stride[0], record.cache_stride[1] = cache.k.stride(0), cache.k.stride(1)
-    record.n[BLOCK_SIZE], record.n[PACKED_CACHE] = cache.k.shape[2], int(cache.packed)

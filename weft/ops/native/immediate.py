@@ -7,13 +7,13 @@ import ctypes
 import torch
 from torch import Tensor
 
-from weft.native.operations import HEAD_DIM, WORK_CHUNKS, WORKSPACE, Op
 from weft.native.records import InstructionRecord, StepRecord
 from weft.native.step_library import Pool
 from weft.ops.attention import AttentionMeta
 from weft.ops.native.builder import Builder
-from weft.ops.native.calls import Call, fill, point_at_cache
+from weft.ops.native.calls import Call, fill
 from weft.ops.native.packed import PackedSlots, PackedWeight, operand
+from weft.ops.operations.attention import HEAD_DIM, WORK_CHUNKS, WORKSPACE, AttentionCodes, point_at_cache
 
 FEWEST_POSITIONS = 4096
 """Of the first workspace of attention; longer contexts double it."""
@@ -30,6 +30,9 @@ class Immediate:
     def new(self, like: Tensor, columns: int, dtype: torch.dtype, fold: int = 1) -> Tensor:
         return torch.empty(len(like) * fold, columns, dtype=dtype)
 
+    def beside(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat((left.to(right.dtype), right), 1)
+
     def emit(self, call: Call) -> None:
         record, kept = InstructionRecord(op=call.op, exact=self._exact), _Kept()
         for index, rows in enumerate(call.inputs):
@@ -40,7 +43,7 @@ class Immediate:
             record.p[index] = rows.data_ptr()
         if call.cache is not None:
             point_at_cache(record, call.cache)
-        if call.op is Op.ATTENTION and call.meta is not None:
+        if call.op is AttentionCodes.ATTENTION and call.meta is not None:
             workspace, record.n[WORK_CHUNKS] = self._workspace(call.numbers[HEAD_DIM], call.meta)
             record.p[WORKSPACE] = workspace.data_ptr()
         step = self._nothing if call.meta is None else kept.step(call.meta)

@@ -16,6 +16,7 @@ from weft.native.step_library import Pool
 from weft.ops.native.arena import Arena, Given, Memory
 from weft.ops.native.lut import LookupTables
 from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.operations.declare import NoCallError
 from weft.ops.weights import FileBlocks, Packed, Weight, plain
 from weft.quant.base import NativeForm
 from weft.quant.registry import format_of
@@ -100,6 +101,20 @@ class PackedSlots(Packed):
     def addresses(self) -> ctypes.Array[ctypes.c_void_p]:
         """Of the slots' records, as a grouped product reads them; valid while both objects live."""
         return (ctypes.c_void_p * len(self.slots))(*(slot.address for slot in self.slots))
+
+
+def packed(weight: Weight) -> PackedWeight:
+    """The weight. NoCallError where it is not packed."""
+    if not isinstance(weight, PackedWeight):
+        raise NoCallError("a matrix that is not packed")
+    return weight
+
+
+def packed_slots(weight: Weight) -> PackedSlots:
+    """The same of one with slots."""
+    if not isinstance(weight, PackedSlots):
+        raise NoCallError("a matrix that is not packed")
+    return weight
 
 
 class Packing:

@@ -22,9 +22,9 @@ from weft.ops.base import Numerics
 from weft.ops.native.arena import Arena
 from weft.ops.native.attention import StepAttention
 from weft.ops.native.immediate import run_now
-from weft.ops.native.packed import PackedSlots, PackedWeight, Packing
+from weft.ops.native.library_ops import LibraryOps
+from weft.ops.native.packed import PackedSlots, Packing
 from weft.ops.native.pages import OWN_PAGES, Pages
-from weft.ops.native.shared_ops import LibraryOps
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import FileBlocks, Use, Weight, format_of_use
@@ -50,7 +50,7 @@ class StepOps(LibraryOps, TorchOps):
         )
         self._lossless = format_of(LOSSLESS).native
         self._compressed: Counter[bool] = Counter()  # of the matrices that were to be compressed: whether they fit
-        self._builder = run_now(pool)
+        self.calls = run_now(pool)
         self.attention_backend: AttentionBackend[Any] = StepAttention(pool)
         if numerics.moe_backend in ("auto", "packed"):
             self.moe_backend = "packed"
@@ -83,25 +83,21 @@ class StepOps(LibraryOps, TorchOps):
         return self._packing.pack_blocks(blocks, interleaved=use is Use.GATED, arena=self._arena)
 
     def embedding(self, ids: Tensor, weight: Weight, lo: int) -> Tensor:
-        if not isinstance(weight, PackedWeight):
-            return super().embedding(ids, weight, lo)
-        return self._builder.embedding(ids.contiguous()[:, None], weight, lo, self.numerics.dtype)
-
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        return self._builder.silu_mul(gate_up)
+        return (
+            TorchOps.embedding(self, ids, weight, lo)
+            if isinstance(weight, Tensor)
+            else super().embedding(ids, weight, lo)
+        )
 
     def route(self, logits: Tensor, correction: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
         experts, weights = super().route(logits.contiguous(), correction, moe)
         return experts.long(), weights
 
-    def _choices(self, experts: Tensor, weights: Tensor) -> Tensor:
-        return torch.cat((experts.to(weights.dtype), weights), 1)
-
     def expert_answers(self, x: Tensor, slots: Tensor, weights: Tensor, gate_up: Weight, down: Weight) -> Tensor:
         if not isinstance(gate_up, PackedSlots) or not isinstance(down, PackedSlots):
             return super().expert_answers(x, slots, weights, gate_up, down)
-        placed = self._builder.place(self._choices(slots, weights), slots.shape[1], len(gate_up.slots))
-        answers: Tensor = self._builder.answers(x, x.shape[1], placed, gate_up, down, x.dtype)
+        placed = self.calls.place(self.calls.sink.beside(slots, weights), slots.shape[1], len(gate_up.slots))
+        answers: Tensor = self.calls.answers(x, x.shape[1], placed, gate_up, down, x.dtype)
         return torch.where(placed.places[..., None] >= 0, answers[placed.places.clamp(min=0)], 0)
 
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:

@@ -7,7 +7,7 @@ sum of K of them is exact while K * max|w| * max|x| * 2^12 < 2^24. `linear` chec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,9 @@ from weft.errors import WeftError
 from weft.native.step_library import Pool, open_library
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.ops.native.attention import StepAttention
+from weft.ops.operations.declare import declared
 from weft.ops.reference.grouped import plain_experts, summed
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.paged_attention import Tiles, TorchAttention
@@ -86,9 +88,6 @@ class ExactOps(TorchOps):
         self.attention_backend = ExactAttention(kernels or TorchAttention())
         self._largest = WeakTensorKeyDictionary()
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return snap(super().rms_norm(x.double(), weight.double(), eps))
-
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         weight = plain(weight)
         self._check(x, weight, bias)
@@ -130,9 +129,6 @@ class ExactOps(TorchOps):
     def rounded(self, x: Tensor) -> Tensor:
         return snap(x)
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        return snap(super().silu_mul(gate_up.double()))
-
     def check_batch_invariance(self, weights: Iterable[Tensor], seconds: float = 0.5) -> Invariance:
         """Nothing to look for: exact sums have one value."""
         return Invariance("exact", True, 0, (), (), 0.0)
@@ -163,3 +159,23 @@ class ExactOps(TorchOps):
                 )
             self._largest[weight] = float(weight.abs().max())
         return float(self._largest[weight])
+
+
+def _snapped(name: str) -> Callable[..., Tensor]:
+    """The torch twin's operation in fp64, its result on the grid."""
+
+    def run(self: ExactOps, *args: Any) -> Tensor:
+        wide = (each.double() if isinstance(each, Tensor) else each for each in args)
+        return snap(getattr(super(ExactOps, self), name)(*wide))
+
+    return run
+
+
+def take_snapped(ops: type[ExactOps], of: type = Ops) -> None:
+    """Gives `ops` each operation that `of` declares as `snapped`."""
+    for name, body in declared(of).items():
+        if vars(body)["snapped"]:
+            setattr(ops, name, _snapped(name))
+
+
+take_snapped(ExactOps)

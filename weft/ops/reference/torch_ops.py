@@ -11,7 +11,8 @@ from torch import Tensor
 
 from weft.arch.config import MoEConfig
 from weft.ops.attention import AttentionBackend, AttentionMeta, KVCache
-from weft.ops.base import Heads, Latents, Numerics, Ops
+from weft.ops.base import Heads, Latents, Numerics
+from weft.ops.interface import Ops
 from weft.ops.reference.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.ops.reference.int8_matrix import Int8ActivationMatrix
 from weft.ops.reference.linear import Form, Invariance, choose_for_each, choose_form, forms

@@ -28,7 +28,8 @@ from weft.models.decoder import Batch, Decoder
 from weft.models.dispatch import uniform_splits
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import Numerics, Ops
+from weft.ops.base import Numerics
+from weft.ops.interface import Ops
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.ops import ShapeOps
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from weft.arch.shards import Shards
 from weft.errors import ConfigError
 from weft.ops.attention import KVCache
-from weft.ops.base import Ops
+from weft.ops.interface import Ops
 from weft.ops.native.pages import OWN_PAGES
 from weft.ops.native.step_ops import StepOps
 

@@ -34,6 +34,14 @@ inline void attention(const Instruction& i, const Step& step, const TeamMember& 
     }
 }
 
+// Attention of all rows, or of the sampled ones where n[TABLE] is their table: in[0] then holds no others.
+inline void attention_of_table(const Instruction& i, const Step& step, const TeamMember& me) {
+    if (!i.n[TABLE]) return attention(i, step, me);
+    Step sampled = step;
+    sampled.positions = step.sampled_positions, sampled.row_ends = step.sampled_row_ends;
+    attention(i, sampled, me);
+}
+
 }  // namespace weft
 
 // Bytes of the workspace of ATTENTION for `threads` threads and `positions` positions (to be zeroed once), and in

@@ -1,7 +1,7 @@
 // Expert parallel dispatch and combine: which rows go to which rank and which answers come back, computed from the choices
 // of all rows of an expert block, which every rank has. The twin of weft/models/dispatch/all_to_all.py.
 //
-// A block has tp ranks at each of its ep positions, tp fastest; position p holds the slots [EDGES[p], EDGES[p + 1]). `DEAL`
+// A block has tp ranks at each of its ep positions, tp fastest; position p holds the slots [EDGES[p], EDGES[p + 1]). `DISPATCH`
 // writes, besides what PLACE writes (of received rows, in the order of the block's rows):
 //   SENT_ROWS        the own row of each row that is sent, position by position
 //   SENT_ANSWERS     the place among sorted answers of each answer that is sent, in the order of the block's choices
@@ -28,13 +28,13 @@ struct Sizes {
     }
 };
 
-class Dealer {
+class DispatchPlan {
 public:
-    Dealer(const Instruction& i, const Step& step)
+    DispatchPlan(const Instruction& i, const Step& step)
         : i_(i), starts_(step.starts[i.n[TABLE]] + i.n[FIRST_RANK]), k_(i.n[TOP_K]), tp_(i.n[TP]), ep_(i.n[EP]),
           members_(tp_ * ep_), place_(i.n[PLACE_IN_BLOCK]), held_(i.n[HERE_HI] - i.n[HERE_LO]),
           rows_(starts_[members_] - starts_[0]), edges_(static_cast<const int64_t*>(i.p[EDGES])), ends_(out<int64_t>(ENDS)) {
-        slots_ = scratch<DEAL>().take<int64_t>(size_t(rows_) * k_ + 3 * ep_);
+        slots_ = scratch<DISPATCH>().take<int64_t>(size_t(rows_) * k_ + 3 * ep_);
         rows_to_ = slots_ + rows_ * k_;
         answers_from_ = rows_to_ + ep_;
         seen_ = answers_from_ + ep_;
@@ -160,13 +160,13 @@ private:
 };
 
 // On one thread, as `place_choices`.
-inline void deal_choices(const Instruction& i, const Step& step, const TeamMember& me) {
+inline void plan_dispatch(const Instruction& i, const Step& step, const TeamMember& me) {
     if (me.thread) return;
-    Dealer dealer(i, step);
-    with_choices(i.in[0], [&](auto tag) { dealer.run<typename decltype(tag)::type>(); });
+    DispatchPlan plan(i, step);
+    with_choices(i.in[0], [&](auto tag) { plan.run<typename decltype(tag)::type>(); });
 }
 
-// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DEAL` found; KIND selects the sizes
+// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DISPATCH` found; KIND selects the sizes
 // of what is sent, KIND + 1 of what is received.
 inline Exchanged run_routed(const Instruction& i, const CommCalls& comm) {
     const int n = i.n[MEMBERS], kind = i.n[KIND];

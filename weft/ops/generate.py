@@ -1,0 +1,108 @@
+"""Writes `runtime/records.h` and `runtime/kernel_table.h` from the declarations: `python -m weft.ops.generate`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from weft.native.libraries import SOURCES
+from weft.native.records import (
+    MAX_ROW_REGISTERS,
+    AreaRecord,
+    Cpp,
+    ExchangeRecord,
+    InstructionRecord,
+    OperandRecord,
+    StepRecord,
+    WeightRecord,
+)
+from weft.ops.operations.declare import F, N, OpCode, P
+from weft.ops.operations.table import MODULES, OPS
+
+RECORDS = (OperandRecord, InstructionRecord, StepRecord, WeightRecord, AreaRecord, ExchangeRecord)
+"""In an order in which each one's parts come before it."""
+_TYPES: dict[Any, str] = {
+    ctypes.c_int32: "int32_t",
+    ctypes.c_int64: "int64_t",
+    ctypes.c_double: "double",
+    ctypes.c_void_p: "const void*",
+    ctypes.POINTER(AreaRecord): "const Area*",
+    **{record: record.cpp.name for record in RECORDS},
+}
+_TOP = """// {says} Do not edit: written by
+// `python -m weft.ops.generate` from weft/ops/operations/ and weft/native/records.py.
+#pragma once
+
+"""
+
+
+def headers(operations: Mapping[int, OpCode] = OPS, modules: Iterable[object] = MODULES) -> dict[Path, str]:
+    """The text of each header, by its file: of `operations`, and of the indices that `modules` have."""
+    runtime = SOURCES / "runtime"
+    return {
+        runtime / "records.h": _records(operations, [vars(module) for module in modules]),
+        runtime / "kernel_table.h": _kernel_table(operations),
+    }
+
+
+def _records(operations: Mapping[int, OpCode], names: list[dict[str, Any]]) -> str:
+    units = " || ".join(f"op == {op.name}" for op in operations.values() if op.units)
+    parts = [
+        _TOP.format(says="The operations, their operands' indices, and the records that Python fills."),
+        "#include <stdint.h>\n\n// clang-format off\nnamespace weft {\n",
+        f"constexpr int MAX_ROW_REGISTERS = {MAX_ROW_REGISTERS};\n",
+        _block("enum Op : int32_t", (f"{op.name} = {int(op)},  // {op.says}" for op in operations.values())),
+        "// Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.",
+        *(_block(f"enum {kind.__name__} : int32_t", _indices(kind, names)) for kind in (N, P, F)),
+        *map(_struct, RECORDS),
+        "// Whether the kernel splits its work into units, which another rank can steal.",
+        f"inline bool has_units(int op) {{\n    return {units};\n}}\n",
+        "}  // namespace weft\n// clang-format on\n",
+    ]
+    return "\n".join(parts)
+
+
+def _indices(kind: type[int], names: list[dict[str, Any]]) -> Iterable[str]:
+    found = {name: value for each in names for name, value in each.items() if type(value) is kind}
+    return (f"{name} = {int(value)}," for name, value in found.items())
+
+
+def _kernel_table(operations: Mapping[int, OpCode]) -> str:
+    kernels = {op.name: op.kernel.split(":") for op in operations.values() if op.kernel}
+    includes = sorted({"runtime/instruction.h", *(header for header, _ in kernels.values())})
+    cases = (f"case {name}: return {kernel};" for name, (_, kernel) in kernels.items())
+    return "\n".join(
+        [
+            _TOP.format(says="Which kernel computes an operation.")
+            + "\n".join(f'#include "{each}"' for each in includes),
+            "\n// clang-format off\nnamespace weft {\n\n// Null for an exchange between ranks.",
+            "inline Kernel kernel_of(int op) {\n    switch (op) {",
+            *(f"        {case}" for case in cases),
+            "        default: return nullptr;\n    }\n}\n",
+            "}  // namespace weft\n// clang-format on\n",
+        ]
+    )
+
+
+def _struct(record: Any) -> str:
+    lines = (_field(record.cpp, name, kind) for name, kind in record._fields_)
+    return f"// {record.__doc__}\n" + _block(f"struct {record.cpp.name}", lines)
+
+
+def _field(cpp: Cpp, name: str, kind: Any) -> str:
+    length, note = "", cpp.notes.get(name)
+    if issubclass(kind, ctypes.Array):
+        kind, length = kind._type_, f"[{kind._length_}]"
+    line = f"{cpp.types.get(name, _TYPES[kind])} {cpp.names.get(name, name)}{length};"
+    return f"{line}  // {note}" if note else line
+
+
+def _block(head: str, lines: Iterable[str]) -> str:
+    return f"{head} {{\n" + "".join(f"    {line}\n" for line in lines) + "};\n"
+
+
+if __name__ == "__main__":
+    for path, text in headers().items():
+        path.write_text(text)

@@ -1,0 +1,21 @@
+"""Operations that move rows, between ranks or within one. Transitions record them; layers never call them."""
+
+from __future__ import annotations
+
+from weft.ops.operations.declare import OpCode, P, numbers
+
+GROUP, MEMBERS, POSITION, KIND = numbers(4)
+"""Of ROUTED; `KIND`: which of DISPATCH's sizes."""
+EXCHANGE = P(0)
+"""Of COPY and of what other ranks take part in."""
+
+
+class ExchangeCodes:
+    """Their numbers."""
+
+    COPY = OpCode(10, "a rectangle of rows and columns", "runtime/exchange.h:copy")
+    ALL_REDUCE = OpCode(20, "sum of rows over ranks")
+    ALL_GATHER = OpCode(21, "rows of all ranks on each")
+    REDUCE_SCATTER = OpCode(22, "sum of rows over ranks, each keeps its own")
+    ALL_TO_ALL = OpCode(23, "exchange of rows between ranks")
+    ROUTED = OpCode(24, "an all_to_all of rows with the sizes that DISPATCH found")
