@@ -87,6 +87,7 @@ docs: $(STAMP)
 	  $(PY) -m pip install -c constraints.txt --no-build-isolation -e ".[docs]"
 	@$(PY) -m scripts.reference
 	@$(PY) -m scripts.pictures
+	@$(PY) -m scripts.results_tables
 	$(PY) -m sphinx -q -n -W --keep-going -d build/doctrees -b html docs build/docs
 	@! grep -rnE '<(script|link|img)[^>]* (src|href)="(https?:)?//' build/docs --include='*.html'
 	@echo "build/docs/index.html"

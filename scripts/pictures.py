@@ -1,5 +1,6 @@
 """The pictures of the documents as SVG: the layout of `layouts/four-ranks.yaml` as `weft explain --svg` draws it, one
-layer of it with its transitions, and the processes of a server. `python -m scripts.pictures` writes docs/pictures/."""
+layer of it with its transitions, the processes of a server, and a roofline. `python -m scripts.pictures` writes them
+to docs/pictures/."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ import io
 import json
 import tempfile
 from pathlib import Path
-from xml.sax.saxutils import escape
 
+from scripts.drawing import arrow, box, svg, text
+from scripts.roofline import roofline
 from weft.cli.main import main as weft
-from weft.explain.svg import ARROW, COLOURS, STYLE
+from weft.explain.svg import COLOURS
 from weft.layout.boundaries import dense_boundaries, module_placements
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -60,32 +62,6 @@ def four_ranks() -> str:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         weft([*explain_words(Path(folder)), "--svg", str(Path(folder) / "a.svg")])
         return (Path(folder) / "a.svg").read_text()
-
-
-def svg(title: str, width: int, height: int, body: list[str]) -> str:
-    """A picture of `width` x `height` pixels."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
-    background = f'<rect width="{width}" height="{height}" fill="#fff"/>'
-    return "\n".join([f"{head}<title>{title}</title><style>{STYLE}</style>{ARROW}{background}", *body, "</svg>", ""])
-
-
-def text(x: int, y: int, words: str, kind: str = "", anchor: str = "start") -> str:
-    """Words that begin, or with `middle` are centred, at x; `kind`: b bold, s small, t title."""
-    return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
-
-
-def box(x: int, y: int, width: int, height: int, colour: str, lines: tuple[str, ...]) -> list[str]:
-    """A box with lines of text, the first of them bold where there are several."""
-    middle, top = x + width // 2, y + height // 2 + 4 - 8 * (len(lines) - 1)
-    kinds = ["b" if len(lines) > 1 else "", *["s"] * (len(lines) - 1)]
-    found = [text(middle, top + 16 * n, line, kinds[n], "middle") for n, line in enumerate(lines)]
-    shape = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="{colour}" fill-opacity="0.35"'
-    return [f'{shape} stroke="#444"/>', *found]
-
-
-def arrow(x1: int, y1: int, x2: int, y2: int) -> str:
-    """A line with a head."""
-    return f'<path class="a" d="M{x1} {y1}L{x2} {y2}"/>'
 
 
 def one_layer() -> str:
@@ -155,7 +131,12 @@ def processes() -> str:
     return svg("the processes of weft serve", 740, 394, body)
 
 
-MADE = {"four-ranks.svg": four_ranks, "layer.svg": one_layer, "processes.svg": processes}
+MADE = {
+    "four-ranks.svg": four_ranks,
+    "layer.svg": one_layer,
+    "processes.svg": processes,
+    "roofline.svg": roofline,
+}
 """File in PICTURES -> what makes it."""
 
 

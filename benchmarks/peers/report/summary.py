@@ -182,4 +182,4 @@ def _against(row: Row, others: Sequence[Row], table: str) -> Iterator[Ratio]:
         less_is_better = key[1].startswith(("ttft", "itl"))
         best, other = (min if less_is_better else max)(rivals, key=lambda pair: pair[0].median)
         clear = value.low < value.high and best.low < best.high and value.clear_of(best)
-        yield Ratio(row.engine.name, other.engine.name, *key, value.median / best.median, clear)
+        yield Ratio(row.engine.name, other.engine.name, key[0], key[1], value.median / best.median, clear)
