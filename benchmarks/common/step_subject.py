@@ -17,6 +17,7 @@ from weft.checkpoint import Checkpoint
 from weft.comm.lockstep import LockstepWorld
 from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
+from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.native.step_library import SPIN_ALONE_NS
 from weft.ops import Ops, make_ops
@@ -68,7 +69,7 @@ class OneRank:
         assert settings.max_model_len is not None
         limits = RankCapacity(num_blocks, settings.block_size, settings.max_num_seqs, settings.max_model_len)
         self.runner = Runner(shards, params, comm, ops, limits, device, (), settings.enforce_eager)
-        self.layout, self.num_blocks = shards.layout, num_blocks
+        self.layout, self.num_blocks, self._plans = shards.layout, num_blocks, RankPlans(1)
         if isinstance(ops, StepOps) and self.runner.program is not None:
             torch.set_num_threads(1)
             ops.pool.pin(sorted(os.sched_getaffinity(0)))
@@ -76,7 +77,7 @@ class OneRank:
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan`."""
-        return StepResult(plan.index, [self.runner.step(plan)])
+        return StepResult(plan.index, [self.runner.step(*self._plans.split(plan))])
 
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.common.step_subject import labels_of
 from weft.native.records import FollowingRecord
-from weft.step.plan import StepPlan
+from weft.step.plan import RankPlan
 from weft.worker.main import main
 from weft.worker.runner import Runner
 
@@ -32,7 +32,7 @@ def _timed(file: Any) -> None:
     """From now on every runner of this process writes what its steps took."""
     plain, told = Runner.step, False
 
-    def step(runner: Runner, plan: StepPlan) -> Any:
+    def step(runner: Runner, plan: RankPlan) -> Any:
         nonlocal told
         if not told:
             file.write(json.dumps(labels_of(runner)) + "\n")

@@ -34,6 +34,7 @@ from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.layout.placement import Placement, full
+from weft.layout.rank_plans import RankPlans
 from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
@@ -113,8 +114,9 @@ def replay(job: dict[str, Any], case: dict[str, Any], comm: Comm) -> list[str]:
     if job["backend"] == "program":
         runner.program = ExactProgram(runner, comm, job.get("threads", 1), digests)  # type: ignore[assignment]
     runner.decoder.tap = digests
+    plans = RankPlans(runner.shards.layout.attention.tp)
     for plan in msgspec.msgpack.decode(base64.b64decode(case["plans"]), type=list[StepPlan]):
-        runner.step(plan)
+        runner.step(plans.split(plan)[runner.geometry.group])
     return digests.found
 
 

@@ -32,7 +32,7 @@ class SentTo(SimpleNamespace):
     """A rank's link, with a channel of its own."""
 
     def sender(self) -> tuple[object, Any]:
-        return self.rank, self.channel.send
+        return self.rank, lambda frames, timeout_s: self.channel.send(frames[self.rank], timeout_s)
 
 
 class Told:

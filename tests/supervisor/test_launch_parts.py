@@ -51,7 +51,7 @@ from weft.machine.cores import CoreShare, assign_cores, available_cores, server_
 from weft.machine.memory_trim import keep_all, not_collected
 from weft.ops.native.step_ops import StepOps
 from weft.settings import EngineConfig
-from weft.step.plan import GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, NewRequest, RankPlan, Sampled, ScheduledRequest
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.executor import reporting_ranks
 from weft.worker import threads
@@ -173,7 +173,7 @@ def test_messages_survive_the_wire(tmp_path: Path) -> None:
         slot=1, prompt_ids=[1], output_ids=[2], params=SamplingParams(stop=("x",), logit_bias=((1, 2.0),)), seed=9
     )
     setup = setup_of_rank(tmp_path)
-    for message in (setup, Allocate(5, 6), RunStep(StepPlan(7, [GroupPlan([admit], [run]), GroupPlan()])), Shutdown()):
+    for message in (setup, Allocate(5, 6), RunStep(RankPlan(7, (3, 0), (1, 0), GroupPlan([admit], [run]))), Shutdown()):
         assert unpack_for_rank(pack(message)) == message
     done = StepDone(3, GroupResult(b"12345678", [Sampled(1, 2, -0.5, 0, [(2, -0.5)])], [Sampled(2, 3)]))
     for answer in (Entered(Phase.LOAD, "x"), done):

@@ -14,6 +14,7 @@ from weft.comm.groups import distinct_groups
 from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
+from weft.layout.rank_plans import RankPlans
 from weft.models.decoder import Batch
 from weft.native.records import DecodeRecord
 from weft.ops import make_ops
@@ -53,7 +54,7 @@ class ProgramExecutor(LockstepExecutor):
         self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: RankCapacity, helps: bool = False
     ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
-        size = shards.layout.world
+        size, self._plans = shards.layout.world, RankPlans(shards.layout.attention.tp)
         self.region = Region.create(
             size, distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
         )
@@ -74,7 +75,8 @@ class ProgramExecutor(LockstepExecutor):
                 comm.start_stealing(ops.pool.steal_function)
 
     def step(self, plan: StepPlan) -> StepResult:
-        parts = list(self._threads.map(lambda runner: runner.step(plan), self.runners))
+        plans = self._plans.split(plan)
+        parts = list(self._threads.map(lambda runner: runner.step(plans[runner.geometry.group]), self.runners))
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
         return StepResult(plan.index, answers)
 

@@ -19,6 +19,7 @@ from weft.comm.metered import MeteredComm
 from weft.ipc.channel import Channel, channel_pair
 from weft.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
 from weft.ipc.status import StatusPage
+from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.native.records import FollowingRecord
 from weft.ops.base import Numerics
@@ -33,6 +34,7 @@ class Ranks(ProgramExecutor):
 
     def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: RankCapacity) -> None:
         super().__init__(checkpoint, shards, numerics, limits)
+        self._plans = RankPlans(shards.layout.attention.tp)
         self.page = StatusPage.create(len(self.runners))
         self._before: list[int] = [0] * len(self.runners)
         self._now: list[FollowingRecord | None] = [None] * len(self.runners)
@@ -68,8 +70,9 @@ class Ranks(ProgramExecutor):
         self.runners[rank].follow = follow  # type: ignore[method-assign]
 
     def step(self, plan: StepPlan) -> StepResult:
-        for channel in self.channels:
-            channel.send(pack(RunStep(plan)))
+        parts = self._plans.split(plan)
+        for runner, channel in zip(self.runners, self.channels, strict=True):
+            channel.send(pack(RunStep(parts[runner.geometry.group])))
         reporting = [channel for runner, channel in zip(self.runners, self.channels, strict=True) if runner.reports]
         result = StepResult(plan.index, [self._answer(channel, plan.index).result for channel in reporting])
         self.given += 1

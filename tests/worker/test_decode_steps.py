@@ -21,6 +21,7 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
 from weft.layout.layout import Layout
+from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.models.decoder import Batch
 from weft.native.records import Chose, DecodeRecord
@@ -265,7 +266,7 @@ def test_a_slot_or_position_that_there_is_not_is_refused(row: tuple[int, int, in
         runner = executor.executors[0].runners[0]
         before = runner.last_ids.clone()
         with pytest.raises(WeftError, match="beyond the slots"):
-            runner.step(StepPlan(0, [streams(row)]))
+            runner.step(*RankPlans(1).split(StepPlan(0, [streams(row)])))
         assert torch.equal(runner.last_ids, before)
         executor.step(StepPlan(1, [admitted(0, [5, 9])]))
         executor.step(StepPlan(2, [streams((0, 2, 1))]))

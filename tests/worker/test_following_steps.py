@@ -17,8 +17,14 @@ from tests.worker.following_cases import both_ways
 from weft.errors import WeftError
 from weft.ipc.channel import ChannelClosed
 from weft.ipc.messages import RunStep, StepDone, pack, unpack_from_rank
+from weft.layout.rank_plans import RankPlans
 from weft.step.plan import GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
+
+
+def frame_of(plan: StepPlan) -> bytes:
+    """For the only rank."""
+    return pack(RunStep(*RankPlans(1).split(plan)))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +138,7 @@ def test_a_row_that_there_is_not_ends_the_rank_as_it_does_in_python(row: tuple[i
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [streams((0, 2, 1))]))
         ranks = executor.frames
-        ranks.channels[0].send(pack(RunStep(StepPlan(2, [streams(row)]))))
+        ranks.channels[0].send(frame_of(StepPlan(2, [streams(row)])))
         with pytest.raises(WeftError, match="beyond the slots"):
             ranks.loops[0].result(20.0)
         assert ranks.followed == [0]
@@ -159,7 +165,7 @@ def test_frames_that_come_in_pieces_or_together_are_read(model: Path) -> None:
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [streams((0, 2, 1))]))
         plans = [StepPlan(index, [streams((0, index + 1, index))]) for index in (2, 3, 4)]
-        frames = [pack(RunStep(plan)) for plan in plans]
+        frames = [frame_of(plan) for plan in plans]
         ranks, channel = executor.frames, executor.frames.channels[0]
         together = b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
         # positions 4 and on need a block that the plan must have; here they stay in the null block

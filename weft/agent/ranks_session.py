@@ -17,8 +17,8 @@ from weft.ipc.messages import PeerAddresses, failure_of, pack
 from weft.ipc.status import StatusPage
 from weft.log import get_logger
 from weft.supervisor.hosts.host_messages import (
-    ALL,
     COMMAND,
+    EACH,
     AllMet,
     BeginRanks,
     Ended,
@@ -31,6 +31,7 @@ from weft.supervisor.hosts.host_messages import (
     addressed,
     command,
     parted,
+    parts_of,
     read,
     to_session,
 )
@@ -150,9 +151,12 @@ class RanksSession:
         if to == COMMAND:
             self._obey(rest)
             return
-        for worker in self._workers.values() if to == ALL else (self._workers[to],):
-            with suppress(ChannelClosed):  # its end is reported by its pidfd
-                worker.channel.send(bytes(rest), _SEND_S)
+        for ranks, part in parts_of(rest) if to == EACH else [([to], bytes(rest))]:
+            for rank in ranks:
+                if rank not in self._workers:
+                    raise PeerError(f"host 0 sent a frame for rank {rank}, which is not on this host")
+                with suppress(ChannelClosed):  # its end is reported by its pidfd
+                    self._workers[rank].channel.send(part, _SEND_S)
 
     def _obey(self, frame: memoryview) -> None:
         message = read(to_session, frame, "host 0")

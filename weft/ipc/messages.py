@@ -12,7 +12,7 @@ from weft.errors import CheckpointError, ConfigError, DeadlockError, LayoutError
 from weft.ipc.phases import Phase
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
-from weft.step.plan import GroupResult, StepPlan
+from weft.step.plan import GroupResult, RankPlan
 
 
 class WorldSetup(msgspec.Struct, frozen=True):
@@ -87,9 +87,9 @@ class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
 
 
 class RunStep(msgspec.Struct, frozen=True, tag="step"):
-    """Run this step; the first rank of each attention block answers with `StepDone`."""
+    """Run this part of a step; the first rank of each attention block answers with `StepDone`."""
 
-    plan: StepPlan
+    plan: RankPlan
 
 
 class CountExperts(msgspec.Struct, frozen=True, tag="count"):

@@ -286,7 +286,7 @@ class FollowingRecord(ctypes.Structure):
     """`weft::Following` of decode_loop.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("fd", "group", "groups", "reports")),
+        *((name, ctypes.c_int32) for name in ("fd", "ranks", "reports")),
         ("rows", _POINTER),
         ("own_rows", ctypes.c_int64),
         ("status", _POINTER),

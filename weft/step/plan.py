@@ -1,7 +1,8 @@
-"""The step plan, which every rank runs, and the results of a step. Plain records.
+"""The step plan, the part of it that a rank runs, and the results of a step. Plain records.
 
-All ranks get the same `StepPlan` and make no scheduling decisions. A request that is running in an attention-dp group
-has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling state) under it.
+Ranks make no scheduling decisions: each gets its part of the engine's `StepPlan`. A request that is running in an
+attention-dp group has a `slot` there (0 .. max_num_seqs - 1); ranks keep per-slot state (last sampled id, sampling
+state) under it.
 """
 
 from __future__ import annotations
@@ -136,6 +137,19 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     def num_rows(self) -> int:
         """Rows of all groups."""
         return sum([group.num_rows for group in self.groups])
+
+
+class RankPlan(msgspec.Struct, frozen=True, array_like=True):
+    """What every rank of one attention-dp group runs of a step: the `group`'s rows, and of the others only how many.
+
+    rows[r], sampled[r]: rows and sampled rows of rank r of the stage; `sampled` is empty where all rows are sampled.
+    """
+
+    index: int
+    rows: tuple[int, ...]
+    sampled: tuple[int, ...]
+    group: GroupPlan
+    experts: ExpertWork | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,4 +1,4 @@
-"""ProcessExecutor: a step goes to every rank's process, the first rank of each attention block answers.
+"""ProcessExecutor: every rank's process gets its part of a step, the first rank of each attention block answers.
 
 Plans in, sampled ids out.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from weft.experts.statistics.loads import IntArray
 from weft.ipc.messages import CountExperts, ExpertsCounted, FromRank, RunStep, Shutdown, StepDone, pack
 from weft.launch_plan.timeouts import StepClock
 from weft.layout.layout import Layout
+from weft.layout.rank_plans import RankPlans
 from weft.layout.ranks import coords
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.supervisor.link import RankLink, end_all, senders
@@ -66,6 +67,9 @@ class ProcessExecutor:
         self.workers = watch.workers
         self._senders = senders(self.workers)
         self._group_of = reporting_ranks(layout)
+        self._plans = RankPlans(layout.attention.tp)
+        self._groups = [coords(layout, rank).dp for rank in range(layout.world)]
+        """Attention-dp group of each rank."""
         self._waiting: deque[_Waiting] = deque()
         self._closed, self._failing = False, _Failing()
 
@@ -78,7 +82,9 @@ class ProcessExecutor:
         """Gives `plan` to all ranks, which run it after what they were given before. PeerError as of `step`."""
         with self._failing:
             waits = _Waiting(plan, self._group_of)
-            self._broadcast(pack(RunStep(plan)), f"step {plan.index}", self.clock.limit(waits.rows))
+            parts = [pack(RunStep(part)) for part in self._plans.split(plan)]
+            frames = [parts[group] for group in self._groups]
+            self._send(frames, f"step {plan.index}", self.clock.limit(waits.rows))
             self._waiting.append(waits)
 
     def collect(self) -> StepResult:
@@ -107,10 +113,11 @@ class ProcessExecutor:
         waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
 
-    def _broadcast(self, frame: bytes, doing: str, limit_s: float) -> None:
+    def _send(self, frames: Sequence[bytes], doing: str, limit_s: float) -> None:
+        """frames[r] goes to rank r."""
         for worker, send in self._senders:
             try:
-                send(frame, limit_s)
+                send(frames, limit_s)
             except TimeoutError as error:
                 raise self.watch.silent([worker.rank], limit_s, doing) from error
             except PeerError as error:
@@ -123,7 +130,7 @@ class ProcessExecutor:
 
     def _counts(self) -> IntArray:
         deadline = time.monotonic() + COUNT_S
-        self._broadcast(pack(CountExperts()), "a count of experts", COUNT_S)
+        self._send([pack(CountExperts())] * self.layout.world, "a count of experts", COUNT_S)
         total, left = np.zeros(0, np.int64), {worker.rank for worker in self.workers}
         for worker, message in self.watch.messages(lambda: deadline):
             if not isinstance(message, ExpertsCounted) or worker.rank not in left:
@@ -147,7 +154,7 @@ class ProcessExecutor:
         healthy = not self._failing.failed and all(worker.fate() is None for worker in self.workers)
         for _, send in self._senders if healthy else ():
             try:
-                send(pack(Shutdown()), 1.0)
+                send([pack(Shutdown())] * self.layout.world, 1.0)
             except (PeerError, OSError):
                 continue
         end_all(self.workers, grace_s=GRACE_S if healthy else 0.0)

@@ -18,6 +18,10 @@ class RankGoneError(PeerError):
         self.link = link
 
 
+SendFrames = Callable[[Sequence[bytes], float], None]
+"""Sends frames[r] to rank r, for some ranks, within seconds. TimeoutError, ChannelClosed as of `RankLink.send`."""
+
+
 class RankLink(Protocol):
     """`rank`: among those that it shares collectives with; `number`: among those of all replicas; `where`: the latter
     and its coordinates, for people, and its host where there are several."""
@@ -55,8 +59,8 @@ class RankLink(Protocol):
         """TimeoutError: the other end does not read; ChannelClosed: it is gone."""
         ...
 
-    def sender(self) -> tuple[object, Callable[[bytes, float], None]]:
-        """What sends a frame to this rank, and to all others that have the same key."""
+    def sender(self) -> tuple[object, SendFrames]:
+        """What sends its own of the frames of all ranks to this rank, and to all others that have the same key."""
         ...
 
     def exit_code(self) -> int | None:
@@ -96,9 +100,9 @@ def end_all(links: Sequence[RankLink], grace_s: float = 0.0) -> None:
         link.release()
 
 
-def senders(links: Sequence[RankLink]) -> list[tuple[RankLink, Callable[[bytes, float], None]]]:
-    """What sends one frame to all of `links`: each with the first of the ranks that it reaches."""
-    found: dict[object, tuple[RankLink, Callable[[bytes, float], None]]] = {}
+def senders(links: Sequence[RankLink]) -> list[tuple[RankLink, SendFrames]]:
+    """What sends each of `links` its frame: each with the first of the ranks that it reaches."""
+    found: dict[object, tuple[RankLink, SendFrames]] = {}
     for link in links:
         key, send = link.sender()
         found.setdefault(key, (link, send))

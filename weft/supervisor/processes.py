@@ -6,13 +6,13 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.env import DIST_SECRET
 from weft.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.machine.interpreter import finding_weft, runs
-from weft.supervisor.link import RankGoneError, fate_of
+from weft.supervisor.link import RankGoneError, SendFrames, fate_of
 
 DEFAULT_PROGRAM = runs("weft.worker.main")
 
@@ -83,9 +83,12 @@ class WorkerProcess:
         """As of `RankLink`."""
         self.channel.send(frame, timeout_s)
 
-    def sender(self) -> tuple[object, Callable[[bytes, float], None]]:
+    def sender(self) -> tuple[object, SendFrames]:
         """As of `RankLink`."""
-        return self.rank, self.channel.send
+        return self.rank, self._send_own
+
+    def _send_own(self, frames: Sequence[bytes], timeout_s: float) -> None:
+        self.channel.send(frames[self.rank], timeout_s)
 
     def exit_code(self) -> int | None:
         """As of `RankLink`."""

@@ -15,16 +15,16 @@ _FRAMING_WORDS = 256
 
 
 class DecodeFrames:
-    """`record` is what C++ gets: the addresses of buffers for a plan of `groups` attention-dp groups, each with at most
+    """`record` is what C++ gets: the addresses of buffers for a plan with the row table of `ranks` ranks and at most
     `limits.max_num_seqs` decode rows that all take a new KV block, and of the rank's status record."""
 
     def __init__(
-        self, channel: Channel, status: StatusWriter, limits: RankCapacity, groups: int, *, reports: bool
+        self, channel: Channel, status: StatusWriter, limits: RankCapacity, ranks: int, *, reports: bool
     ) -> None:
         self._status = status  # keeps its page mapped: C++ writes to it
         slots = limits.max_num_seqs
-        # of each group: 3 words for each row, 3 for each new block, 2 for msgpack
-        self._frame = np.zeros(groups * (6 * slots + 2) + _FRAMING_WORDS, WORD)
+        # a count for each rank; 3 words for each row, 3 for each new block
+        self._frame = np.zeros(ranks + 6 * slots + _FRAMING_WORDS, WORD)
         self._answer = np.zeros(slots + _FRAMING_WORDS, WORD)
         self._columns = np.zeros(3 * slots, WORD)
         self.record = FollowingRecord(

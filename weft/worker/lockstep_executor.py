@@ -17,14 +17,15 @@ from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.layout import Layout
+from weft.layout.rank_plans import RankPlans
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.step.plan import GroupResult, StepPlan, StepResult
+from weft.step.plan import GroupResult, RankPlan, StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.runner import RankCapacity, Runner
 
 
-def _step(runner: Runner, plan: StepPlan, comm: LockstepComm) -> GroupResult:
+def _step(runner: Runner, plan: RankPlan, comm: LockstepComm) -> GroupResult:
     return runner.step(plan)
 
 
@@ -42,6 +43,7 @@ class LockstepExecutor:
     ) -> None:
         """`enforce_eager`: no rank has a step program, or graphs."""
         self.shards, self.limits = shards, limits
+        self._plans = RankPlans(shards.layout.attention.tp)
         groups = distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
         self.world = LockstepWorld(shards.layout.world, groups)
         ops = make_ops(numerics, device)
@@ -64,7 +66,8 @@ class LockstepExecutor:
 
     def step(self, plan: StepPlan) -> StepResult:
         """Runs `plan` on all ranks; the first rank of each attention block answers for its group."""
-        parts = self.world.run([partial(_step, runner, plan) for runner in self.runners])
+        plans = self._plans.split(plan)
+        parts = self.world.run([partial(_step, runner, plans[runner.geometry.group]) for runner in self.runners])
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
         return StepResult(plan.index, answers)
 

@@ -93,8 +93,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
 def _steps(runner: Runner, way: StartupReporter, comm: MeteredComm) -> None:
     """Runs steps until `Shutdown`."""
-    groups = runner.shards.layout.attention.dp
-    frames = DecodeFrames(way.channel, way.status, runner.limits, groups, reports=runner.reports)
+    ranks = runner.shards.layout.stage_size
+    frames = DecodeFrames(way.channel, way.status, runner.limits, ranks, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:

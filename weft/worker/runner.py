@@ -14,6 +14,7 @@ from weft.comm.base import Comm
 from weft.errors import ConfigError
 from weft.ipc.phases import EAGER
 from weft.layers import Params
+from weft.layout.rank_plans import RankPlans
 from weft.models.build import build_decoder
 from weft.native.records import FollowingRecord
 from weft.native.step_library import Awaited
@@ -28,7 +29,7 @@ from weft.program.ir import NotTraceableError
 from weft.program.program import Most
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
-from weft.step.plan import GroupPlan, GroupResult, ScheduledRequest, StepPlan, most_sampled
+from weft.step.plan import GroupPlan, GroupResult, RankPlan, ScheduledRequest, StepPlan, most_sampled
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
@@ -188,24 +189,23 @@ class Runner:
             cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing, awaited
         )
 
-    def step(self, plan: StepPlan) -> GroupResult:
+    def step(self, plan: RankPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""
         if plan.experts is not None:
             self.experts.run(plan.experts)
-        group = plan.groups[self.geometry.group]
-        for admit in group.new_requests:
+        for admit in plan.group.new_requests:
             self.sampler.admit(admit)
         if self.decode is None or self.program is None:
             return self._run(plan)
-        if self.decode.takes(group):
-            return self._decode(self.decode, self.program, plan, group)
+        if self.decode.takes(plan.group):
+            return self._decode(self.decode, self.program, plan)
         self.decode.end()
         return self._run(plan)
 
-    def _decode(self, decode: DecodeSteps, program: RankProgram, plan: StepPlan, group: GroupPlan) -> GroupResult:
-        logits, result = decode.run(program, plan, group)
+    def _decode(self, decode: DecodeSteps, program: RankProgram, plan: RankPlan) -> GroupResult:
+        logits, result = decode.run(program, plan)
         self.rows += self._own_rows(decode)
-        return self._sample(logits, decode.inputs(group)) if result is None else result
+        return self._sample(logits, decode.inputs(plan.group)) if result is None else result
 
     def _own_rows(self, decode: DecodeSteps) -> int:
         return decode.batch.rows.rows[self.geometry.stage_rank]
@@ -216,22 +216,22 @@ class Runner:
         following.steps = following.busy_ns = 0
         if self.decode is None or self.program is None or self.decode.done:
             return False
-        following.own_rows, following.group = self._own_rows(self.decode), self.geometry.group
+        following.own_rows = self._own_rows(self.decode)
         ran = self.decode.follow(self.program, following)
         self.rows += following.steps * following.own_rows
         return ran
 
-    def choose(self, plan: StepPlan) -> GroupResult:
+    def choose(self, plan: RankPlan) -> GroupResult:
         """As `step`, of a plan whose step has run."""
         assert self.decode is not None and self.program is not None
         self.rows += self._own_rows(self.decode)
         logits = self.program.program.logits[: self.decode.record.own_count]
-        return self._sample(logits, self.decode.inputs(plan.groups[self.geometry.group]))
+        return self._sample(logits, self.decode.inputs(plan.group))
 
     @torch.inference_mode()
-    def _run(self, plan: StepPlan) -> GroupResult:
-        graphs, group = self.graphs, plan.groups[self.geometry.group]
-        ran = None if graphs is None else graphs.decode(self.inputs, plan, group)
+    def _run(self, plan: RankPlan) -> GroupResult:
+        graphs = self.graphs
+        ran = None if graphs is None else graphs.decode(self.inputs, plan)
         inputs = self.inputs.build(plan) if ran is None else ran[1]
         self.rows += inputs.batch.rows.rows[self.geometry.stage_rank]
         if ran is None and graphs is not None:
@@ -272,9 +272,11 @@ class Runner:
         invariance = self.ops.check_batch_invariance(self._linear_weights(), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
         run = ScheduledRequest(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
-        groups = self.shards.layout.attention.dp
+        attention = self.shards.layout.attention
+        plans = RankPlans(attention.tp)
         for runs in ([run], [run], []):
-            self.step(StepPlan(0, [GroupPlan([], list(runs)) for _ in range(groups)]))
+            every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(attention.dp)])
+            self.step(plans.split(every)[self.geometry.group])
         self.experts.counts()  # of no request
         if self.graphs is not None:
             self._capture(self.graphs)

@@ -89,14 +89,10 @@ def main(behaviour: str, words: list[str]) -> None:
         # "once-...": only the first set of ranks misbehaves
         if last and not (behaviour.startswith("once-") and setup.world.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
-        if (
-            last
-            and behaviour == "poison"
-            and any(POISON in run.ids for group in message.plan.groups for run in group.runs)
-        ):
+        if last and behaviour == "poison" and any(POISON in run.ids for run in message.plan.group.runs):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(step_s)
-        group = message.plan.groups[at.dp]
+        group = message.plan.group
         runs = [run for run in group.every_run() if run.sample]
         status.step(number, busy=False)
         if at.tp == 0:

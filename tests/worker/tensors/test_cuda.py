@@ -29,7 +29,7 @@ from weft.arch import parse_config
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
-from weft.step.plan import GroupPlan, StepPlan
+from weft.step.plan import RankPlan
 from weft.verify.record import GreedyOutput
 from weft.worker.tensors.graphs import Ran, StepGraphs
 from weft.worker.tensors.inputs import InputBuilder, StepInputs
@@ -88,8 +88,8 @@ class Shown(StepGraphs):
 
     replayed = 0
 
-    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
-        return self._shown(super().decode(inputs, plan, group))
+    def decode(self, inputs: InputBuilder, plan: RankPlan) -> Ran | None:
+        return self._shown(super().decode(inputs, plan))
 
     def prompts(self, inputs: StepInputs) -> Ran | None:
         return self._shown(super().prompts(inputs))

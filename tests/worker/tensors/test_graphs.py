@@ -24,7 +24,7 @@ from weft.ops.reference.paged_attention import Tiles, TorchAttention
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import SampledRows
 from weft.sampling.sampler import Sampler
-from weft.step.plan import GroupPlan, NewRequest, StepPlan
+from weft.step.plan import NewRequest, RankPlan
 from weft.step.sampling_params import SamplingParams
 from weft.worker.runner import Runner
 from weft.worker.tensors.graph_inputs import DecodeMemory, PromptMemory
@@ -66,8 +66,8 @@ class Repeated(StepGraphs):
     def _captured(self, step: Step, pool: object) -> Again:  # type: ignore[override]
         return Again(step, *step())
 
-    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
-        return self._shown(super().decode(inputs, plan, group), "decoded")
+    def decode(self, inputs: InputBuilder, plan: RankPlan) -> Ran | None:
+        return self._shown(super().decode(inputs, plan), "decoded")
 
     def prompts(self, inputs: StepInputs) -> Ran | None:
         return self._shown(super().prompts(inputs), "prompted")

@@ -21,11 +21,11 @@ struct Status {
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
 struct Following {
-    int32_t fd;             // a stream of frames, each after its length
-    int32_t group, groups;  // this rank's attention-dp group, of how many
-    int32_t reports;        // whether it answers
-    const int64_t* rows;    // [groups]: of the step
-    int64_t own_rows;       // those that this rank counts as its own
+    int32_t fd;           // a stream of frames, each after its length
+    int32_t ranks;        // of the stage
+    int32_t reports;      // whether it answers
+    const int64_t* rows;  // [ranks]: of the step
+    int64_t own_rows;     // those that this rank counts as its own
     Status* status;
     uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
     int64_t frame_room;
@@ -102,7 +102,7 @@ inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
 inline int64_t take_frame(const Following& f, Decode& d, int64_t spin_ns, uint64_t& index) {
     const int64_t size = waiting_frame(f, spin_ns);
     StreamsPlan plan;
-    if (!size || !read_streams(f.frame + 4, size, f.groups, f.rows, f.group, plan) || !take_tables(d, plan)) return 0;
+    if (!size || !read_streams(f.frame + 4, size, f.ranks, f.rows, d.rows, plan) || !take_tables(d, plan)) return 0;
     memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));  // they need not be aligned in the frame
     d.columns = f.columns, index = plan.index;
     return size + 4;

@@ -1,4 +1,4 @@
-// A plan with decode rows only, as it stands in a frame, and its answer: msgpack, as weft/ipc/messages.py and
+// A rank's plan with decode rows only, as it stands in a frame, and its answer: msgpack, as weft/ipc/messages.py and
 // weft/step/plan.py define RunStep and StepDone. A frame of another form is not an error: Python reads it.
 #pragma once
 
@@ -59,7 +59,7 @@ private:
 
 constexpr int64_t kRowBytes = 3 * sizeof(int64_t), kTableBytes = 3 * sizeof(int64_t);
 
-// Of one attention-dp group.
+// Of this rank's attention-dp group.
 struct StreamsPlan {
     uint64_t index;
     const uint8_t* columns;  // [3, rows]
@@ -67,19 +67,21 @@ struct StreamsPlan {
     int64_t tables;
 };
 
-// Whether the frame is a step in which every group g has rows[g] streams, and nothing else.
-inline bool read_streams(const uint8_t* frame, int64_t size, int groups, const int64_t* rows, int own, StreamsPlan& plan) {
+// Whether the frame is a step in which every rank r has rows[r] rows, all of them sampled, and the `own` rows of this
+// rank's group are streams.
+inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const int64_t* rows, int64_t own, StreamsPlan& plan) {
     FrameReader in(frame, size);
     if (!in.map(2) || !in.text("type") || !in.text("step") || !in.text("plan")) return false;
-    if (!in.array(3) || !in.number(plan.index) || !in.array(groups)) return false;
-    for (int g = 0; g < groups; ++g) {
-        const uint8_t *columns, *grown;
-        int64_t columns_bytes, grown_bytes;
-        if (!in.array(3) || !in.array(0) || !in.array(0) || !in.array(3)) return false;
-        if (!in.bytes(columns, columns_bytes) || !in.array(0) || !in.bytes(grown, grown_bytes)) return false;
-        if (columns_bytes != rows[g] * kRowBytes || grown_bytes % kTableBytes) return false;
-        if (g == own) plan.columns = columns, plan.grown = grown, plan.tables = grown_bytes / kTableBytes;
+    if (!in.array(5) || !in.number(plan.index) || !in.array(ranks)) return false;
+    for (int r = 0; r < ranks; ++r) {
+        uint64_t found;
+        if (!in.number(found) || int64_t(found) != rows[r]) return false;
     }
+    int64_t columns_bytes, grown_bytes;
+    if (!in.array(0) || !in.array(3) || !in.array(0) || !in.array(0) || !in.array(3)) return false;
+    if (!in.bytes(plan.columns, columns_bytes) || !in.array(0) || !in.bytes(plan.grown, grown_bytes)) return false;
+    if (columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
+    plan.tables = grown_bytes / kTableBytes;
     return in.nil() && in.done();
 }
 

@@ -8,6 +8,7 @@ after the number of its rank.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -23,8 +24,8 @@ AGENT, SESSION = 1, 2
 """What a connection is for, as the one that opens it says."""
 HEAD = 0
 """The receiver of both."""
-COMMAND, ALL = -2, -1
-"""In place of a rank before a session's frame: a record of this file; a frame for every rank of the host."""
+COMMAND, EACH = -2, -1
+"""In place of a rank before a session's frame: a record of this file; frames for several ranks of the host."""
 _TO = struct.Struct("<i")
 
 
@@ -136,11 +137,15 @@ ToSession = MeetAt | MarkDead | AllMet
 FromSession = Spawned | Ended | SessionFailed
 
 T = TypeVar("T")
+Parts = list[tuple[list[int], bytes]]
+"""Ranks, and the frame that each of them gets."""
 _encoder = msgspec.msgpack.Encoder()
 to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 to_session: msgspec.msgpack.Decoder[ToSession] = msgspec.msgpack.Decoder(ToSession)
 from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(FromSession)
+
+_parts: msgspec.msgpack.Decoder[Parts] = msgspec.msgpack.Decoder(Parts)
 
 
 def packed(message: ToAgent | FromAgent) -> bytes:
@@ -154,12 +159,22 @@ def command(message: ToSession | FromSession) -> bytes:
 
 
 def addressed(to: int, frame: bytes) -> bytes:
-    """A frame of a session: for a rank or of it, or for `ALL`."""
+    """A frame of a session: for a rank or of it, or with another receiver."""
     return _TO.pack(to) + frame
 
 
+def of_ranks(ranks_of: Mapping[bytes, list[int]]) -> bytes:
+    """A frame of a session that has a frame for several ranks: every frame once, with its ranks."""
+    return addressed(EACH, _encoder.encode([(ranks, frame) for frame, ranks in ranks_of.items()]))
+
+
+def parts_of(rest: memoryview) -> Parts:
+    """What `of_ranks` packed. PeerError: it is nothing such."""
+    return read(_parts, rest, "host 0")
+
+
 def parted(frame: bytes) -> tuple[int, memoryview]:
-    """The rank, `ALL` or `COMMAND`, and what follows. PeerError: it is no frame of a session."""
+    """The rank, `EACH` or `COMMAND`, and what follows. PeerError: it is no frame of a session."""
     if len(frame) < _TO.size:
         raise PeerError("a frame of a session has no receiver")
     return _TO.unpack_from(frame)[0], memoryview(frame)[_TO.size :]

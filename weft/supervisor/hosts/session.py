@@ -15,7 +15,6 @@ from weft.ipc.channel import Channel, ChannelClosed
 from weft.ipc.messages import error_of
 from weft.ipc.status import StatusPage
 from weft.supervisor.hosts.host_messages import (
-    ALL,
     COMMAND,
     Ended,
     RankState,
@@ -24,10 +23,11 @@ from weft.supervisor.hosts.host_messages import (
     addressed,
     command,
     from_session,
+    of_ranks,
     parted,
     read,
 )
-from weft.supervisor.link import RankGoneError, RankLink, fate_of
+from weft.supervisor.link import RankGoneError, RankLink, SendFrames, fate_of
 
 LOST_S = 1.0
 """How long to wait for the reason after a session's connection has ended."""
@@ -82,9 +82,9 @@ class RemoteRank:
         """As of `RankLink`."""
         self.session.send(addressed(self.rank, frame), timeout_s)
 
-    def sender(self) -> tuple[object, Callable[[bytes, float], None]]:
+    def sender(self) -> tuple[object, SendFrames]:
         """As of `RankLink`: one frame reaches all ranks of the host."""
-        return self.session, self.session.send_to_all
+        return self.session, self.session.send_each
 
     def exit_code(self) -> int | None:
         """As of `RankLink`."""
@@ -209,9 +209,12 @@ class HostSession:
         with self._sending:
             self._channel.send(frame, timeout_s)
 
-    def send_to_all(self, frame: bytes, timeout_s: float) -> None:
-        """To every rank of the host."""
-        self.send(addressed(ALL, frame), timeout_s)
+    def send_each(self, frames: Sequence[bytes], timeout_s: float) -> None:
+        """To each rank of the host its own of the frames of all ranks, in one frame; equal ones are in it once."""
+        ranks_of: dict[bytes, list[int]] = {}
+        for rank in self.links:
+            ranks_of.setdefault(frames[rank], []).append(rank)
+        self.send(of_ranks(ranks_of), timeout_s)
 
     def say(self, message: ToSession) -> None:
         """To the agent itself; nothing where it is gone."""

@@ -9,8 +9,6 @@ C++ reads the frames itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +20,7 @@ from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
-from weft.step.plan import GroupPlan, GroupResult, StepPlan
+from weft.step.plan import GroupPlan, GroupResult, RankPlan
 from weft.worker.tensors.inputs import InputBuilder, StepInputs, StepShape
 
 
@@ -51,7 +49,7 @@ class DecodeSteps:
         self._rows_of = np.zeros(tp, np.int64)
         self._shape: StepShape | None = None
         self._followed: tuple[int, ...] = ()
-        """Rows of every group in the step that ran last, if the next one may be run like it."""
+        """Rows of every rank of the stage in the step that ran last, if the next one may be run like it."""
         group, members, position = program.sharing
         self.record = DecodeRecord(
             slots=slots,
@@ -83,7 +81,7 @@ class DecodeSteps:
         """Whether a step of this group is one."""
         return not group.runs and bool(group.decodes.columns)
 
-    def run(self, program: RankProgram, plan: StepPlan, group: GroupPlan) -> tuple[Tensor, GroupResult | None]:
+    def run(self, program: RankProgram, plan: RankPlan) -> tuple[Tensor, GroupResult | None]:
         """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
         chosen, from `inputs`."""
         shape, record, able = self._inputs.learn(plan), self.record, self._fit and self._sampler.kernel is not None
@@ -91,9 +89,10 @@ class DecodeSteps:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
-        record.columns, record.sampling = group.decodes.columns, self._sampler.table.address if able else None
+        record.columns, record.sampling = plan.group.decodes.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
-        self._followed = _rows_of_groups(plan.groups) if able and plan.experts is None else ()
+        followable = able and not plan.sampled and plan.experts is None
+        self._followed = plan.rows if followable else ()
         return logits, GroupResult(self._ids_of_rows.tobytes()) if record.chose != Chose.NONE else None
 
     @property
@@ -109,7 +108,7 @@ class DecodeSteps:
         """Runs the steps that follow, as long as they are like the last one, with what `following` has room for. True:
         of the next step, which has run too, tokens are still to be chosen, from `inputs`."""
         rows = np.array(self._followed, np.int64)
-        following.rows, following.groups = rows.ctypes.data, len(rows)
+        following.rows, following.ranks = rows.ctypes.data, len(rows)
         return program.follow(self.record, following)
 
     def inputs(self, group: GroupPlan) -> StepInputs:
@@ -142,8 +141,3 @@ class DecodeSteps:
         )
         ids = torch.from_numpy(self._ids)[:count]
         self.batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
-
-
-def _rows_of_groups(groups: Sequence[GroupPlan]) -> tuple[int, ...]:
-    """Decode rows of each group; empty if any group has other rows."""
-    return () if any(group.runs for group in groups) else tuple(len(group.decodes) for group in groups)

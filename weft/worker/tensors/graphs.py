@@ -21,7 +21,7 @@ from weft.models.decoder import Batch, Decoder
 from weft.ops.attention import KVCache
 from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import sampled_rows
-from weft.step.plan import GroupPlan, StepPlan
+from weft.step.plan import RankPlan
 from weft.worker.tensors.graph_inputs import DecodeMemory, PromptMemory
 from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs, StepShape, shape_of
 
@@ -109,7 +109,7 @@ class StepGraphs:
         if prompts:
             made = partial(self._prompts.batch, count)
         else:  # a shape asks the host, which nothing may while it is captured
-            made = partial(self._decode_batch, count, shape_of([(count, ())], self._geometry))
+            made = partial(self._decode_batch, count, shape_of((count, ()), (count,), (), self._geometry))
         prepared = self._decoder.prepare(made())
 
         def step() -> tuple[Batch, Tensor, Tensor]:
@@ -133,9 +133,10 @@ class StepGraphs:
             found = step()
         return Captured(graph, *found)
 
-    def decode(self, inputs: InputBuilder, plan: StepPlan, group: GroupPlan) -> Ran | None:
+    def decode(self, inputs: InputBuilder, plan: RankPlan) -> Ran | None:
         """Runs a step of streams alone; None: it has others, or no graph has room, and `inputs` have not learnt of
         it."""
+        group = plan.group
         decodes, size = group.decodes.array(), self._geometry.block_size
         rows = decodes.shape[1]
         if group.runs or not rows or not self._graphs or int(decodes[1].max()) >= self._width * size:

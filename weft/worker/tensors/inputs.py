@@ -19,11 +19,12 @@ from torch import Tensor
 from weft.errors import WeftError
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
-from weft.layout.rows import RowTable, row_table, sampled_among, sampled_table
+from weft.layout.rank_plans import GroupCounts, counts_of, every_run, sampled_rows_of
+from weft.layout.rows import RowTable, sampled_among, sampled_table
 from weft.models.decoder import Batch
 from weft.ops.attention import AttentionMeta
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
-from weft.step.plan import GroupPlan, StepPlan
+from weft.step.plan import GroupPlan, RankPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,6 @@ class Geometry:
         return self.stage_rank % self.layout.attention.tp
 
 
-Counts = tuple[int, tuple[tuple[int, bool, int], ...]]
-"""Of a group: its decode rows, and of each run its rows, whether the last is sampled, and how many are scored."""
 SHAPES = 64
 """Shapes of steps that are kept."""
 
@@ -130,11 +129,11 @@ class InputBuilder:
     def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
         self._geometry, self._last_ids = geometry, last_ids
         self.tables = BlockTables(len(last_ids), width)
-        self._shape = lru_cache(SHAPES)(lambda counts: shape_of(counts, geometry))
+        self._shape = lru_cache(SHAPES)(lambda own, rows, sampled: shape_of(own, rows, sampled, geometry))
 
-    def build(self, plan: StepPlan) -> StepInputs:
+    def build(self, plan: RankPlan) -> StepInputs:
         """The step's inputs; the block tables take in what the plan has."""
-        group, device = plan.groups[self._geometry.group], self._geometry.device
+        group, device = plan.group, self._geometry.device
         shape = self.learn(plan)
         decodes = group.decodes.array()
         slots = _column(decodes[0], [run.slot for run in group.runs])
@@ -150,9 +149,9 @@ class InputBuilder:
         batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows, _of_sampled(meta, shape))
         return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
 
-    def learn(self, plan: StepPlan) -> StepShape:
+    def learn(self, plan: RankPlan) -> StepShape:
         """What follows from the step's counts; the block tables take in what the plan has. To be called once."""
-        group = plan.groups[self._geometry.group]
+        group = plan.group
         if group.decodes.grown:
             self.tables.grow(group.decodes.new_blocks())
         for update in group.decodes.table_updates:
@@ -160,41 +159,42 @@ class InputBuilder:
         for run in group.runs:
             if run.blocks:
                 self.tables.take(run.slot, run.known, run.blocks)
-        return self._shape(tuple([_counts(each) for each in plan.groups]))
-
-
-def _counts(group: GroupPlan) -> Counts:
-    return len(group.decodes), tuple([(run.count, run.sample, len(run.targets)) for run in group.runs])
+        return self._shape(counts_of(group), plan.rows, plan.sampled)
 
 
 def _column(decodes: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
     return np.concatenate((decodes, np.array(runs, np.int64))) if runs else decodes
 
 
-def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
-    """For the runs of every group of the layout."""
-    tp, every = geometry.layout.attention.tp, [((1, True, 0),) * decodes + runs for decodes, runs in counts]
-    own = every[geometry.group]
-    rows = row_table([sum(count for count, _, _ in each) for each in every], tp)
-    sampled, offsets = sampled_table([_sampled_rows(each) for each in every], rows, tp)
+def shape_of(counts: GroupCounts, rows: tuple[int, ...], sampled: tuple[int, ...], geometry: Geometry) -> StepShape:
+    """For the runs of this rank's group; `rows` and `sampled` of every rank of the stage as in `RankPlan`. WeftError:
+    they are not those of the group."""
+    tp, own = geometry.layout.attention.tp, every_run(counts)
+    first, table = geometry.stage_rank - geometry.position, RowTable(rows)
+    of_block = RowTable(rows[first : first + tp])
+    sampled_of_block, offsets = sampled_table([sampled_rows_of(own)], of_block, tp)
+    of_all = RowTable(sampled or rows)
     sizes = np.array([count for count, _, _ in own], np.int64)
+    if sum(of_block.rows) != sizes.sum() or sampled_of_block.rows != of_all.rows[first : first + tp]:
+        raise WeftError(
+            f"attention-dp group {geometry.group} has {sizes.sum()} rows, the step's tables have {of_block.rows} and"
+            f" {of_all.rows[first : first + tp]} sampled ones on its ranks, not {sampled_of_block.rows}"
+        )
     ends = np.cumsum(sizes)
     run_of_row = np.repeat(np.arange(len(own)), sizes)
     row_ends = tuple(ends.tolist())
     sampled_ends = tuple(np.cumsum([targets + sample for _, sample, targets in own]).tolist())
 
-    first = geometry.stage_rank - geometry.position
-
     def among_block_of(size: int) -> Tensor:
-        first = geometry.stage_rank // size * size
-        return _to(np.asarray(sampled_among(offsets, rows, first, first + size), np.int64), geometry.device)
+        lo = geometry.position // size * size
+        return _to(np.asarray(sampled_among(offsets, of_block, lo, lo + size), np.int64), geometry.device)
 
     return StepShape(
-        rows=rows,
-        sampled=sampled,
+        rows=table,
+        sampled=of_all,
         sampled_rows=among_block_of(geometry.stream.size),
-        own=_own(sampled, geometry),
-        chosen_by=tuple(sampled.rows[first : first + tp]),
+        own=_own(of_all, geometry),
+        chosen_by=sampled_of_block.rows,
         run_of_row=run_of_row,
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
@@ -202,21 +202,6 @@ def shape_of(counts: Sequence[Counts], geometry: Geometry) -> StepShape:
         group_sampled=among_block_of(tp),
         sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
     )
-
-
-def _sampled_rows(counts: Sequence[tuple[int, bool, int]]) -> list[int]:
-    """Row numbers, inside the group, of the rows that are sampled. WeftError where those of a run are no neighbours:
-    attention takes them for a run of their own."""
-    rows: list[int] = []
-    end = 0
-    for count, sample, targets in counts:
-        if sample and 0 < targets < count - 1:
-            raise WeftError(f"a run of {count} rows with {targets} scored ones that end before the sampled one")
-        rows += range(end, end + targets)
-        end += count
-        if sample:
-            rows.append(end - 1)
-    return rows
 
 
 def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
