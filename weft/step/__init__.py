@@ -1,1 +1,1 @@
-"""The records of one step: the plan of all ranks, a rank's part of it, its results, and sampling parameters. No torch."""
+"""The records of one step: the plan, a rank's part of it, results, and sampling parameters. No torch."""

@@ -89,7 +89,7 @@ def main(behaviour: str, words: list[str]) -> None:
         # "once-...": only the first set of ranks misbehaves
         if last and not (behaviour.startswith("once-") and setup.world.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
-        if last and behaviour == "poison" and any(POISON in run.ids for run in message.plan.group.runs):
+        if behaviour == "poison" and at.tp == 0 and any(POISON in run.ids for run in message.plan.group.runs):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(step_s)
         group = message.plan.group
