@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 
     from weft.llm import LLM as LLM
     from weft.step.sampling_params import SamplingParams as SamplingParams
+    from weft.step.structured_outputs import StructuredOutputs as StructuredOutputs
 
-__all__ = ["LLM", "SamplingParams"]
+__all__ = ["LLM", "SamplingParams", "StructuredOutputs"]
 
 
 def __getattr__(name: str) -> Any:
-    """weft.LLM and weft.SamplingParams, loaded when they are first asked for."""
+    """weft.LLM and its parameters, loaded when they are first asked for."""
     if name == "LLM":
         from weft.llm import LLM
 
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from weft.step.sampling_params import SamplingParams
 
         return SamplingParams
+    if name == "StructuredOutputs":
+        from weft.step.structured_outputs import StructuredOutputs
+
+        return StructuredOutputs
     raise AttributeError(f"module 'weft' has no attribute {name!r}")

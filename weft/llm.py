@@ -33,6 +33,7 @@ from weft.llm_inputs import (
     as_engine_config,
     as_given,
     as_prompts,
+    engine_params,
     meet_hosts,
     only,
 )
@@ -41,12 +42,12 @@ from weft.native.build import ensure_built
 from weft.serving.offline import OfflineEngines
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
-from weft.step.sampling_params import SamplingParams, check
+from weft.step.sampling_params import SamplingParams
 from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
-from weft.text.bad_words import with_bad_runs
+from weft.text_worker.handler import Handler
 
 _log = get_logger(__name__)
 
@@ -131,7 +132,9 @@ class LLM:
                 raise
             spawner.start_ahead(sum(host == 0 for host in plan.host_of))
             self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
-            plan = plan.also_ending(self.tokenizer.eos_token_ids)
+            vocabulary = self.tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
+            plan = plan.with_vocabulary(self.tokenizer.eos_token_ids, vocabulary)
+            self._texts = Handler(self.tokenizer, plan.config.vocab_size, plan.eos_token_ids)
             self.recommended = recommended(checkpoint.generation_config)
             """The model's own sampling values."""
             self._engines = OfflineEngines(plan, listener, spawner, met_hosts)
@@ -218,9 +221,7 @@ class LLM:
             raise RequestError(f"params {params!r}: SamplingParams, or a list of them, are needed", param="params")
         if len(chosen) != count:
             raise RequestError(f"{len(chosen)} SamplingParams for {count} prompts", param="params")
-        for one in chosen:
-            check(one, self._plan.config.vocab_size)
-        return [with_bad_runs(self.tokenizer, one, self._plan.config.vocab_size) for one in chosen]
+        return engine_params(self._texts, chosen, self._plan.config.vocab_size)
 
     def _results(self, pairs: Sequence[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[Result]:
         results = [

@@ -11,16 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError, RequestError, UsageError
+from weft.grammars.constraints import Grammar
+from weft.grammars.structured import constraint_of_outputs
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.serialize import flatten, load_given
 from weft.options import parse_bytes
 from weft.settings import EngineConfig, engine_settings
+from weft.step.sampling_params import SamplingParams, check
 from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.hosts.opening import open_hosts
+from weft.text.bad_words import with_bad_runs
+from weft.text_worker.handler import Handler
+from weft.text_worker.jobs import CheckGrammar
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -80,6 +88,24 @@ def _check_conversation(messages: Messages) -> None:
                     f"messages[{place}].{field} {message.get(field)!r}: text is needed",
                     param=f"messages[{place}].{field}",
                 )
+
+
+def engine_params(texts: Handler, params: Sequence[SamplingParams], vocab_size: int) -> list[SamplingParams]:
+    """As the engine takes them. RequestError: one is out of its range, or asks for what cannot be."""
+    for one in params:
+        check(one, vocab_size)
+    ruled = [with_bad_runs(texts.tokenizer, one, vocab_size) for one in params]
+    return [_with_grammar(texts, one) for one in ruled]
+
+
+def _with_grammar(texts: Handler, params: SamplingParams) -> SamplingParams:
+    """`params` with the grammar of its `structured_outputs`. RequestError: there is none."""
+    if params.structured_outputs is None:
+        return params
+    if params.grammar is not None:
+        raise RequestError("structured_outputs and grammar say the same; give one of them", param="grammar")
+    found: Grammar = texts.do(CheckGrammar(constraint_of_outputs(params.structured_outputs)))
+    return msgspec.structs.replace(params, structured_outputs=None, grammar=found.text)
 
 
 def as_given(layout: LayoutLike | None, nnodes: int | None = None) -> Mapping[str, object]:

@@ -263,7 +263,9 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_plan_resolves_every_limit(tmp_path: Path) -> None:
-    plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig()).also_ending([5])
+    plan = plan_launch(open_checkpoint(write_tiny_chat(tmp_path)), resolve({}), EngineConfig()).with_vocabulary(
+        [5], None
+    )
     assert plan.engine.dtype == "float32" and plan.engine.max_model_len == 256
     assert plan.eos_token_ids == (5, 258)
     assert plan.memory is not None and plan.memory.num_blocks == 64 * 16

@@ -11,6 +11,7 @@ import msgspec
 
 from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
 from weft.errors import RequestError
+from weft.step.plan import GRAMMAR_FAILED
 from weft.step.sampling_params import SamplingParams
 from weft.text import IncrementalDetokenizer, Tokenizer
 
@@ -58,7 +59,8 @@ class Choice:
         return self._text.stopped_by
 
     def add(self, records: Sequence[RequestOutput]) -> ChoiceDelta | None:
-        """What the records add; None once the choice has ended. RequestError 500: no token could be sampled."""
+        """What the records add; None once the choice has ended. RequestError 500: no token could be sampled; 400: its
+        grammar failed."""
         if self.finish_reason is not None:
             return None
         piece = ChoiceDelta()
@@ -71,6 +73,8 @@ class Choice:
 
     def _add(self, record: RequestOutput, piece: ChoiceDelta) -> None:
         if record.error is not None:
+            if record.error == GRAMMAR_FAILED:
+                raise RequestError(record.error, code="grammar_failed")
             raise RequestError(record.error, status=500, code="no_token")
         self.prompt_tokens, self.cached_tokens = record.prompt_tokens, record.cached_tokens
         piece.prompt_logprobs += record.prompt_logprobs

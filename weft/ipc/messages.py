@@ -13,6 +13,7 @@ from weft.ipc.phases import Phase
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
 from weft.step.plan import GroupResult, RankPlan
+from weft.step.vocabulary import Vocabulary
 
 
 class WorldSetup(msgspec.Struct, frozen=True):
@@ -23,7 +24,8 @@ class WorldSetup(msgspec.Struct, frozen=True):
     before. `host_of`: the host of each rank; `ranks_per_host`: of all replicas.
     `slot_maps`: layer, and the expert of every slot in it, where experts are
     not assigned in order. `staged_slots`: expert slots of a layer that a rank can receive before the layer switches.
-    `isa`: the variant of the step library that all hosts run, where they differ; else empty.
+    `isa`: the variant of the step library that all hosts run, where they differ; else empty. `vocabulary`: for the
+    grammars of requests.
     """
 
     layout: Layout
@@ -42,6 +44,7 @@ class WorldSetup(msgspec.Struct, frozen=True):
     staged_slots: int = 0
     count_experts: bool = False
     isa: str = ""
+    vocabulary: Vocabulary | None = None
 
 
 class PeerAddresses(msgspec.Struct, frozen=True):

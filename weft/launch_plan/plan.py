@@ -36,6 +36,7 @@ from weft.machine.devices import too_few, torch_without_devices
 from weft.native import kernels, missing_reason
 from weft.plural import counted, size, up_to
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
+from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
 from weft.weights.kept import kept_weights
 
@@ -67,6 +68,8 @@ class LaunchPlan:
     """Where the ranks are on several hosts: what each gives them."""
     isa: str = ""
     """The variant of the step library that all of them run, where they differ."""
+    vocabulary: Vocabulary | None = None
+    """For the grammars of requests; None: there are none."""
     replica: int = 0
     world: Layout | None = None
     """Of a plan for one replica alone: which it is, and the layout of all of them."""
@@ -98,9 +101,10 @@ class LaunchPlan:
         """Number, among the ranks of all replicas, of this plan's rank 0."""
         return 0 if self.world is None else self.replica * self.layout.world
 
-    def also_ending(self, eos_token_ids: Iterable[int]) -> LaunchPlan:
-        """With what else ends an answer, such as the tokenizer's own."""
-        return replace(self, eos_token_ids=tuple(sorted({*self.eos_token_ids, *eos_token_ids})))
+    def with_vocabulary(self, eos_token_ids: Iterable[int], vocabulary: Vocabulary | None) -> LaunchPlan:
+        """With what else ends an answer, such as the tokenizer's own, and with the tokenizer's vocabulary."""
+        ends = tuple(sorted({*self.eos_token_ids, *eos_token_ids}))
+        return replace(self, eos_token_ids=ends, vocabulary=vocabulary)
 
     def of_replica(self, replica: int) -> LaunchPlan:
         """What starts one replica: a world of its own, whose ranks count from 0, with its share of cores and memory.

@@ -70,7 +70,7 @@ _SIGNATURES = {
     "weft_argmax_pruner_largest": (ctypes.c_int, (*[_POINTER] * 3, ctypes.c_int64, _POINTER)),
     "weft_unpack": (None, (_POINTER, _POINTER, ctypes.c_int64, ctypes.c_int64, _POINTER)),
     "weft_decode_blocks": (ctypes.c_int, (ctypes.c_char_p, _POINTER, ctypes.c_int64, ctypes.c_int, _POINTER)),
-    "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64)),
+    "weft_sample": (None, (_POINTER, _POINTER, *[ctypes.c_int64] * 3, *[_POINTER] * 4, ctypes.c_int64, _POINTER)),
     "weft_await_above": (ctypes.c_int, (_POINTER, ctypes.c_int64, _POINTER, ctypes.c_int64, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weft.grammars.base import Mask
 from weft.native.step_library import Pool, open_library
 from weft.ops.base import FP32_MAX
 
@@ -56,12 +58,24 @@ class SamplingKernel:
         return None if library is None else cls(library, pool)
 
     def __call__(
-        self, logits: Tensor, table: SlotTable, slots: NDArray[np.int64], positions: NDArray[np.int64], values: Tensor
+        self,
+        logits: Tensor,
+        table: SlotTable,
+        slots: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        values: Tensor,
+        masks: Mapping[int, Mask | None] | None = None,
     ) -> None:
         """Writes id and whether the logits are finite into columns 0 and 1 of values [m, width], fp64, for logits
-        [m, V], fp32; row i is of slots[i], whose request had generated positions[i] tokens."""
+        [m, V], fp32; row i is of slots[i], whose request had generated positions[i] tokens. `masks`: by row, which ids
+        it may choose."""
         if logits.dtype != torch.float32 or logits.stride(1) != 1:
             raise TypeError(f"logits of {logits.dtype} with strides {logits.stride()}; fp32 rows are taken")
+        allowed = None
+        if masks:
+            allowed = np.zeros(len(slots), np.uint64)  # addresses
+            for row, mask in masks.items():
+                allowed[row] = 0 if mask is None else mask.ctypes.data
         self._call(
             None if self._pool is None else self._pool.handle,
             logits.data_ptr(),
@@ -72,4 +86,5 @@ class SamplingKernel:
             positions.ctypes.data,
             values.data_ptr(),
             values.stride(0),
+            None if allowed is None else allowed.ctypes.data,
         )

@@ -1,16 +1,16 @@
 """Sampling: from logits to ids and log-probabilities, for the rows a rank owns.
 
-Order, as in vLLM: bias, penalties, ends masked until min_tokens, tokens ruled out, then for rows with a temperature:
-temperature, min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the lowest id among equals.
-Log-probabilities are the raw model's. Rows whose logits nothing changes are sampled in C++ where there is a kernel;
-torch is its twin and serves the others. Every rank of an attention block keeps the same slots and sees every sampled
-id, so any of them can sample any row; random numbers are a hash of (seed, output position). A row's result depends on
-no other row.
+Order, as in vLLM: bias, penalties, ends masked until min_tokens, tokens ruled out, those that a grammar forbids, then
+for rows with a temperature: temperature, min_p, top_k, top_p, one draw. Temperature 0 takes the largest logit, the
+lowest id among equals. Log-probabilities are the raw model's. Rows whose logits nothing but a grammar changes are
+sampled in C++ where there is a kernel; torch is its twin and serves the others. Every rank of an attention block keeps
+the same slots and sees every sampled id, so any of them can sample any row; random numbers are a hash of (seed, output
+position). A row's result depends on no other row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from weft.sampling.counter_hash import uniform
 from weft.sampling.draw import Draws, draw
+from weft.sampling.grammar_masks import GrammarMasks, Masks, as_bools
 from weft.sampling.history import Slot, adjust
+from weft.sampling.logprobs import logprobs_of, put_named
 from weft.sampling.native_sampling import SamplingKernel, SlotTable
 from weft.sampling.sampled_rows import Column, SampledRows
-from weft.step.plan import WORD, GroupResult, NewRequest, Sampled, TokenLogprob
+from weft.step.plan import GRAMMAR_FAILED, WORD, GroupResult, NewRequest, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
@@ -36,9 +38,9 @@ _ID, _OK, _LOGPROB, _RANK, _TOP = 0, 1, 2, 3, 4
 class Sampler:
     """State of `slots` requests, and sampling for them. A slot that nothing was admitted to is greedy (warm-up).
 
-    Rows of values are fp64 [m, width]: id, 1 if it is one (0: the logits were not finite, the id means nothing) and,
-    where any run of the attention block asks for log-probabilities: that of the id, its rank, then ids and then
-    log-probabilities of the alternatives, -1 beyond a row's own number.
+    Rows of values are fp64 [m, width]: id, 1 if it is one (0: the logits were not finite, -1: the grammar failed; the
+    id means nothing then) and, where any run of the attention block asks for log-probabilities: that of the id, its
+    rank, then ids and then log-probabilities of the alternatives, -1 beyond a row's own number.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class Sampler:
         device: torch.device,
         eos_token_ids: Sequence[int] = (),
         kernel: SamplingKernel | None = None,
+        grammars: GrammarMasks | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.device = device
         self.kernel = kernel
+        self.grammars = grammars or GrammarMasks(None, vocab_size)
         self.table = SlotTable(slots, vocab_size)
         self._plain_from: NDArray[np.int64] = np.zeros(slots, np.int64)
-        """From which output position on nothing changes a slot's logits."""
+        """From which output position on nothing but a grammar changes a slot's logits."""
         self.chosen_from: NDArray[np.int64] = np.zeros(slots, np.int64)
         """From which output position on that is all there is to a slot's row: no log-probability is asked for."""
         self._asking: set[int] = set()
@@ -75,8 +79,9 @@ class Sampler:
         plain_from = NEVER if always else params.min_tokens if len(slot.ends) else 0
         self._plain_from[admit.slot] = plain_from
         asks = params.logprobs is not None or params.prompt_logprobs is not None
-        self.chosen_from[admit.slot] = NEVER if asks else plain_from
-        follows = slot.history is not None or slot.rules is not None
+        ruled = self.grammars.admit(admit)
+        self.chosen_from[admit.slot] = NEVER if asks or ruled else plain_from
+        follows = slot.history is not None or slot.rules is not None or ruled
         for slots, member in ((self._asking, asks), (self._following, follows)):
             (slots.add if member else slots.discard)(admit.slot)
 
@@ -93,7 +98,7 @@ class Sampler:
         takes_whole = len(rows) > 0 and width == _LOGPROB and _for_kernel(logits)
         if self.kernel is not None and takes_whole and self._plain(rows).all():
             values = torch.empty((len(rows), width), dtype=torch.float64)
-            self.kernel(logits, self.table, rows.slots, rows.positions, values)
+            self._run_kernel(self.kernel, logits, rows, values)
             return values
         values = torch.full((len(rows), width), -1.0, dtype=torch.float64, device=logits.device)
         if not len(rows):
@@ -112,16 +117,16 @@ class Sampler:
         if asked:
             index = torch.tensor(asked, device=logits.device)
             chosen = values[index, _ID].long()
-            values[:, _LOGPROB:].index_copy_(0, index, _logprobs(raw[index], chosen, (width - _TOP) // 2))
+            values[:, _LOGPROB:].index_copy_(0, index, logprobs_of(raw[index], chosen, (width - _TOP) // 2))
             named = {row: ids for row in asked if (ids := self._named(*pairs[row]))}
             if named:
-                _put_named(values[:, _TOP:], raw, named)
+                put_named(values[:, _TOP:], raw, named)
         return values
 
     def takes_largest(self, rows: SampledRows, width: int) -> bool:
         """Whether `largest` of the logits is all that these rows want."""
         greedy = width == _LOGPROB and rows.targets is None and not self.table.temperature[rows.slots].any()
-        return bool(greedy and self._plain(rows).all())
+        return bool(greedy and self._plain(rows).all() and not self.grammars.has(rows))
 
     def _plain(self, rows: SampledRows) -> NDArray[np.bool_]:
         return np.asarray(rows.positions >= self._plain_from[rows.slots])
@@ -132,29 +137,39 @@ class Sampler:
             return np.arange(len(rows))
         plain = self._plain(rows)
         if plain.all():
-            self.kernel(raw if raw.stride(1) == 1 else raw.contiguous(), self.table, rows.slots, rows.positions, values)
+            self._run_kernel(self.kernel, raw if raw.stride(1) == 1 else raw.contiguous(), rows, values)
         elif plain.any():
-            index = torch.from_numpy(plain.nonzero()[0])
+            own = plain.nonzero()[0]
+            index = torch.from_numpy(own)
             part = torch.empty(len(index), 2, dtype=torch.float64)
-            self.kernel(raw[index], self.table, rows.slots[plain], rows.positions[plain], part)
+            self._run_kernel(self.kernel, raw[index], rows.take(own), part)
             values[index, :_LOGPROB] = part
         return (~plain).nonzero()[0]
 
-    def _sample_any(self, raw: Tensor, rows: SampledRows, values: Tensor) -> None:
-        ids, fine = self._ids(raw, rows)
-        values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
+    def _run_kernel(self, kernel: SamplingKernel, logits: Tensor, rows: SampledRows, values: Tensor) -> None:
+        """Of rows that nothing but a grammar changes."""
+        masks = self.grammars.masks(rows)
+        kernel(logits, self.table, rows.slots, rows.positions, values, masks)
+        _put_failed(values, masks)
 
-    def remember(self, values: Tensor, rows: SampledRows) -> GroupResult:
+    def _sample_any(self, raw: Tensor, rows: SampledRows, values: Tensor) -> None:
+        masks = self.grammars.masks(rows)
+        ids, fine = self._ids(raw, rows, masks)
+        values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
+        _put_failed(values, masks)
+
+    def remember(self, values: Tensor, rows: SampledRows, own: tuple[int, int] | None = None) -> GroupResult:
         """Stores what the whole attention block sampled, and returns the results to report; rows that score a request's
-        prompt are part of its one record."""
+        prompt are part of its one record. `own`: the first of the rows that this rank sampled, and the end of them;
+        None: all."""
         host = values.cpu().numpy()
         ids = host[:, _ID].astype(WORD)
-        fine = host[:, _OK] != 0
+        fine = host[:, _OK] > 0
         extras: list[Sampled] = []
         if self._asking or not fine.all():
             extras = [self._record(host[row].tolist(), slot) for row, slot in self._with_extras(rows, fine)]
         if self._following:
-            self._follow(rows, ids, fine)
+            self._follow(rows, ids, fine, own or (0, len(rows)))
         runs = self._of_runs(host, rows) if len(rows) > rows.decodes else []
         return GroupResult(ids[: rows.decodes].tobytes(), extras, runs)
 
@@ -163,10 +178,13 @@ class Sampler:
         pairs = enumerate(zip(rows.slots[: rows.decodes].tolist(), fine.tolist(), strict=False))
         return [(row, slot) for row, (slot, good) in pairs if not good or slot in self._asking]
 
-    def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_]) -> None:
-        for (slot, position), token, good in zip(rows.pairs(), ids.tolist(), fine.tolist(), strict=True):
+    def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_], own: tuple[int, int]) -> None:
+        given = zip(rows.pairs(), ids.tolist(), fine.tolist(), strict=True)
+        for row, ((slot, position), token, good) in enumerate(given):
             if slot in self._following and position >= 0 and good:
                 self._slots[slot].add(token)
+                if slot in self.grammars.slots:
+                    self.grammars.feed(slot, token, own[0] <= row < own[1])
 
     def _of_runs(self, host: NDArray[np.float64], rows: SampledRows) -> list[Sampled]:
         records: list[Sampled] = []
@@ -177,7 +195,7 @@ class Sampler:
             if position >= 0:
                 records.append(self._record(values, slot, scored))
             else:
-                scored.append(self._logprob(values, slot, position) if values[_OK] else None)
+                scored.append(self._logprob(values, slot, position) if values[_OK] > 0 else None)
                 if row + 1 < len(pairs) and pairs[row + 1][0] == slot:
                     continue
                 records.append(_record_of(slot, -1, scored))
@@ -195,23 +213,30 @@ class Sampler:
         """Tokens that are reported instead of the likeliest."""
         return self._slots[slot].params.logprob_token_ids if position >= 0 else ()
 
-    def _ids(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
+    def _ids(self, raw: Tensor, rows: SampledRows, masks: Masks) -> tuple[Tensor, Tensor]:
         """The id of each row, and whether its logits are finite."""
         if rows.targets is None:
-            return self._drawn(raw, rows)
+            return self._drawn(raw, rows, masks)
         drawn = (rows.positions >= 0).nonzero()[0]
         ids = torch.from_numpy(rows.targets).to(raw.device, copy=True)
         fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1))
         if len(drawn):
             index = torch.from_numpy(drawn).to(raw.device)
-            chosen, good = self._drawn(raw[index], rows.take(drawn))
+            own = {place: masks[row] for place, row in enumerate(drawn.tolist()) if row in masks}
+            chosen, good = self._drawn(raw[index], rows.take(drawn), own)
             ids.index_copy_(0, index, chosen)
             fine.index_copy_(0, index, good)
         return ids, fine
 
-    def _drawn(self, raw: Tensor, rows: SampledRows) -> tuple[Tensor, Tensor]:
+    def _drawn(self, raw: Tensor, rows: SampledRows, masks: Masks) -> tuple[Tensor, Tensor]:
         slots, output_pos = [self._slots[slot] for slot in rows.slots.tolist()], rows.positions.tolist()
         adjusted = adjust(raw, slots, output_pos)
+        if masks:
+            adjusted = adjusted.clone() if adjusted is raw else adjusted
+            for row, mask in masks.items():
+                if mask is not None:
+                    allowed = torch.from_numpy(as_bools(mask, self.vocab_size)).to(raw.device)
+                    adjusted[row].masked_fill_(~allowed, -torch.inf)
         fine = torch.isfinite(raw.amin(-1)) & torch.isfinite(raw.amax(-1)) & torch.isfinite(adjusted.amax(-1))
         return self._choose(adjusted, slots, output_pos), fine
 
@@ -231,8 +256,8 @@ class Sampler:
     def _record(self, row: Sequence[float], slot: int, scored: Sequence[TokenLogprob | None] = ()) -> Sampled:
         """Of a row that was drawn."""
         token = int(row[_ID])
-        if not row[_OK]:
-            return Sampled(slot=slot, token_id=token, error=NOT_FINITE)
+        if row[_OK] <= 0:
+            return Sampled(slot=slot, token_id=token, error=GRAMMAR_FAILED if row[_OK] < 0 else NOT_FINITE)
         record = _record_of(slot, token, scored)
         if self._alternatives(slot, 0) is None:
             return record
@@ -258,41 +283,8 @@ def _record_of(slot: int, token: int, scored: Sequence[TokenLogprob | None]) -> 
     return Sampled(slot=slot, token_id=token, prompt=prompt)
 
 
-def _logprobs(raw: Tensor, ids: Tensor, most: int) -> Tensor:
-    """[rows, 2 + 2 * most] fp64: log-probability and rank (1: no token has a larger logit) of ids, the `most`
-    likeliest ids, theirs."""
-    logprobs = torch.log_softmax(raw, -1)
-    chosen = logprobs.gather(-1, ids[:, None])
-    rank = 1 + (raw > raw.gather(-1, ids[:, None])).sum(-1, keepdim=True)
-    columns = [chosen.double(), rank.double()]
-    if most:
-        likeliest = _likeliest(raw, most)
-        columns += [likeliest.double(), logprobs.gather(-1, likeliest).double()]
-    return torch.cat(columns, -1)
-
-
-def _put_named(columns: Tensor, raw: Tensor, named: Mapping[int, Sequence[int]]) -> None:
-    """Into the alternatives [m, 2 * most] of rows those that were named, likeliest first, the lower id among equals."""
-    most, longest = columns.shape[1] // 2, max(map(len, named.values()))
-    padded = [sorted(ids) + [-1] * (longest - len(ids)) for ids in named.values()]
-    rows, ids = torch.tensor(list(named), device=raw.device), torch.tensor(padded, device=raw.device)
-    logprobs = torch.log_softmax(raw[rows], -1).gather(-1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
-    order = logprobs.argsort(dim=-1, descending=True, stable=True)
-    extras = columns[rows]
-    extras[:, :longest] = ids.gather(-1, order)
-    extras[:, most : most + longest] = logprobs.gather(-1, order)
-    columns.index_copy_(0, rows, extras)
-
-
-def _likeliest(raw: Tensor, most: int) -> Tensor:
-    """Ids [rows, most] by logit, the lower id first among equals (which torch's topk does not promise)."""
-    edge = raw.topk(most, -1).values[:, -1:]
-    rows, ids = (part.cpu().numpy() for part in (raw >= edge).nonzero(as_tuple=True))
-    logits = raw[torch.from_numpy(rows).to(raw.device), torch.from_numpy(ids).to(raw.device)].cpu().numpy()
-    order = np.lexsort((ids, -logits, rows))
-    rows, ids = rows[order], ids[order]
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    found = np.zeros((raw.shape[0], most), np.int64)
-    inside = places < most
-    found[rows[inside], places[inside]] = ids[inside]
-    return torch.from_numpy(found).to(raw.device)
+def _put_failed(values: Tensor, masks: Masks) -> None:
+    """Rows whose grammar failed."""
+    failed = [row for row, mask in masks.items() if mask is None]
+    if failed:
+        values[failed, _ID], values[failed, _OK] = 0.0, -1.0

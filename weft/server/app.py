@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +35,7 @@ from weft.server.openai.parsing import chat_request, completion_request, detoken
 from weft.server.openai.records import Health, Load, Model, ModelList, Text, Tokens, Version
 from weft.server.openai.replies import Answer, EventReply, WholeReply
 from weft.server.openai.requests import Common, CompletionRequest, TokenizeChatRequest
+from weft.server.text_jobs import with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
 from weft.text.bad_words import with_bad_runs
@@ -111,7 +112,7 @@ class Service:
         self._model.check_chat(asked)
         messages = plain_messages(asked.messages)
         params, shown = chat_params(asked, self._model.vocab_size)
-        params = await self._without_words(params)
+        params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n)
         texts = [message["content"] for message in messages]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
@@ -120,7 +121,7 @@ class Service:
         ids = await self._tokenized(size, partial(self._model.chat_ids, asked, messages, longest))
         ids = truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
-        return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, shown, ids))
+        return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, shown, ids), headers=headers)
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
@@ -130,14 +131,14 @@ class Service:
         self._model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self._model.vocab_size)
-        params = await self._without_words(params)
+        params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n * len(given))
         prompts = await self._prompts(asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
         echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
         form = CompletionFormat(self._model.tokenizer, shown, echoes, echo=asked.echo)
-        return self._reply(asked, prompts, params, form, mute=is_mute(asked))
+        return self._reply(asked, prompts, params, form, mute=is_mute(asked), headers=headers)
 
     async def _prompts(self, asked: CompletionRequest, given: list[object], limits: Limits) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
@@ -151,14 +152,21 @@ class Service:
         return Echo(given if isinstance(given, str) else self._model.tokenizer.decode(ids), ids)
 
     def _reply(
-        self, asked: Common, prompts: list[list[int]], params: SamplingParams, form: Format, *, mute: bool = False
+        self,
+        asked: Common,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        form: Format,
+        *,
+        mute: bool = False,
+        headers: Mapping[str, str],
     ) -> Response:
         answer_id = f"{form.prefix}{self._draw.getrandbits(128):032x}"
         stream = self._engines.submit(answer_id, prompts, params, whole=not asked.stream)
         choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
         head = (answer_id, int(time.time()), self._model.name)
-        answer = Answer(*head, stream, choices, form, self._metrics, patience, kept=asked.n)
+        answer = Answer(*head, stream, choices, form, self._metrics, patience, kept=asked.n, headers=headers)
         if not asked.stream:
             return WholeReply(self._engines, answer)
         options = asked.stream_options
@@ -176,6 +184,11 @@ class Service:
     async def _without_words(self, params: SamplingParams) -> SamplingParams:
         made = partial(with_bad_runs, self._model.tokenizer, params, self._model.vocab_size)
         return await self._tokenized(2 * sum(map(len, params.bad_words)), made)
+
+    async def _with_grammar(
+        self, request: Request, asked: Common, params: SamplingParams
+    ) -> tuple[SamplingParams, Mapping[str, str]]:
+        return await with_grammar(self._model.texts, request, asked, params, self._model.vocab_size)
 
     async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
         """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""

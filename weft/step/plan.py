@@ -22,6 +22,10 @@ ROW_BYTES = 3 * WORD.itemsize
 """Bytes of one row of `DecodeRows.columns`."""
 
 
+GRAMMAR_FAILED = "the grammar took more work than is allowed, or allows no token of this model"
+"""Error of a `Sampled` whose grammar could not go on."""
+
+
 class NewRequest(msgspec.Struct, frozen=True, array_like=True):
     """A request takes `slot` from this step on; it replaces the request that had the slot.
 

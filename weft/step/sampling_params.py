@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
 from weft.errors import RequestError
+from weft.step.structured_outputs import StructuredOutputs
 
 LISTS = (
     "stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words", "bad_token_ids", "logprob_token_ids",
@@ -37,6 +38,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bad_token_ids: tuple[
         tuple[int, ...], ...
     ] = ()  # sequences of tokens whose last one is never sampled after the others
+    structured_outputs: StructuredOutputs | None = None  # what an answer is to be; the front end makes a grammar of it
+    grammar: str | None = None  # which an answer keeps to, in the words of the grammar library: Lark, or its JSON
     priority: int = 0  # lower is admitted first and preempted last; ties by arrival
     logprobs: int | None = None  # number of alternatives beside the sampled token
     logprob_token_ids: tuple[int, ...] = ()  # with logprobs: of these tokens instead of the likeliest
@@ -50,11 +53,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         for field in ("stop", "bad_words"):
             if isinstance(getattr(self, field), str):
                 msgspec.structs.force_setattr(self, field, (getattr(self, field),))
+        if isinstance(self.structured_outputs, dict):
+            msgspec.structs.force_setattr(self, "structured_outputs", _outputs_of(self.structured_outputs))
         if isinstance(self.logit_bias, dict):
             msgspec.structs.force_setattr(self, "logit_bias", tuple(self.logit_bias.items()))
         for field in LISTS:
             if isinstance(getattr(self, field), list):
                 msgspec.structs.force_setattr(self, field, tuple(getattr(self, field)))
+
+
+def _outputs_of(fields: dict[str, Any]) -> StructuredOutputs:
+    try:
+        return msgspec.convert(fields, StructuredOutputs)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"structured_outputs: {error}", param="structured_outputs", code="invalid_type") from error
 
 
 MAX_N = 128
@@ -66,6 +78,8 @@ MAX_BIAS = 100.0
 MAX_BAD_WORDS = 128
 MAX_PRIORITY = 2**31 - 1
 MAX_SALT = 256
+MAX_GRAMMAR = 1 << 20
+"""Characters of a serialised grammar."""
 MAX_INTEGER = 2**63 - 1
 """No parameter is a larger whole number: it goes to ranks in 64 bits."""
 
@@ -101,6 +115,29 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _check_bias(params, vocab_size)
     _check_words(params, vocab_size)
     _check_named(params, vocab_size)
+    if params.grammar is not None or params.structured_outputs is not None:
+        _check_grammar(params)
+
+
+def _check_grammar(params: SamplingParams) -> None:
+    if params.structured_outputs is not None and not isinstance(params.structured_outputs, StructuredOutputs):
+        _refuse("structured_outputs", repr(params.structured_outputs)[:40], "StructuredOutputs, or its fields")
+    if params.grammar is not None and not _is_text(params.grammar, MAX_GRAMMAR):
+        _refuse("grammar", repr(params.grammar)[:40], f"a string of 1 to {MAX_GRAMMAR} characters")
+    others = {
+        "min_tokens": params.min_tokens > 0,
+        "ignore_eos": params.ignore_eos,
+        "allowed_token_ids": params.allowed_token_ids is not None,
+        "bad_words": bool(params.bad_words or params.bad_token_ids),
+    }
+    found = next((name for name, given in others.items() if given), None)
+    if found is not None:
+        raise RequestError(
+            f"{found} beside a grammar: the grammar alone says which tokens may come and when an answer ends; leave"
+            f" {found} out",
+            param=found,
+            code="invalid_value",
+        )
 
 
 def _check_named(params: SamplingParams, vocab_size: int) -> None:

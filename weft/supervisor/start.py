@@ -164,6 +164,7 @@ class Starting:
             staged_slots=plan.experts.staged if plan.experts else 0,
             count_experts=plan.experts is not None,
             isa=plan.isa,
+            vocabulary=plan.vocabulary,
         )
 
     def wait(self) -> ProcessExecutor:

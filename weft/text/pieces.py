@@ -102,6 +102,27 @@ class Pieces:
             return bytes.fromhex(byte[1])
         return token.replace(SPACE, " ").encode()
 
+    def first(self, count: int) -> list[bytes]:
+        """The bytes of ids 0 to `count` - 1, as one by one, in a fraction of the time."""
+        found = [b""] * count
+        byte_of = {ord(char): byte for char, byte in self._alphabet.items()}
+        for token, id in self._backend.get_vocab(with_added_tokens=False).items():
+            if id >= count or id in self._added:
+                continue
+            if not self.spelling.byte_level or not self._alphabet.keys() >= {*token}:
+                found[id] = self[id]
+            else:
+                found[id] = token.translate(byte_of).encode("latin-1")
+        for id, token in self._added.items():
+            if id < count:
+                found[id] = token.encode()
+        return found
+
+    @property
+    def added_ids(self) -> Iterable[int]:
+        """Tokens that were added to the vocabulary; they are matched whole in a text."""
+        return self._added.keys()
+
     def of(self, ids: Iterable[int], skip: frozenset[int]) -> list[bytes]:
         """Pieces of `ids` without those in `skip`."""
         return [self[id] for id in ids if id not in skip]

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 
 from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
 from weft.errors import CheckpointError
+from weft.step.vocabulary import Vocabulary
 from weft.text.chat_template import ChatTemplates
 from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.text.pieces import Pieces
@@ -160,6 +161,14 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes:
         """Bytes that `id` adds to a text; may be part of a character."""
         return self.pieces[id]
+
+    def vocabulary(self, size: int, eos_token_ids: Sequence[int] = ()) -> Vocabulary | None:
+        """For grammars over logits of `size` columns; ids that end an answer are the tokenizer's and `eos_token_ids`.
+        None where there is no such id: no grammar could end."""
+        tokens = self.pieces.first(size)
+        eos = {id for id in (*self.eos_token_ids, *eos_token_ids) if id < size}
+        added = {id for id in {*self.pieces.added_ids, *self.special_ids, *eos} if id < size and tokens[id]}
+        return Vocabulary.of(tokens, sorted(added), sorted(eos)) if eos else None
 
     @property
     def has_chat_template(self) -> bool:

@@ -20,7 +20,9 @@ from weft.layout.layout import Layout
 from weft.layout.rank_plans import RankPlans
 from weft.ops import make_ops
 from weft.ops.base import Numerics
+from weft.sampling.grammar_masks import grammar_masks
 from weft.step.plan import GroupResult, RankPlan, StepPlan, StepResult
+from weft.step.vocabulary import Vocabulary
 from weft.weights.loader import load_params
 from weft.worker.runner import RankCapacity, Runner
 
@@ -40,8 +42,9 @@ class LockstepExecutor:
         limits: RankCapacity,
         device: torch.device,
         enforce_eager: bool = True,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
-        """`enforce_eager`: no rank has a step program, or graphs."""
+        """`enforce_eager`: no rank has a step program, or graphs. `vocabulary`: for grammars; None: there are none."""
         self.shards, self.limits = shards, limits
         self._plans = RankPlans(shards.layout.attention.tp)
         groups = distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
@@ -52,7 +55,8 @@ class LockstepExecutor:
             prepare = Prepare(ops, shards, rank)
             loaded = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare)
             ends = checkpoint.eos_token_ids()
-            self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, ends, enforce_eager))
+            masks = grammar_masks(vocabulary, shards.config.vocab_size)
+            self.runners.append(Runner(shards, loaded.params, comm, ops, limits, device, ends, enforce_eager, masks))
 
     @property
     def layout(self) -> Layout:
@@ -77,4 +81,6 @@ class LockstepExecutor:
 
     def close(self) -> None:
         """Lets the ranks go."""
+        for runner in self.runners:
+            runner.sampler.grammars.close()
         self.runners.clear()

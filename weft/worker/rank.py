@@ -31,6 +31,7 @@ from weft.ipc.phases import Phase
 from weft.ipc.status import RankStatus, StatusPage
 from weft.log import configure
 from weft.machine.memory_trim import keep_all
+from weft.sampling.grammar_masks import grammar_masks
 from weft.worker.build import (
     StartupReporter,
     capacity_of,
@@ -74,8 +75,10 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
         report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.world.engine.tokens_per_block} tokens")
         capacity, eager = capacity_of(setup, allocate), setup.world.engine.enforce_eager
-        runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager)
         cpus = os.sched_getaffinity(0)
+        masks = grammar_masks(setup.world.vocabulary, shards.config.vocab_size, cpus)
+        closing.callback(masks.close)
+        runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager, masks)
         stealing = pin_threads(runner, comm.inner, setup, arena)
 
         report.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{stealing}")
@@ -87,6 +90,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
             closing.callback(prefault.close)
             prefault.start()
 
+        masks.prepare()
         report.enter(Phase.READY, str(invariance))
         _steps(runner, report, comm)
 

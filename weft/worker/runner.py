@@ -27,6 +27,7 @@ from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
 from weft.program.ir import NotTraceableError
 from weft.program.program import Most
+from weft.sampling.grammar_masks import GrammarMasks
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, RankPlan, ScheduledRequest, StepPlan, most_sampled
@@ -91,6 +92,7 @@ class Runner:
         device: torch.device,
         eos_token_ids: tuple[int, ...],
         enforce_eager: bool = True,
+        grammars: GrammarMasks | None = None,
     ) -> None:
         self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device, shards.forward_plan.residual)
@@ -100,7 +102,8 @@ class Runner:
         self.cache_memory = allocate_caches(shards, comm.rank, ops, limits.num_blocks, limits.block_size, device)
         self.caches = self.cache_memory.caches
         vocab = shards.config.vocab_size
-        self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, _sampling_kernel(ops, device))
+        kernel = _sampling_kernel(ops, device)
+        self.sampler = Sampler(limits.max_num_seqs, vocab, device, eos_token_ids, kernel, grammars)
         self.program, self.why_eager = self._program(comm, enforce_eager)
         self.rows = 0
         """Rows that this rank has run as its own."""
@@ -254,7 +257,7 @@ class Runner:
         values = self.decoder.share_sampled(greedy, inputs.batch)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
-        return self.sampler.remember(values, rows)
+        return self.sampler.remember(values, rows, inputs.own)
 
     def _linear_weights(self) -> Iterator[Tensor]:
         """What the layers multiply by; of the vocabulary a part on a CPU, whose products are alike in every part."""

@@ -29,6 +29,7 @@ from weft.cli.args.model import (
 )
 from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument, say_native
+from weft.cli.args.structured import add_structured_flags, structured_from
 from weft.errors import UsageError
 from weft.ipc.phases import PhaseChange
 from weft.layout.serialize import to_dict
@@ -45,7 +46,7 @@ MAX_TOKENS = 512
 
 ELSEWHERE = (
     "seed", "prompt_logprobs", "skip_special_tokens", "bad_token_ids", "priority", "cache_salt",
-    "logprob_token_ids",
+    "logprob_token_ids", "grammar", "structured_outputs",
 )  # fmt: skip
 """The engine's --seed serves: an answer without a seed of its own follows from it. The prompt's own log-probabilities,
 those of tokens by id and the spelling of special tokens exist in the server only. Bad words are texts here; there is
@@ -103,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in SamplingParams.__struct_fields__:
         if name not in ELSEWHERE:
             _add_sampling_flag(group, name, hints[name])
+    add_structured_flags(parser)
     group = parser.add_argument_group("prompt and output")
     group.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     group.add_argument("--system", metavar="TEXT", help="system message before each prompt")
@@ -235,8 +237,9 @@ def _params(args: argparse.Namespace, advised: Mapping[str, float | int]) -> Sam
         for name, value in vars(args).items()
         if name in SamplingParams.__struct_fields__
     }
+    given.pop("grammar", None)  # a file here
     values: dict[str, Any] = {"temperature": 0.0, "max_tokens": MAX_TOKENS, **advised, **given}
-    return SamplingParams(**values)
+    return SamplingParams(**values, structured_outputs=structured_from(args))
 
 
 def _conversation(prompt: str, system: str | None) -> list[dict[str, str]]:

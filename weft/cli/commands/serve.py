@@ -55,6 +55,8 @@ from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
+from weft.text_worker.client import TextWorker
+from weft.text_worker.jobs import Begin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +147,10 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         if template is not None:
             tokenizer.chat_templates.sources["default"] = template
-        plan = plan.also_ending(tokenizer.eos_token_ids)
+        vocabulary = tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
+        plan = plan.with_vocabulary(tokenizer.eos_token_ids, vocabulary)
+        texts = TextWorker(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
+        closing.callback(texts.close)
         if plan.server_cpus:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
@@ -157,7 +162,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         root = args.model or shown_name(None, checkpoint.path)
         model = ServedModel(
             names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
-            aliases=names[1:], root=root,
+            aliases=names[1:], root=root, text_worker=texts,
         )  # fmt: skip
         _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals, hosts)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from weft.errors import RequestError
 from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
 from weft.text import Tokenizer
 from weft.text.length import fewest_tokens
+from weft.text_worker.client import LocalTexts, Texts
+from weft.text_worker.handler import Handler
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -35,6 +37,13 @@ class ServedModel:
     defaults: Mapping[str, float | int] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     root: str | None = None
+    texts: Texts = field(init=False)
+    """Who does jobs with texts: the text worker, where it is given, else the caller's own thread."""
+    text_worker: InitVar[Texts | None] = None
+
+    def __post_init__(self, text_worker: Texts | None) -> None:
+        texts = text_worker or LocalTexts(Handler(self.tokenizer, self.vocab_size))
+        object.__setattr__(self, "texts", texts)
 
     @property
     def names(self) -> tuple[str, ...]:

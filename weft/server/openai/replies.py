@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,6 +60,8 @@ class Answer:
     """How long it may wait for its first step."""
     kept: int
     """Choices of each prompt that come back: where that is not all, the likeliest."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the response, beside its kind's own."""
     pieces: list[list[ChoiceDelta]] = field(init=False)
     watch: RequestTimes = field(init=False)
 
@@ -176,7 +178,8 @@ class WholeReply(_Reply):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = Response(await self._body(), media_type="application/json")
+            body = await self._body()
+            response = Response(body, 200, self._answer.headers, "application/json")
         except Exception as error:  # one request's code path must not end the server
             response = error_response(self._told(error))
         await response(scope, receive, send)
@@ -209,12 +212,16 @@ class EventReply(_Reply):
         """Frames that the connection had no room for."""
         self._defect: Exception | None = None
 
+    def _all_headers(self) -> list[tuple[bytes, bytes]]:
+        own = [(name.encode(), value.encode()) for name, value in self._answer.headers.items()]
+        return _HEADERS + own
+
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer, begun = self._answer, False
         try:
             await answer.stream.wait(HEAD_AFTER_S)
             frames = self._opening() + (self._taken(await answer.stream.next()) if answer.stream.stirred else b"")
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": self._all_headers()})
             begun = True
             self._write_chunk, answer.stream.direct = chunk_writer(scope), self._pass_on
             while not answer.done:

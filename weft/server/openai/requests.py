@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from weft.server.openai.structured import Guided
 from weft.step.sampling_params import (
     MAX_BAD_WORDS,
     MAX_BIAS,
@@ -51,7 +52,7 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """OpenAI's: events of like length, by padding; only false is served."""
 
 
-class Common(msgspec.Struct, frozen=True, kw_only=True):
+class Common(Guided, frozen=True, kw_only=True):
     """What both endpoints share; fields as in OpenAI's API and vLLM's extension of it."""
 
     model: str | None = None

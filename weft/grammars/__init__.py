@@ -1,0 +1,1 @@
+"""Grammars that answers keep to: the texts of requests as grammars, and automata over token ids. No torch."""

@@ -1,0 +1,107 @@
+"""Whether at most one schema of a `oneOf` can be met by any document: `anyOf` then means the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+Json = Any
+_TYPES = frozenset({"null", "boolean", "object", "array", "number", "string"})
+
+
+def told_apart(branches: list[Any], root: Any) -> bool:
+    """Every two of them differ in type, in a const or enum, or in a required property with a const or enum. `root`: of
+    references."""
+    resolved = [resolve(branch, root) for branch in branches]
+    return all(_apart(one, other, root) for one, other in combinations(resolved, 2))
+
+
+def resolve(schema: Any, root: Any, times: int = 16) -> Any:
+    """What a schema that is only a reference inside `root` refers to; itself where that is nothing."""
+    while times and isinstance(schema, dict) and isinstance(target := schema.get("$ref"), str):
+        times -= 1
+        if not target.startswith("#/") or {*schema} - {"$ref", "title", "description", "$comment"}:
+            return schema
+        found: Any = root
+        for part in target[2:].split("/"):
+            key = part.replace("~1", "/").replace("~0", "~")
+            if not isinstance(found, Mapping) or key not in found:
+                return schema
+            found = found[key]
+        schema = found
+    return schema
+
+
+def _apart(one: Any, other: Any, root: Any) -> bool:
+    if one is False or other is False:
+        return True
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return False
+    if not _types(one) & _types(other):
+        return True
+    values = _values(one), _values(other)
+    if values[0] is not None and values[1] is not None and not values[0] & values[1]:
+        return True
+    if not _types(one) <= {"object"} or not _types(other) <= {"object"}:
+        return False  # a document of another type meets both
+    return any(_apart_in(name, one, other, root) for name in _required(one) & _required(other))
+
+
+def _apart_in(name: str, one: dict[str, Any], other: dict[str, Any], root: Any) -> bool:
+    values = []
+    for schema in (one, other):
+        properties = schema.get("properties")
+        inner = resolve(properties.get(name), root) if isinstance(properties, dict) else None
+        values.append(_values(inner) if isinstance(inner, dict) else None)
+    return values[0] is not None and values[1] is not None and not values[0] & values[1]
+
+
+def _required(schema: dict[str, Any]) -> set[str]:
+    required = schema.get("required")
+    return {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+
+
+def _types(schema: dict[str, Any]) -> set[str]:
+    """What a document that meets it may be; integers are numbers."""
+    given = schema.get("type")
+    types = [given] if isinstance(given, str) else given if isinstance(given, list) else [*_TYPES]
+    found = {"number" if each == "integer" else each for each in types if isinstance(each, str)}
+    values = _values(schema)
+    return found if values is None else found & {kind for kind, _ in values}
+
+
+def _values(schema: dict[str, Any]) -> set[tuple[str, str]] | None:
+    """All documents that meet it, where const or enum lists them."""
+    if "const" in schema:
+        return {_key(schema["const"])}
+    if isinstance(schema.get("enum"), list):
+        return {_key(value) for value in schema["enum"]}
+    return None
+
+
+def _key(value: Any) -> tuple[str, str]:
+    """Type and content of a document; equal ones have equal keys."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "boolean", repr(value)
+    if isinstance(value, int | float):
+        return "number", repr(value + 0.0) if abs(value) < 2**53 else repr(value)
+    if isinstance(value, str):
+        return "string", value
+    return "array" if isinstance(value, list) else "object", "|".join(_flat(value))
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        yield "["
+        for each in value:
+            yield from _flat(each)
+        yield "]"
+    elif isinstance(value, dict):
+        yield "{"
+        for name in sorted(value):
+            yield repr(name)
+            yield from _flat(value[name])
+        yield "}"
+    else:
+        yield repr(_key(value))

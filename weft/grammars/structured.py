@@ -1,0 +1,33 @@
+"""`StructuredOutputs` as a constraint."""
+
+from __future__ import annotations
+
+from weft.errors import RequestError
+from weft.grammars.constraints import KINDS, Constraint
+from weft.step.structured_outputs import StructuredOutputs
+
+
+def constraint_of_outputs(given: StructuredOutputs, param: str = "structured_outputs") -> Constraint:
+    """RequestError: it says nothing, two things, or how something is to be that it does not ask for."""
+    found = [kind for kind in KINDS if getattr(given, kind) not in (None, False)]
+    if len(found) != 1:
+        shown = " and ".join(found) or "nothing"
+        raise _refused(param, f"'{param}' has {shown}; legal: one of {', '.join(KINDS)}")
+    kind = found[0]
+    if given.whitespace_pattern is not None and given.disable_any_whitespace:
+        raise _refused(param, "'whitespace_pattern' and 'disable_any_whitespace' exclude each other; give one of them")
+    about_json = ("whitespace_pattern", "disable_any_whitespace", "disable_additional_properties")
+    useless = next((name for name in about_json if getattr(given, name)), None)
+    if useless is not None and kind not in ("json", "json_object", "structural_tag"):
+        raise _refused(f"{param}.{useless}", f"'{param}.{useless}' is about JSON, and '{kind}' is none")
+    return Constraint(
+        kind=kind,
+        value=None if kind == "json_object" else getattr(given, kind),
+        param=f"{param}.{kind}",
+        space="" if given.disable_any_whitespace else given.whitespace_pattern,
+        closed=given.disable_additional_properties,
+    )
+
+
+def _refused(param: str, message: str) -> RequestError:
+    return RequestError(message, param=param, code="invalid_value")

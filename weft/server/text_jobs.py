@@ -1,0 +1,55 @@
+"""Requests' jobs for the text worker, and what they make of a request. A job of a client that left is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+from starlette.requests import ClientDisconnect, Request
+
+from weft.grammars.constraints import Grammar
+from weft.log import get_logger
+from weft.server.openai.structured import MAX_SHOWN, Guided, constraint_of, left_out_header
+from weft.step.sampling_params import SamplingParams, check
+from weft.text_worker.client import Texts
+from weft.text_worker.jobs import CheckGrammar, Job
+
+_log = get_logger(__name__)
+
+
+async def result_of(texts: Texts, request: Request, job: Job) -> Any:
+    """What the job gives; its turn is that of the request's connection. ClientDisconnect: the client left before it
+    had ended. RequestError: it is refused."""
+    future = asyncio.wrap_future(texts.submit(job, request.scope.get("client")))
+    left = asyncio.ensure_future(_until_left(request))
+    try:
+        await asyncio.wait((future, left), return_when=asyncio.FIRST_COMPLETED)
+        if not future.done():
+            raise ClientDisconnect
+        return future.result()
+    finally:
+        left.cancel()
+        future.cancel()
+
+
+async def _until_left(request: Request) -> None:
+    """The request's body has been read: what comes next says that the client is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def with_grammar(
+    texts: Texts, request: Request, asked: Guided, params: SamplingParams, vocab_size: int
+) -> tuple[SamplingParams, Mapping[str, str]]:
+    """`params` with the grammar that the request asks for, and the answer's headers about it."""
+    constraint = constraint_of(asked)
+    if constraint is None:
+        return params, {}
+    found: Grammar = await result_of(texts, request, CheckGrammar(constraint))
+    if found.left_out:
+        _log.warning("keywords of a schema are left out: %s", "; ".join(found.left_out)[:MAX_SHOWN])
+    guided = replace(params, grammar=found.text)
+    check(guided, vocab_size)
+    return guided, left_out_header(found.left_out)

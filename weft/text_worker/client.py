@@ -1,0 +1,265 @@
+"""The text worker as the server sees it: jobs in, futures out. `TextWorker` has the process; `LocalTexts` none.
+
+Jobs of one connection run in their order; connections take turns, so that none waits for all jobs of another. A job
+whose future was cancelled before its turn is dropped: its client is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections import OrderedDict, deque
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from weft.errors import PeerError, RequestError
+from weft.ipc.channel import Channel, ChannelClosed, channel_pair
+from weft.log import get_logger
+from weft.machine.interpreter import finding_weft, runs
+from weft.text_worker.handler import Handler
+from weft.text_worker.jobs import Answer, Begin, Job, Ready, pack, unpack_result
+
+_log = get_logger(__name__)
+
+PROGRAM = runs("weft.text_worker.process")
+MEMORY = 1 << 30
+"""Bytes of address space that jobs may take beyond what the process has at its start."""
+START_S = 120.0
+"""Seconds that a process may take until it is ready."""
+WALL = 10.0
+"""A job's seconds on the clock for each second of processor time that it may take: the machine may be busy."""
+TRIES = 2
+"""A job is run again where its process died of something else than the job's bounds, once."""
+_ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+
+class Texts(Protocol):
+    """Who does text jobs."""
+
+    def submit(self, job: Job, connection: object = None) -> Future[Any]:
+        """The job's result to be. `connection`: whose job it is; None: the server's own. RequestError through the
+        future: it is refused, passed a bound, or the worker cannot be started (503)."""
+
+    def close(self) -> None:
+        """Ends what runs; safe to call twice."""
+
+
+class LocalTexts:
+    """Does jobs at once, in the caller's thread, without bounds: for `weft.LLM`, whose caller is the only client."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def submit(self, job: Job, connection: object = None) -> Future[Any]:
+        """See `Texts`."""
+        done: Future[Any] = Future()
+        try:
+            done.set_result(self._handler.do(job))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+@dataclass(slots=True)
+class _Process:
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    lifeline: int
+    ready: bool = False
+
+    def end(self) -> int:
+        """Its exit code."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        code = self.process.wait(timeout=60)
+        self.channel.close()
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
+        return code
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Jobs of each connection that has any; the connection whose turn it is comes first."""
+
+    waiting: OrderedDict[object, deque[tuple[Job, Future[Any]]]] = field(default_factory=OrderedDict)
+
+    def put(self, connection: object, job: Job, future: Future[Any]) -> None:
+        self.waiting.setdefault(connection, deque()).append((job, future))
+
+    def take(self) -> tuple[Job, Future[Any]] | None:
+        """The next job; its connection goes to the end."""
+        if not self.waiting:
+            return None
+        connection, jobs = self.waiting.popitem(last=False)
+        first = jobs.popleft()
+        if jobs:
+            self.waiting[connection] = jobs
+        return first
+
+
+class TextWorker:
+    """Jobs in a process of their own, which is started at once, and again after it died. One thread of this process
+    serves it."""
+
+    def __init__(self, begin: Begin, *, memory: int = MEMORY, program: tuple[str, ...] = PROGRAM) -> None:
+        self._begin, self._memory, self._program = pack(begin), memory, program
+        self._queue, self._change = _Queue(), threading.Condition()
+        self._closed = False
+        self.starts = 0
+        """Processes so far."""
+        self._process: _Process | None = self._spawn()
+        self._thread = threading.Thread(target=self._serve, name="text worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None where there is none now."""
+        process = self._process
+        return None if process is None else process.process.pid
+
+    def submit(self, job: Job, connection: object = None) -> Future[Any]:
+        """See `Texts`."""
+        future: Future[Any] = Future()
+        with self._change:
+            if self._closed:
+                future.set_exception(RequestError("the server is shutting down", status=503))
+                return future
+            self._queue.put(connection, job, future)
+            self._change.notify()
+        return future
+
+    def close(self) -> None:
+        """See `Texts`: jobs that have not ended are refused."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+            process = self._process
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.process.kill()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        self._prepare()
+        while (taken := self._next()) is not None:
+            job, future = taken
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._run(job))
+            except Exception as error:
+                future.set_exception(error)
+            self._prepare()
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+        while (left := self._queue.take()) is not None:
+            if left[1].set_running_or_notify_cancel():
+                left[1].set_exception(RequestError("the server is shutting down", status=503))
+
+    def _prepare(self) -> None:
+        """Has the process ready before the next job comes; where it cannot be started, that job says so."""
+        if not self._closed and (self._process is None or not self._process.ready):
+            with suppress(RequestError):
+                self._ready()
+
+    def _next(self) -> tuple[Job, Future[Any]] | None:
+        """The next job, once there is one; None: the end."""
+        with self._change:
+            while not self._closed:
+                if (taken := self._queue.take()) is not None:
+                    return taken
+                self._change.wait()
+        return None
+
+    def _run(self, job: Job) -> Any:
+        """RequestError: why there is no result."""
+        for _ in range(TRIES):
+            process = self._ready()
+            try:
+                process.channel.send(pack(job), WALL * job.cpu_s)
+                answer = msgspec.msgpack.decode(process.channel.receive(WALL * job.cpu_s), type=Answer)
+            except TimeoutError:
+                self._restart()
+                raise _took_too_long(job) from None
+            except ChannelClosed:
+                code = self._restart()
+                if code == -signal.SIGPROF:
+                    raise _took_too_long(job) from None
+                if self._closed:
+                    raise RequestError("the server is shutting down", status=503) from None
+                _log.warning("the text worker ended with code %d; it is started again", code)
+                continue
+            if answer.ends:
+                self._restart()
+            return unpack_result(job, answer)
+        raise RequestError("the request cannot be worked on: its texts end the process that does", code="invalid_value")
+
+    def _ready(self) -> _Process:
+        """The process, once it takes jobs. RequestError 503: it cannot be started."""
+        process = self._process
+        try:
+            if process is None:
+                process = self._process = self._spawn()
+            if not process.ready:
+                process.channel.send(self._begin, START_S)
+                said = msgspec.msgpack.decode(process.channel.receive(START_S), type=Ready)
+                if said.problem:
+                    raise PeerError(said.problem)
+                process.ready = True
+            return process
+        except (OSError, PeerError, TimeoutError) as error:
+            if process is not None:
+                process.end()
+            self._process = None
+            if not self._closed:
+                _log.error("the text worker cannot be started: %s", error)
+            raise RequestError("the text worker cannot be started", status=503, code="text_worker_failed") from error
+
+    def _restart(self) -> int:
+        """The exit code of the process that there was."""
+        assert self._process is not None
+        code = self._process.end()
+        self._process = None
+        return code
+
+    def _spawn(self) -> _Process:
+        channel, theirs = channel_pair()
+        read_end, lifeline = os.pipe2(os.O_CLOEXEC)
+        fds = (theirs.fileno(), read_end)
+        words = [*self._program, *map(str, fds), str(os.getpid()), str(self._memory)]
+        try:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                env=finding_weft(os.environ | _ONE_THREAD),
+                process_group=0,
+            )
+        except OSError:
+            channel.close()
+            os.close(lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(read_end)
+        self.starts += 1
+        return _Process(child, channel, lifeline)
+
+
+def _took_too_long(job: Job) -> RequestError:
+    return RequestError(
+        f"the request takes more than {job.cpu_s:g} s to {type(job).__name__.lower()}; send a smaller one",
+        code="too_slow",
+    )

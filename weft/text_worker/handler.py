@@ -1,0 +1,88 @@
+"""Does jobs, in whatever process: the worker's, or a caller's own (`weft.LLM`, tests). Knows no bounds."""
+
+from __future__ import annotations
+
+from functools import cached_property, singledispatchmethod
+from typing import Any
+
+from weft.errors import RequestError
+from weft.grammars.constraints import Check, Grammar, grammar_of
+from weft.grammars.llguidance_compiler import LLGuidanceCompiler
+from weft.text import Tokenizer
+from weft.text.chat_template import ChatTemplates
+from weft.text.length import fewest_tokens
+from weft.text_worker.jobs import Begin, CheckGrammar, Job, Render, Tokenize
+
+LONG = 16384
+"""Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
+
+
+class Handler:
+    """Over one model's tokenizer. `vocab_size`: columns of logits."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: tuple[int, ...] = ()) -> None:
+        self.tokenizer, self._vocab_size, self._eos = tokenizer, vocab_size, eos_token_ids
+
+    @classmethod
+    def begin(cls, begin: Begin) -> Handler:
+        """CheckpointError: the model has no tokenizer that is supported."""
+        tokenizer = Tokenizer.from_checkpoint(begin.checkpoint)
+        if begin.chat_template is not None:
+            tokenizer.chat_templates.sources["default"] = begin.chat_template
+        return cls(tokenizer, begin.vocab_size, begin.eos_token_ids)
+
+    def prepare(self) -> None:
+        """What is made at first use, and takes some tenths of a second for a large vocabulary."""
+        self._check  # noqa: B018
+
+    @singledispatchmethod
+    def do(self, job: Job) -> Any:
+        """What the job gives. RequestError: it is refused."""
+        raise TypeError(f"no job: {job!r}")
+
+    @do.register
+    def _(self, job: Tokenize) -> list[list[int]]:
+        return [self._ids(text, job) for text in job.texts]
+
+    def _ids(self, text: str, job: Tokenize) -> list[int]:
+        if job.longest is not None and len(text) > LONG:
+            found = fewest_tokens(self.tokenizer, text, job.longest)
+            if found >= job.longest:
+                raise too_long(f"at least {found}", job.longest, job.param)
+        return self.tokenizer.encode(text, add_special_tokens=job.add_special_tokens)
+
+    @do.register
+    def _(self, job: Render) -> str:
+        templates = self.tokenizer.chat_templates
+        if job.template is not None:
+            templates = ChatTemplates({"default": job.template}, templates.variables)
+        return templates.render(job.messages, **job.options)
+
+    @do.register
+    def _(self, job: CheckGrammar) -> Grammar:
+        if self._check is None:
+            raise RequestError(
+                f"'{job.constraint.param}': the model has no token that ends an answer, so no grammar can end",
+                param=job.constraint.param,
+                code="unsupported_parameter",
+            )
+        return grammar_of(job.constraint, self._check)
+
+    @cached_property
+    def _check(self) -> Check | None:
+        vocabulary = self.tokenizer.vocabulary(self._vocab_size, self._eos)
+        if vocabulary is None:
+            return None
+        tokens = vocabulary.tokens()
+        added = {tokens[id].decode(errors="replace"): id for id in vocabulary.added}
+        return Check(LLGuidanceCompiler(vocabulary).check, added)
+
+
+def too_long(tokens: str, max_model_len: int, param: str) -> RequestError:
+    """A text has too many `tokens` for the context."""
+    return RequestError(
+        f"'{param}' has {tokens} tokens; the context is {max_model_len} tokens,"
+        f" so at most {max_model_len - 1} leave room for an answer",
+        param=param,
+        code="context_length_exceeded",
+    )

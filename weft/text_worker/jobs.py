@@ -1,0 +1,116 @@
+"""Jobs of the text worker and their answers. Plain records in msgpack.
+
+A new kind of job is a record here with its `result`, and a method of `handler.Handler`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from weft.checkpoint import Checkpoint
+from weft.errors import RequestError
+from weft.grammars.constraints import Constraint, Grammar
+
+
+class Begin(msgspec.Struct, frozen=True, tag="begin"):
+    """The first message: `checkpoint` without its tensors, and a chat template that replaces the model's own."""
+
+    checkpoint: Checkpoint
+    vocab_size: int
+    eos_token_ids: tuple[int, ...] = ()
+    chat_template: str | None = None
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, vocab_size: int, eos_token_ids: tuple[int, ...] = (), template: str | None = None
+    ) -> Begin:
+        """For the tokenizer of `checkpoint` and logits of `vocab_size` columns."""
+        return cls(msgspec.structs.replace(checkpoint, tensors={}), vocab_size, eos_token_ids, template)
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Ids of each text. RequestError naming `param`: one has `longest` tokens or more (None: any length will do)."""
+
+    result: ClassVar[Any] = list[list[int]]
+    cpu_s: ClassVar[float] = 10.0
+    texts: list[str]
+    add_special_tokens: bool = True
+    longest: int | None = None
+    param: str = "prompt"
+
+
+class Render(msgspec.Struct, frozen=True, tag="render"):
+    """The prompt of a conversation, as text; `options` as of `ChatTemplates.render`. `template`: instead of the
+    model's own."""
+
+    result: ClassVar[Any] = str
+    cpu_s: ClassVar[float] = 2.0
+    messages: list[dict[str, Any]]
+    options: dict[str, Any] = {}
+    template: str | None = None
+
+
+class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
+    """The grammar of a constraint, which compiles for this model."""
+
+    result: ClassVar[Any] = Grammar
+    cpu_s: ClassVar[float] = 2.0
+    constraint: Constraint
+
+
+Job = Tokenize | Render | CheckGrammar
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A RequestError on its way."""
+
+    message: str
+    param: str | None
+    status: int
+    code: str | None
+
+    @classmethod
+    def of(cls, error: RequestError) -> Refusal:
+        """The same."""
+        return cls(str(error), error.param, error.status, error.code)
+
+    def error(self) -> RequestError:
+        """To be raised."""
+        return RequestError(self.message, param=self.param, status=self.status, code=self.code)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a job gave: packed `value`, or why there is none. `ends`: the worker's process ends with this answer."""
+
+    value: bytes = b""
+    refusal: Refusal | None = None
+    ends: bool = False
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The worker's process takes jobs; `problem`: it cannot."""
+
+    problem: str = ""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_jobs: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(Job)
+
+
+def pack(message: object) -> bytes:
+    """One frame."""
+    return _encoder.encode(message)
+
+
+def unpack_job(frame: bytes) -> Job:
+    """In the worker."""
+    return _jobs.decode(frame)
+
+
+def unpack_result(job: Job, answer: Answer) -> Any:
+    """What `job` gave. RequestError: why there is nothing."""
+    if answer.refusal is not None:
+        raise answer.refusal.error()
+    return msgspec.msgpack.decode(answer.value, type=job.result)

@@ -1,0 +1,77 @@
+"""The text worker's process: one job after the other, each with bounds that the system holds.
+
+Run as `python -m weft.text_worker.process CONTROL_FD LIFELINE_FD PARENT_PID MEMORY_BYTES`. A job beyond its processor
+time is ended with the process by SIGPROF, whatever it does; one beyond its memory sees every allocation fail.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+
+import msgspec
+
+from weft.errors import CheckpointError, RequestError
+from weft.ipc.channel import Channel, ChannelClosed
+from weft.log import configure
+from weft.machine.parent_death import tie_to_parent
+from weft.text_worker.handler import Handler
+from weft.text_worker.jobs import Answer, Begin, Job, Ready, Refusal, pack, unpack_job
+
+DEPTH = 400
+"""Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
+
+
+def main(arguments: list[str]) -> int:
+    """0 once the parent has closed the channel."""
+    control_fd, lifeline_fd, parent_pid, memory = (int(word) for word in arguments)
+    tie_to_parent(parent_pid, lifeline_fd, by_signal=False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure()
+    channel = Channel.of_fd(control_fd)
+    try:
+        begin = msgspec.msgpack.decode(channel.receive(), type=Begin)
+        try:
+            handler = Handler.begin(begin)
+            handler.prepare()
+        except CheckpointError as error:
+            channel.send(pack(Ready(str(error))))
+            return error.exit_code
+        _bound_memory(memory)
+        sys.setrecursionlimit(DEPTH + 100)
+        channel.send(pack(Ready()))
+        while True:
+            answer = _answer(handler, unpack_job(channel.receive()))
+            channel.send(pack(answer))
+            if answer.ends:
+                return 1
+    except ChannelClosed:
+        return 0
+
+
+def _answer(handler: Handler, job: Job) -> Answer:
+    signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
+    try:
+        return Answer(pack(handler.do(job)))
+    except RequestError as error:
+        return Answer(refusal=Refusal.of(error))
+    except MemoryError:
+        return Answer(refusal=Refusal("needs more memory than a request may take", None, 400, "too_large"), ends=True)
+    except RecursionError:
+        return Answer(refusal=Refusal("is nested too deeply", None, 400, "invalid_value"))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _bound_memory(more: int) -> None:
+    """From here on the process can have `more` bytes of address space than it has."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
