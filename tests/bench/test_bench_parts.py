@@ -8,6 +8,7 @@ import random
 import statistics
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,8 +112,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.from_checkpoint(open_checkpoint(write_tiny_chat(tmp_path_factory.mktemp("bench-tokenizer"))))
 
 
-def workload(tokenizer: Tokenizer | None, **values: object) -> Workload:
-    return Workload(BenchSettings(**values), tokenizer, CONFIG["vocab_size"] if tokenizer else 0)  # type: ignore[arg-type]
+def workload(tokenizer: Tokenizer | None, **values: Any) -> Workload:
+    return Workload(BenchSettings(**values), tokenizer, CONFIG["vocab_size"] if tokenizer else 0)
 
 
 def test_random_prompts_have_their_length_and_no_special_tokens(tokenizer: Tokenizer) -> None:
@@ -228,9 +229,9 @@ def test_a_file_that_is_not_there() -> None:
         ({"timeout": 0.0}, "timeout: 0.0 is out of range; legal: above 0"),
     ],
 )
-def test_impossible_settings(values: dict[str, object], said: str) -> None:
+def test_impossible_settings(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        BenchSettings(**values)  # type: ignore[arg-type]
+        BenchSettings(**values)
 
 
 def test_ids_need_a_vocabulary() -> None:

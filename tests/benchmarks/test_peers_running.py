@@ -225,7 +225,8 @@ class Visits(Visitor):
     """A visitor for which a stand-in is every engine."""
 
     def __init__(self, places: Places, mood: str) -> None:
-        super().__init__(places, lambda count, length: [[1] * length] * count, SimpleNamespace(ask=lambda: STATE), 2)  # type: ignore[arg-type]
+        memory: Any = SimpleNamespace(ask=lambda: STATE)
+        super().__init__(places, lambda count, length: [[1] * length] * count, memory, 2)
         self.mood = mood
 
 

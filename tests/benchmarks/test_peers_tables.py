@@ -161,7 +161,9 @@ def test_rows_have_medians_and_shares_of_the_bound_beside_each_figure() -> None:
     row = next(row for row in world() if row.engine.name == "weft-tp1")
     found = row.figures["decode", "decode"]
     assert (found.median, found.low, found.high) == (185, 180, 190)
-    share = 185 / bound(SMALL, cases.chosen(["decode"])[0], "decode", "bf16", SLOW)  # type: ignore[operator]
+    most = bound(SMALL, cases.chosen(["decode"])[0], "decode", "bf16", SLOW)
+    assert most is not None
+    share = 185 / most
     assert row.shares["decode", "decode"].median == pytest.approx(share)
     assert row.served["http1", "output"].median == 105
     assert row.memory_state == "83 [40..83], fast 4/6"

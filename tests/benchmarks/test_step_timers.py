@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import pytest
 
 from benchmarks.common.step_timers import CallTimers, StepTime, markdown, table
@@ -34,12 +37,16 @@ class Layer:
             raise ValueError(name)
 
 
+def named(method: str, args: Sequence[object]) -> str:
+    return f"{method} {args[0]}"
+
+
 @pytest.fixture
 def watched() -> tuple[Layer, CallTimers]:
     clock = Clock()
     layer, timers = Layer(clock), CallTimers(clock)
     for method in ("outer", "inner"):
-        timers.watch(layer, method, lambda args, method=method: f"{method} {args[0]}")  # type: ignore[misc]
+        timers.watch(layer, method, partial(named, method))
     return layer, timers
 
 

@@ -6,8 +6,10 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import pytest
@@ -38,10 +40,11 @@ MINDIE = '{"ModelConfig": [{"modelName": "llama_65b", "worldSize": 8, "tp": 2}]}
 REFUSED = '{"ModelConfig": [{"modelName": "llama_65b", "worldSize": 8, "tp": 2, "dp": 2}]}'
 
 Run = tuple[int, str, str]
+Command = Callable[..., Run]
 
 
 @pytest.fixture
-def weft(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def weft(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command line in an empty folder; `text` becomes the file `in`."""
     monkeypatch.chdir(tmp_path)
 
@@ -63,7 +66,7 @@ def answer(run: Run) -> dict[str, object]:
     return document
 
 
-def test_words_behind_dashes(weft) -> None:  # type: ignore[no-untyped-def]
+def test_words_behind_dashes(weft: Command) -> None:
     run = weft("translate", "--json", "--", *SGLANG.split())
     document = answer(run)
     assert (run[0], document["dialect"], document["refused"]) == (0, "sglang", None)
@@ -74,7 +77,7 @@ def test_words_behind_dashes(weft) -> None:  # type: ignore[no-untyped-def]
     assert isinstance(options, dict) and options["model"] == "meta-llama/Llama-3.1-8B"
 
 
-def test_the_same_from_a_file_and_from_stdin(weft, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_from_a_file_and_from_stdin(weft: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from_file = answer(weft("translate", "--json", "in", text=SGLANG))
     code = "import sys; from weft.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "translate", "--json", "-"]
@@ -84,14 +87,14 @@ def test_the_same_from_a_file_and_from_stdin(weft, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("text", [SGLANG, OPEN, VARIANTS, ROLES, MINDIE, REFUSED, "[1", "a: [", '{"worldSize": }'])
 @pytest.mark.parametrize("way", [[], ["--strict"], ["--nodes", "2"], ["--to", "layout"]])
-def test_every_answer_is_valid(weft, text: str, way: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_every_answer_is_valid(weft: Command, text: str, way: list[str]) -> None:
     dialect = [] if len(text) > 20 else ["--from", "mindie"]
     run = weft("translate", "--json", *dialect, *way, "in", text=text)
     document = answer(run)
     assert run[0] == (1 if document["refused"] else 0)
 
 
-def test_two_roles_are_two_layouts(weft) -> None:  # type: ignore[no-untyped-def]
+def test_two_roles_are_two_layouts(weft: Command) -> None:
     document = answer(weft("translate", "--json", "in", text=ROLES))
     layouts, options = document["layouts"], document["options"]
     assert isinstance(layouts, dict) and isinstance(options, dict)
@@ -104,13 +107,13 @@ def test_two_roles_are_two_layouts(weft) -> None:  # type: ignore[no-untyped-def
     assert isinstance(notes, list) and {note["engine"] for note in notes} == {"prefill", "decode"}
 
 
-def test_variants_are_named_by_their_comments(weft) -> None:  # type: ignore[no-untyped-def]
+def test_variants_are_named_by_their_comments(weft: Command) -> None:
     layouts = answer(weft("translate", "--json", "in", text=VARIANTS))["layouts"]
     assert isinstance(layouts, dict)
     assert {name: layout["attention"]["dp"] for name, layout in layouts.items()} == {"TP-8": 1, "DP-8": 8}
 
 
-def test_open_sizes_are_null_until_they_are_set(weft) -> None:  # type: ignore[no-untyped-def]
+def test_open_sizes_are_null_until_they_are_set(weft: Command) -> None:
     document = answer(weft("translate", "--json", "--", *OPEN.split()))
     layout = document["layout"]
     assert isinstance(layout, dict)
@@ -119,7 +122,7 @@ def test_open_sizes_are_null_until_they_are_set(weft) -> None:  # type: ignore[n
     assert isinstance(layout, dict) and layout["world"] == 4
 
 
-def test_strict_refuses_unknown_words(weft) -> None:  # type: ignore[no-untyped-def]
+def test_strict_refuses_unknown_words(weft: Command) -> None:
     assert answer(weft("translate", "--json", "in", text=ROLES))["refused"] is None
     run = weft("translate", "--json", "--strict", "in", text=ROLES)
     refused = answer(run)["refused"]
@@ -127,7 +130,7 @@ def test_strict_refuses_unknown_words(weft) -> None:  # type: ignore[no-untyped-
     assert refused["engine"] == "decode" and "unknown key tp_sise; did you mean tp_size?" in refused["message"]
 
 
-def test_nodes_are_said_beside_the_text(weft) -> None:  # type: ignore[no-untyped-def]
+def test_nodes_are_said_beside_the_text(weft: Command) -> None:
     layout = answer(weft("translate", "--json", "--nodes", "2", "in", text=MINDIE))["layout"]
     assert isinstance(layout, dict) and layout["nodes"] == 2
     run = weft("translate", "--json", "--nodes", "3", "in", text=MINDIE)
@@ -135,7 +138,7 @@ def test_nodes_are_said_beside_the_text(weft) -> None:  # type: ignore[no-untype
     assert run[0] == 1 and isinstance(refused, dict) and refused["legal"] == [1, 2, 4, 8]
 
 
-def test_a_config_beside_says_the_experts(weft, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_config_beside_says_the_experts(weft: Command, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "x_moe", "num_experts": 60}')
     words = ["--json", "--model-config", "config.json", "--", "vllm", "serve", "odd/name", "-tp", "4"]
     layout = answer(weft("translate", *words))["layout"]
@@ -144,14 +147,14 @@ def test_a_config_beside_says_the_experts(weft, tmp_path: Path) -> None:  # type
     assert isinstance(layout, dict) and layout["experts"]["slots"] == 60
 
 
-def test_a_file_that_the_words_name_is_read(weft, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_the_words_name_is_read(weft: Command, tmp_path: Path) -> None:
     (tmp_path / "extra.yaml").write_text("enable_attention_dp: true\n")
     words = "trtllm-serve meta-llama/Llama-3.1-8B --tp_size 4 --extra_llm_api_options extra.yaml"
     layout = answer(weft("translate", "--json", "--", *words.split()))["layout"]
     assert isinstance(layout, dict) and layout["attention"]["dp"] == 4
 
 
-def test_text_shows_layout_options_and_notes_with_places(weft) -> None:  # type: ignore[no-untyped-def]
+def test_text_shows_layout_options_and_notes_with_places(weft: Command) -> None:
     code, out, _ = weft("translate", "in", text=MINDIE)
     assert code == 0
     assert out.startswith("MindIE, world 8:\n  world: 8\n") and "attention: {tp: 2, dp: 4" in out
@@ -168,7 +171,7 @@ def test_text_shows_layout_options_and_notes_with_places(weft) -> None:  # type:
 
 
 @pytest.mark.parametrize("target", ["sglang", "trtllm", "vllm", "mindie", "tokenspeed", "tensorrt-llm"])
-def test_what_is_written_is_alone_on_stdout(weft, target: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_written_is_alone_on_stdout(weft: Command, target: str) -> None:
     code, out, err = weft("translate", "--to", target, "--", *SGLANG.removesuffix(DP).split())
     assert code == 0 and "notes:" in err and "notes" not in out
     again = answer(weft("translate", "--json", "in", text=out))
@@ -176,14 +179,14 @@ def test_what_is_written_is_alone_on_stdout(weft, target: str) -> None:  # type:
     assert again["dialect"] in (target, "trtllm") and isinstance(layout, dict) and layout["world"] == 4
 
 
-def test_what_the_target_would_refuse_is_no_success(weft) -> None:  # type: ignore[no-untyped-def]
+def test_what_the_target_would_refuse_is_no_success(weft: Command) -> None:
     run = weft("translate", "--json", "--to", "mindie", "--", *SGLANG.replace(DP, " --dcp-size 2").split())
     assert run[0] == 1
     written = answer(run)["written"]
     assert isinstance(written, dict) and "sp 2: must be tp 4" in written["notes"][-1]["message"]
 
 
-def test_wefts_own_words(weft, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wefts_own_words(weft: Command, tmp_path: Path) -> None:
     code, out, _ = weft("translate", "--to", "layout", "--", *SGLANG.split())
     assert code == 0 and out.startswith("world: 4\n")
     (tmp_path / "layout.yaml").write_text(out)
@@ -191,7 +194,7 @@ def test_wefts_own_words(weft, tmp_path: Path) -> None:  # type: ignore[no-untyp
     assert (code, err) == (0, "")
 
 
-def test_the_schema_is_printed(weft) -> None:  # type: ignore[no-untyped-def]
+def test_the_schema_is_printed(weft: Command) -> None:
     code, out, _ = weft("translate", "--schema")
     schema = json.loads(out)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -214,19 +217,19 @@ def test_the_schema_is_printed(weft) -> None:  # type: ignore[no-untyped-def]
         (["--jsn", "in"], 2, "unknown option --jsn; did you mean --json?"),
     ],
 )
-def test_mistakes_are_one_message(weft, words: list[str], code: int, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_are_one_message(weft: Command, words: list[str], code: int, text: str) -> None:
     found, _, err = weft("translate", *words, text=MINDIE)
     assert found == code and text in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize(("data", "text"), [(b"\xff\xfe", "not UTF-8 text"), (b" \n", "nothing in it")])
-def test_files_that_hold_no_text(weft, tmp_path: Path, data: bytes, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_hold_no_text(weft: Command, tmp_path: Path, data: bytes, text: str) -> None:
     (tmp_path / "odd").write_bytes(data)
     code, _, err = weft("translate", "odd")
     assert code in (2, 78) and text in err
 
 
-def test_another_engines_command_says_whose_it_is(weft) -> None:  # type: ignore[no-untyped-def]
+def test_another_engines_command_says_whose_it_is(weft: Command) -> None:
     run = weft("translate", "--json", "--from", "vllm", "--", *SGLANG.split())
     refused = answer(run)["refused"]
     assert run[0] == 1 and isinstance(refused, dict)
@@ -309,8 +312,9 @@ def test_contradictions_name_both(own: list[str], foreign: str, text: str) -> No
 )
 def test_sizes_that_contradict_name_both(own: list[str], text: str) -> None:
     args = parsed(*own, "--", *SGLANG.split())
+    config: Any = SimpleNamespace(num_experts=0)
     with pytest.raises(LayoutError) as caught:
-        layout_from(args, SimpleNamespace(num_experts=0))  # type: ignore[arg-type]
+        layout_from(args, config)
     assert text in str(caught.value)
 
 
@@ -334,7 +338,7 @@ def test_two_engines_are_one_too_many(tmp_path: Path, monkeypatch: pytest.Monkey
         parsed("--", "trtllm-serve", "disaggregated", "-c", "d.yaml")
 
 
-def test_explain_with_another_engines_words(weft) -> None:  # type: ignore[no-untyped-def]
+def test_explain_with_another_engines_words(weft: Command) -> None:
     words = "python -m sglang.launch_server --model-path x/llama --tp 2".split()
     code, out, _ = weft("explain", str(MODEL), "--json", "--from", "sglang", "--", *words)
     assert code == 0 and json.loads(out)["layout"]["attention"]["tp"] == 2
@@ -342,7 +346,7 @@ def test_explain_with_another_engines_words(weft) -> None:  # type: ignore[no-un
     assert code == 78 and "lm_head.tp is 2 in the sglang arguments, but --lm-head-tp-size gives 1" in err
 
 
-def test_a_setting_that_nothing_depends_on_is_named(weft) -> None:  # type: ignore[no-untyped-def]
+def test_a_setting_that_nothing_depends_on_is_named(weft: Command) -> None:
     notes = answer(weft("translate", "in", "--json", "--set", "TPP=4", text=OPEN))["notes"]
     assert isinstance(notes, list)
     (note,) = [note for note in notes if note["code"] == "unused-setting"]
@@ -351,12 +355,12 @@ def test_a_setting_that_nothing_depends_on_is_named(weft) -> None:  # type: igno
     assert isinstance(used, list) and all(note["code"] != "unused-setting" for note in used)
 
 
-def test_experts_that_are_no_number_are_an_error(weft) -> None:  # type: ignore[no-untyped-def]
+def test_experts_that_are_no_number_are_an_error(weft: Command) -> None:
     code, _, err = weft("translate", "in", "--set", "experts=many", text=OPEN)
     assert code == 2 and "--set experts=many: a whole number" in err
 
 
-def test_the_output_of_a_command_can_be_set_as_the_note_says(weft) -> None:  # type: ignore[no-untyped-def]
+def test_the_output_of_a_command_can_be_set_as_the_note_says(weft: Command) -> None:
     text = "vllm serve meta-llama/Llama-3.1-8B -tp $(nvidia-smi --a=b | wc -l)"
     assert "--set '$(nvidia-smi --a=b | wc -l)=N'" in weft("translate", "in", text=text)[1].replace("\n", " ")
     document = answer(weft("translate", "in", "--json", "--set", "$(nvidia-smi --a=b | wc -l)=8", text=text))

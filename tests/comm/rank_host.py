@@ -17,9 +17,9 @@ import time
 from typing import Any
 
 import torch
-from comm_cases import groups_of
-from rank_scenarios import SCENARIOS
 
+from tests.comm.comm_cases import groups_of
+from tests.comm.rank_scenarios import SCENARIOS
 from weft.comm.backend import Backend, RankEnd, Rendezvous
 from weft.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
 from weft.comm.registry import backend_named

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import comm_cases
 import torch
+
+from tests.comm import comm_cases
 
 Args = dict[str, Any]
 

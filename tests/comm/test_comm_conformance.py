@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import comm_cases
 import pytest
 import torch
 
+from tests.comm import comm_cases
 from weft.comm.lockstep import LockstepWorld
 from weft.comm.staged import StagedComm
 

@@ -9,11 +9,11 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import comm_cases
 import pytest
 import torch
 from torch import Tensor
 
+from tests.comm import comm_cases
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards

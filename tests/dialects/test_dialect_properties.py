@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_texts import TEXTS
 
+from tests.dialects.random_texts import TEXTS
 from tests.support.dialects import check_shape, check_written, layouts
 from weft.dialects import registry
 from weft.dialects.names import names

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from paged_fake import EOS, AsyncPagedFake, PagedFake, reference
-from state_checks import check_engine
-
+from tests.engine.paged_fake import EOS, AsyncPagedFake, PagedFake, reference
+from tests.engine.state_checks import check_engine
 from weft.engine.engine import Engine
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.engine.seeds import output_seed

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from paged_fake import PagedFake
 
+from tests.engine.paged_fake import PagedFake
 from weft.engine.engine import Engine
 from weft.engine.limits import limits_of
 from weft.engine.seeds import derive_seed, output_seed

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from simulation import Simulation, World
 
+from tests.engine.simulation import Simulation, World
 from weft.engine import admission
 from weft.engine.kv_cache import block_hashes
 from weft.engine.kv_cache.block_manager import BlockManager

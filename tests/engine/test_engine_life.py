@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from paged_fake import PagedFake, reference
-from state_checks import check_engine
 
+from tests.engine.paged_fake import PagedFake, reference
+from tests.engine.state_checks import check_engine
 from weft.engine.engine import Engine
 from weft.engine.outputs import RequestOutput
 from weft.errors import PeerError

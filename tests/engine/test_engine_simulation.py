@@ -8,7 +8,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from simulation import Simulation, World
+
+from tests.engine.simulation import Simulation, World
 
 EVENTS = 2_100
 

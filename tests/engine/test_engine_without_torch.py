@@ -21,7 +21,7 @@ names = [module.name for module in pkgutil.walk_packages(weft.engine.__path__, "
 for name in names:
     importlib.import_module(name)
 
-from simulation import Simulation, World
+from tests.engine.simulation import Simulation, World
 simulation = Simulation(World(num_blocks=12), 1)
 simulation.run(300)
 assert "torch" not in sys.modules

@@ -6,13 +6,14 @@ import itertools
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any, cast
 
 import msgspec
 import pytest
-from paged_fake import PagedFake
-from simulation import Simulation, World
-from state_checks import check_engine
 
+from tests.engine.paged_fake import PagedFake
+from tests.engine.simulation import Simulation, World
+from tests.engine.state_checks import check_engine
 from weft.engine.admission import Admission
 from weft.engine.engine import Engine
 from weft.engine.kv_cache import block_hashes
@@ -32,16 +33,16 @@ ENGINE = block_hashes.__file__.removesuffix("kv_cache/block_hashes.py")
 class Bench:
     """An engine over the fake, whose plans can be read."""
 
-    def __init__(self, num_blocks: int = 1_000, dp: int = 1, **fields: object) -> None:
-        settings = {"max_model_len": 4096, "max_num_seqs": 8, "max_num_batched_tokens": 16, "block_size": 4} | fields
-        config = EngineConfig(**settings)  # type: ignore[arg-type]
+    def __init__(self, num_blocks: int = 1_000, dp: int = 1, **fields: Any) -> None:
+        settings = {"max_model_len": 4096, "max_num_seqs": 8, "max_num_batched_tokens": 16, "block_size": 4}
+        config = EngineConfig(**{**settings, **fields})
         self.fake = PagedFake(config, num_blocks, dp)
         self.engine = Engine(self.fake, config, ())
         self.names = itertools.count()
 
-    def add(self, prompt: Sequence[int], max_tokens: int = 8, **params: object) -> str:
+    def add(self, prompt: Sequence[int], max_tokens: int = 8, **params: Any) -> str:
         name = f"r{next(self.names)}"
-        self.engine.add_request(name, prompt, SamplingParams(max_tokens=max_tokens, **params))  # type: ignore[arg-type]
+        self.engine.add_request(name, prompt, SamplingParams(max_tokens=max_tokens, **params))
         return name
 
     def plan(self, group: int = 0) -> GroupPlan:
@@ -329,8 +330,8 @@ def test_cached_tokens_of_an_output_are_those_of_its_first_admission() -> None:
 
 
 def test_only_a_claimed_run_that_begins_at_the_next_block_is_waited_for() -> None:
-    queue, owner = WaitingQueue(), object()
-    queue.claim(owner, [b"b", b"c", b"e"])  # type: ignore[arg-type]
+    queue, owner = WaitingQueue(), cast(Any, object())
+    queue.claim(owner, [b"b", b"c", b"e"])
     digests = [b"a", b"b", b"c", b"d", b"e"]
     assert [queue.last_claimed(digests, start, 5) for start in range(5)] == [None, b"c", b"c", None, b"e"]
     assert queue.last_claimed(digests, 1, 2) == b"b" and queue.last_claimed(digests, 2, 2) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,9 @@ def test_counts_are_the_routers_choices(model: Models) -> None:
         seen.append(executor.expert_counts())
     rows = sum(len(prompt) + LONG.max_tokens - 1 for prompt in LONG.prompts)
     sampled = len(LONG.prompts) * LONG.max_tokens
-    top_k = executor.shards.config.moe.top_k  # type: ignore[union-attr]
+    moe = executor.shards.config.moe
+    assert moe is not None
+    top_k = moe.top_k
     assert seen[0].sum(axis=1).tolist() == [*[rows * top_k] * (len(seen[0]) - 1), sampled * top_k]
     assert all((counts == seen[0]).all() for counts in seen)
 
@@ -130,7 +133,7 @@ def test_counts_are_the_routers_choices(model: Models) -> None:
 def flip_a_bit_on_the_way(patch: pytest.MonkeyPatch) -> str:
     original = LockstepComm.all_to_all
 
-    def faulty(self: LockstepComm, xs, outs, group) -> None:  # type: ignore[no-untyped-def]
+    def faulty(self: LockstepComm, xs: Any, outs: Any, group: Any) -> None:
         original(self, xs, outs, group)
         for out in outs:
             if out.dtype == torch.int64 and len(out) > 2:
@@ -174,13 +177,13 @@ def one_rank_lags(patch: pytest.MonkeyPatch) -> None:
     """Rank 0 keeps its old routing table."""
     original = ExpertMover._switch
 
-    def faulty(self: ExpertMover, switch) -> None:  # type: ignore[no-untyped-def]
-        layer = self._layers[switch.layer]
+    def faulty(self: ExpertMover, switch: Any) -> None:
+        layer: Any = self._layers[switch.layer]
         place = layer.place
         if self._comm.rank == 0:
-            layer.place = lambda slot_map: None  # type: ignore[method-assign]
+            layer.place = lambda slot_map: None
         original(self, switch)
-        layer.place = place  # type: ignore[method-assign]
+        layer.place = place
 
     patch.setattr(ExpertMover, "_switch", faulty)
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,8 +107,8 @@ def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
     """A rank's slots hold its neighbours' weights."""
     original = Experts.__init__
 
-    def faulty(self: Experts, *args: object) -> None:
-        original(self, *args)  # type: ignore[arg-type]
+    def faulty(self: Experts, *args: Any) -> None:
+        original(self, *args)
         self.gate_up = self.gate_up.roll(1, 0)
 
     patch.setattr(Experts, "__init__", faulty)
@@ -130,8 +131,8 @@ def weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
     """Router weights belong to another row."""
     original = ExactOps.route
 
-    def faulty(self: ExactOps, *args: object) -> tuple[Tensor, Tensor]:
-        experts, weights = original(self, *args)  # type: ignore[arg-type]
+    def faulty(self: ExactOps, *args: Any) -> tuple[Tensor, Tensor]:
+        experts, weights = original(self, *args)
         return experts, weights.roll(1, 0)
 
     patch.setattr(ExactOps, "route", faulty)
@@ -153,8 +154,8 @@ def lost_row(patch: pytest.MonkeyPatch) -> None:
     """The last row that arrives is another one."""
     original = AllToAll._send_rows
 
-    def faulty(self: AllToAll, *args: object) -> Tensor:
-        received = original(self, *args)  # type: ignore[arg-type]
+    def faulty(self: AllToAll, *args: Any) -> Tensor:
+        received = original(self, *args)
         received[-1:] = received[:1]
         return received
 
@@ -191,8 +192,8 @@ def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
     """The block gets each row's weights with the row after it."""
     original = AllToAll._send_choices
 
-    def faulty(self: AllToAll, *args: object) -> Choices:
-        told = original(self, *args)  # type: ignore[arg-type]
+    def faulty(self: AllToAll, *args: Any) -> Choices:
+        told = original(self, *args)
         return replace(told, weights=told.weights.roll(1, 0))
 
     patch.setattr(AllToAll, "_send_choices", faulty)

@@ -87,9 +87,9 @@ def record(model: Model, world: int, sizes: Sizes | ExpertSizes, work: Workload 
     """A case for the processes, and what lockstep's ranks gave for it (which equals one rank); run once."""
     if (model.path, world, sizes, work) in RECORDED:
         return RECORDED[model.path, world, sizes, work]
-    recording = Recording(make_executor(model.path, any_layout(model.path, world, sizes), EXACT))
+    recording: Any = Recording(make_executor(model.path, any_layout(model.path, world, sizes), EXACT))
     alone = model.reference if work is MIXED else of_one_rank(model.path, EXACT, work)
-    assert same_bits(run_workload(recording, work), alone)  # type: ignore[arg-type]
+    assert same_bits(run_workload(recording, work), alone)
     plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
     told = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
     found = {"sizes": told, "plans": plans}, [digests.found for digests in recording.digests]

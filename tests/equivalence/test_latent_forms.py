@@ -4,6 +4,7 @@ the absorbed form that the product runs; through the real engine, on one rank, w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ from weft.ops.weights import plain
 class NaiveLatentAttention(LatentAttention):
     """As DeepSeek-V2's report writes it (2.1.2): k_nope and v of every cached token and head, a plain softmax."""
 
-    def __init__(self, params: Params, name: str, *args: object) -> None:
-        super().__init__(params, name, *args)  # type: ignore[arg-type]
+    def __init__(self, params: Params, name: str, *args: Any) -> None:
+        super().__init__(params, name, *args)
         rows = self.mla.nope_dim + self.mla.v_dim
         self.unfold = plain(params[f"{name}.kv_b.weight"]).view(self.heads, rows, self.mla.kv_lora_rank)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ class World:
     interval: int
     window: int
 
-    def balancing(self, planner: InlinePlanner | None, **changes: object) -> ExpertBalancing:
+    def balancing(self, planner: InlinePlanner | None, **changes: Any) -> ExpertBalancing:
         chosen = BalanceSettings(
             self.layers,
             self.interval,
@@ -90,7 +91,7 @@ class World:
             60,
         )
         placement = even_placement(len(self.layers), self.shape)
-        return ExpertBalancing(replace(chosen, **changes), placement, planner)  # type: ignore[arg-type]
+        return ExpertBalancing(replace(chosen, **changes), placement, planner)
 
     def ranks(self, placement: ExpertPlacement, loads: IntArray) -> ObedientRanks:
         return ObedientRanks(self.layers, placement.phy2log.tolist(), self.shape.slots_per_rank, self.pace, loads)

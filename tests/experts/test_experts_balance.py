@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -196,9 +198,9 @@ def test_hierarchical_with_an_idle_node() -> None:
         (SlotShape(8, 8, 4), {"max_moved": float("nan")}, "max_moved nan: legal: 0 to 1"),
     ],
 )
-def test_a_balancer_refuses(shape: SlotShape, settings: dict[str, object], message: str) -> None:
+def test_a_balancer_refuses(shape: SlotShape, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        LoadBalancer(shape, **settings)  # type: ignore[arg-type]
+        LoadBalancer(shape, **settings)
     assert message in str(caught.value)
 
 

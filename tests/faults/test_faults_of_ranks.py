@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,8 +160,8 @@ def test_every_rank_reports_where_it_is(plan: LaunchPlan) -> None:
 @pytest.mark.parametrize(
     ("phase_limit", "option"), [({"load_limit": 0.4}, "--load-limit"), ({"join_limit": 0.001}, "--join-limit")]
 )
-def test_a_late_rank_is_named_with_the_option(plan: LaunchPlan, phase_limit: dict[str, float], option: str) -> None:
-    hurried = replace(plan, limits=ProcessLimits(**phase_limit))  # type: ignore[arg-type]
+def test_a_late_rank_is_named_with_the_option(plan: LaunchPlan, phase_limit: dict[str, Any], option: str) -> None:
+    hurried = replace(plan, limits=ProcessLimits(**phase_limit))
     with pytest.raises(PeerError, match=rf"no answer to start-up, phase \w+ \({option}\) within .* from rank"):
         Starting(hurried, None, spawner("stuck-loading")).wait()
 
@@ -184,6 +185,6 @@ def test_the_step_limit_follows_what_steps_took() -> None:
     "wrong",
     [{"step_limit": 0.0}, {"step_limit": float("nan")}, {"load_limit": -1.0}, {"drain_timeout": float("inf")}],
 )
-def test_limits_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        ProcessLimits(**wrong)  # type: ignore[arg-type]
+        ProcessLimits(**wrong)

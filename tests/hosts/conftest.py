@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
 
+from tests.hosts.cluster import Cluster
 from tests.support.namespaces import hosts, need_namespaces
 from tests.support.tiny_chat import write_tiny_chat
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from cluster import Cluster, answer
 
+from tests.hosts.cluster import Cluster, answer
 from tests.support.namespaces import Command
 from tests.support.waiting import until, wait_gone
 

@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from cluster import Cluster, answer
+from tests.hosts.cluster import Cluster, answer
 
 
 def changed(words: list[str], *pairs: tuple[str, str]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from cluster import Cluster, answer
+
+from tests.hosts.cluster import Cluster, answer
 
 TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -21,8 +22,8 @@ PAIRS: tuple[Core, ...] = ((0, 4), (1, 5), (2, 6), (3, 7))
 """Four cores of two hardware threads each."""
 
 
-def assigned(cores: tuple[Core, ...], ranks: int, quota: float | None = None, **given: object) -> CpuAssignment:
-    return assign_cpus(cores, ranks, quota, EngineConfig(**given), can_yield=ranks == 1)  # type: ignore[arg-type]
+def assigned(cores: tuple[Core, ...], ranks: int, quota: float | None = None, **given: Any) -> CpuAssignment:
+    return assign_cpus(cores, ranks, quota, EngineConfig(**given), can_yield=ranks == 1)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +140,10 @@ LEGAL = "legal: a list for each, none with another's CPUs"
     ],
 )
 def test_lists_that_cannot_be_are_refused(
-    cores: tuple[Core, ...], ranks: int, given: dict[str, object], text: str
+    cores: tuple[Core, ...], ranks: int, given: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        assigned(cores, ranks, **given)  # type: ignore[arg-type]
+        assigned(cores, ranks, **given)
     assert text in str(caught.value)
     assert caught.value.field == str(caught.value).split()[0]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,10 +53,10 @@ Planned = Callable[..., ExpertPlan | None]
 
 @pytest.fixture
 def planned(config: ModelConfig) -> Planned:
-    def plan(given: dict[str, object] | None = None, **engine: object) -> ExpertPlan | None:
+    def plan(given: dict[str, object] | None = None, **engine: Any) -> ExpertPlan | None:
         sizes: dict[str, object] = {"attention.dp": 2, "experts.ep": 2, "experts.slots": 8, **(given or {})}
         layout = resolve(sizes, num_experts=config.num_experts)
-        return plan_experts(config, layout, EngineConfig(**engine), 4)  # type: ignore[arg-type]
+        return plan_experts(config, layout, EngineConfig(**engine), 4)
 
     return plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,12 @@ from weft.layout.resolve import resolve
 from weft.native import missing_reason
 from weft.settings import EngineConfig, resolve_moe_backend
 
-LIMITS = {"max_num_seqs": 4, "max_num_batched_tokens": 16, "max_model_len": 32, "kv_cache_memory": 1 << 20}
+LIMITS: dict[str, Any] = {
+    "max_num_seqs": 4,
+    "max_num_batched_tokens": 16,
+    "max_model_len": 32,
+    "kv_cache_memory": 1 << 20,
+}
 
 
 @pytest.mark.parametrize(
@@ -63,12 +69,12 @@ def test_packed_products_are_refused_where_they_cannot_be() -> None:
 def test_start_says_how_experts_are_computed_and_reached(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_random(tmp_path, "experts"))
     layout = resolve({"experts.dispatch": "all_to_all"}, 2, num_experts=5)
-    plan = plan_launch(checkpoint, layout, EngineConfig(dtype="float32", **LIMITS))  # type: ignore[arg-type]
+    plan = plan_launch(checkpoint, layout, EngineConfig(dtype="float32", **LIMITS))
     backend = "grouped" if missing_reason("step") else "packed"
     assert plan.engine.moe_backend == backend
     assert f"experts: {backend} matmuls, tokens reach them by all_to_all (as given)" in plan.settings()
     dense = open_checkpoint(write_random(tmp_path / "dense", "biased"))
-    plan = plan_launch(dense, resolve({}), EngineConfig(dtype="float32", **LIMITS))  # type: ignore[arg-type]
+    plan = plan_launch(dense, resolve({}), EngineConfig(dtype="float32", **LIMITS))
     assert not [line for line in plan.settings() if line.startswith("experts")]
     with pytest.raises(ConfigError, match="moe_backend plain: the model has no experts"):
-        plan_launch(dense, resolve({}), EngineConfig(dtype="float32", moe_backend="plain", **LIMITS))  # type: ignore[arg-type]
+        plan_launch(dense, resolve({}), EngineConfig(dtype="float32", moe_backend="plain", **LIMITS))

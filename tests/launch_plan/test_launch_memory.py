@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -153,8 +154,8 @@ def test_sizes_in_words(count: int, text: str) -> None:
 
 
 def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
-    def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: object) -> int:
-        engine = EngineConfig(**{"dtype": "bfloat16", **given})  # type: ignore[arg-type]
+    def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: Any) -> int:
+        engine = EngineConfig(**{"dtype": "bfloat16", **given})
         kept = kept_weights(replace(engine, prune_argmax=None), None, (), variant)
         held = Shards(BIG, resolve(layout or {}), kept=kept)
         return rank_memories(held, engine, 2, None)[0].workspace

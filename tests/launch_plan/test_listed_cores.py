@@ -50,7 +50,8 @@ def test_a_caller_s_thread_keeps_to_the_server_s_cpus_until_the_end(
     with LLM(model, server_cpus=str(max(before))) as llm:
         assert os.sched_getaffinity(0) == {max(before)}
         (worker,) = llm._engines._executors[0].workers
-        assert dict(places(worker.pid))[worker.pid] <= before - {max(before)}  # type: ignore[operator]
+        cpus = dict(places(worker.pid))[worker.pid]
+        assert cpus is not None and cpus <= before - {max(before)}
     assert os.sched_getaffinity(0) == before
 
     def fails(*_: object, **__: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,6 @@ from weft.checkpoint import embedded_model, open_checkpoint
 from weft.comm.shm.arena import NoArenaError, SharedArena
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import ConfigError
-from weft.ipc.messages import Setup
 from weft.launch_plan import plan as plans
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
@@ -20,11 +20,11 @@ from weft.settings import EngineConfig
 from weft.worker import threads
 
 
-def setup(own_cores: bool, asked: bool | None) -> Setup:
+def setup(own_cores: bool, asked: bool | None) -> Any:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
     world = SimpleNamespace(engine=SimpleNamespace(steal_work=asked, device="cpu"), host_of=(0, 0))
-    return SimpleNamespace(cpus=cpus, world=world, yields_core=False)  # type: ignore[return-value]
+    return SimpleNamespace(cpus=cpus, world=world, yields_core=False)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,10 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
 ) -> None:
     steals = own_cores and asked is not False and world == 2
     stealing, offered = [], []
-    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
+    ops: Any = object.__new__(StepOps)
+    comm = object.__new__(SharedMemoryComm)
     yields: list[bool] = []
-    ops.pool = SimpleNamespace(  # type: ignore[assignment]
+    ops.pool = SimpleNamespace(
         pin=lambda _: None,
         threads=1,
         queue_bytes=128,
@@ -58,38 +59,41 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
     monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
-    runner = SimpleNamespace(program=object(), ops=ops)
+    runner: Any = SimpleNamespace(program=object(), ops=ops)
     arena = object.__new__(SharedArena)
     monkeypatch.setattr(SharedArena, "take", lambda _, nbytes: 4096 + nbytes)
-    assert threads.pin_threads(runner, comm, setup(own_cores, asked), arena) == said  # type: ignore[arg-type]
+    assert threads.pin_threads(runner, comm, setup(own_cores, asked), arena) == said
     assert yields == [False] * own_cores
     assert (stealing, offered) == (([7], [("offering", 4096 + 128)]) if steals else ([], []))
 
 
 def test_a_rank_without_an_arena_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    ops, comm = object.__new__(StepOps), object.__new__(SharedMemoryComm)
-    ops.pool, comm.world = SimpleNamespace(pin=lambda _: None, threads=1, yield_core=lambda _: None), 2  # type: ignore[assignment]
+    ops: Any = object.__new__(StepOps)
+    comm = object.__new__(SharedMemoryComm)
+    ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, yield_core=lambda _: None)
+    comm.world = 2
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
-    runner, none = SimpleNamespace(program=object(), ops=ops), NoArenaError("too few addresses (ulimit -v)")
-    said = threads.pin_threads(runner, comm, setup(True, None), none)  # type: ignore[arg-type]
+    runner: Any = SimpleNamespace(program=object(), ops=ops)
+    none = NoArenaError("too few addresses (ulimit -v)")
+    said = threads.pin_threads(runner, comm, setup(True, None), none)
     assert said == "; no work stealing: too few addresses (ulimit -v)"
     with pytest.raises(ConfigError, match="steal_work: too few addresses"):
-        threads.pin_threads(runner, comm, setup(True, True), none)  # type: ignore[arg-type]
+        threads.pin_threads(runner, comm, setup(True, True), none)
 
 
 def test_ranks_without_a_program_or_shared_memory_steal_nothing_and_say_so() -> None:
-    runner, comm, elsewhere = (
-        SimpleNamespace(program=None, ops=None), object.__new__(SharedMemoryComm), SimpleNamespace(world=2)
-    )  # fmt: skip
+    runner: Any = SimpleNamespace(program=None, ops=None)
+    comm: Any = object.__new__(SharedMemoryComm)
+    elsewhere: Any = SimpleNamespace(world=2)
     comm.world = 2
-    said = [threads.pin_threads(runner, each, setup(True, None), None) for each in (comm, elsewhere)]  # type: ignore[arg-type]
+    said = [threads.pin_threads(runner, each, setup(True, None), None) for each in (comm, elsewhere)]
     why = ("steps are no program", "ranks do not meet in shared memory")
     assert said == [f"; no work stealing: {each}" for each in why]
-    assert threads.pin_threads(runner, comm, setup(True, False), None) == ""  # type: ignore[arg-type]
+    assert threads.pin_threads(runner, comm, setup(True, False), None) == ""
     for each, reason in zip((comm, elsewhere), why, strict=True):
         with pytest.raises(ConfigError, match=f"steal_work: {reason}; leave --steal-work out"):
-            threads.pin_threads(runner, each, setup(True, True), None)  # type: ignore[arg-type]
+            threads.pin_threads(runner, each, setup(True, True), None)
 
 
 @pytest.mark.parametrize(

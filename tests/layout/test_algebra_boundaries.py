@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from algebra_ownership import check_pair, divisors
 
+from tests.layout.algebra_ownership import check_pair, divisors
 from weft.layout.boundaries import SAMPLED_COLUMNS, Boundary, dense_boundaries, module_placements, residual
 from weft.layout.layout import Layout
 from weft.layout.placement import PlacementKind, full, partial, shard

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from algebra_ownership import check_pair, divisors, ordered_pairs, placements
-from transition_search import Graph
 
+from tests.layout.algebra_ownership import check_pair, divisors, ordered_pairs, placements
+from tests.layout.transition_search import Graph
 from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
 from weft.layout.splits import even_splits, splits_after
 from weft.layout.transition import Step, cost, transition

@@ -10,10 +10,10 @@ from dataclasses import replace
 from math import lcm
 
 import pytest
-from algebra_ownership import check_pair, columns_held, divisors, head_columns, ordered_pairs, placements
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.layout.algebra_ownership import check_pair, columns_held, divisors, head_columns, ordered_pairs, placements
 from weft.errors import LayoutError
 from weft.layout.placement import Placement, PlacementKind, full, partial, shard
 from weft.layout.rows import RowTable

@@ -11,8 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
-from algebra_ownership import columns_held, divisors
-
+from tests.layout.algebra_ownership import columns_held, divisors
 from weft.layout.placement import Placement, PlacementKind
 
 Cost = tuple[int, int, int, tuple[str, ...]]

@@ -36,23 +36,27 @@ def test_anything_else_is_refused(ids: Any) -> None:
 
 
 def test_prompts() -> None:
+    array: Any = np.array([1, 2])
+    wrongs: Any = (None, 5, b"ab", {"a": 1}, ["ab", 5], [{"prompt_token_ids": [1]}])
     assert as_prompts("ab") == ["ab"] and as_prompts(["ab", [1, 2]]) == ["ab", [1, 2]]
-    assert as_prompts([1, 2]) == [[1, 2]] and list(as_prompts(np.array([1, 2]))[0]) == [1, 2]  # type: ignore[arg-type]
-    for wrong in (None, 5, b"ab", {"a": 1}, ["ab", 5], [{"prompt_token_ids": [1]}]):
+    assert as_prompts([1, 2]) == [[1, 2]] and list(as_prompts(array)[0]) == [1, 2]
+    for wrong in wrongs:
         with pytest.raises(RequestError):
-            as_prompts(wrong)  # type: ignore[arg-type]
+            as_prompts(wrong)
 
 
 def test_conversations() -> None:
     message = {"role": "user", "content": "hi"}
     assert as_conversations([message]) == [[message]] and len(as_conversations([[message], [message]])) == 2
-    for wrong in ("hi", message, [{"role": "user"}], [{"content": "x"}], [["hi"]], ["hi", "you"], 5):
+    wrongs: Any = ("hi", message, [{"role": "user"}], [{"content": "x"}], [["hi"]], ["hi", "you"], 5)
+    for wrong in wrongs:
         with pytest.raises(RequestError):
-            as_conversations(wrong)  # type: ignore[arg-type]
+            as_conversations(wrong)
 
 
 def test_other_forms_of_sampling_params() -> None:
-    params = SamplingParams(stop="x", stop_token_ids=[3], logit_bias={5: 1.0})  # type: ignore[arg-type]
+    given: Any = {"stop": "x", "stop_token_ids": [3], "logit_bias": {5: 1.0}}
+    params = SamplingParams(**given)
     check(params, 100)
     assert (params.stop, params.stop_token_ids, params.logit_bias) == (("x",), (3,), ((5, 1.0),))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ from weft.worker.runner import RankCapacity
 TEXTS = ("The capital of France is", "Once upon a time, in a village at the foot of a mountain, there lived", "2 + 2")
 TOKENS = 8
 TOLERANCE, BF16_TOLERANCE = RELATIVE_TOLERANCE[torch.float32], RELATIVE_TOLERANCE[torch.bfloat16]
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2": {"attention.tp": 2},
     "tp3": {"attention.tp": 3},
     "tp4-uneven": {"attention.tp": 4},
@@ -88,7 +89,7 @@ def test_layout_gives_the_tokens_of_one_rank(
     name: str, checkpoint: Checkpoint, prompts: list[Prompt], one_rank: list[GreedyOutput]
 ) -> None:
     given = LAYOUTS[name]
-    world = given.get("attention.tp", 1) * given.get("attention.dp", 1)  # type: ignore[operator]
+    world = given.get("attention.tp", 1) * given.get("attention.dp", 1)
     agreement = compare(one_rank, run(checkpoint, resolve(given, world), prompts), TOLERANCE)
     assert agreement.agrees, agreement
     assert agreement.tokens == len(TEXTS) * TOKENS

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from implementations import ops_on
 
+from tests.ops.implementations import ops_on
 from weft.native.build import ensure_built
 from weft.native.libraries import needed
 from weft.ops import Ops

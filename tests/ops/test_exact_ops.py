@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from paged_cases import Sizes, attended, dense_attention, paged
 
+from tests.ops.paged_cases import Sizes, attended, dense_attention, paged
 from weft.arch.config import RopeConfig
 from weft.errors import WeftError
 from weft.ops import Numerics, make_ops

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from paged_cases import attended
 
 import weft.ops
+from tests.ops.paged_cases import attended
 from tests.support.native_libraries import need
 from weft.ops import Numerics, make_ops
 from weft.ops.attention import AttentionMeta, KVCache

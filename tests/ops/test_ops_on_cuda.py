@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from paged_cases import Run as Rows
-from paged_cases import Sizes, attended, dense_attention, paged
 from torch import Tensor
 
+from tests.ops.paged_cases import Run as Rows
+from tests.ops.paged_cases import Sizes, attended, dense_attention, paged
 from weft.ops import Numerics, make_ops
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import HeadNorms, Heads

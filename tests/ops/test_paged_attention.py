@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from implementations import ops_on
-from paged_cases import Case, Run, Sizes, attended, dense_attention, paged
 
+from tests.ops.implementations import ops_on
+from tests.ops.paged_cases import Case, Run, Sizes, attended, dense_attention, paged
 from weft.ops.interface import Ops
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2e-2}

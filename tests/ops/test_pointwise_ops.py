@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from operation_count import count_operations
 from torch import Tensor
 
+from tests.ops.operation_count import count_operations
 from weft.arch.config import RopeConfig
 from weft.ops import make_ops
 from weft.ops.attention import AttentionMeta, KVCache

@@ -97,7 +97,8 @@ def decode(groups: int, prompts: Sequence[list[int]] = PROMPTS) -> StepPlan:
 def last_of(prompts: Sequence[Sequence[int]], groups: int) -> list[int]:
     """Numbers of the prompts' last rows among all rows of the groups."""
     ends = torch.tensor([len(ids) for _ in range(groups) for ids in prompts]).cumsum(0)
-    return (ends - 1).tolist()  # type: ignore[no-any-return]
+    found: list[int] = (ends - 1).tolist()
+    return found
 
 
 def logits_of(made: LockstepExecutor, *, scored: bool, prompts: Sequence[list[int]] = PROMPTS) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,8 +133,8 @@ def test_the_comparison_sees_a_program_that_reads_an_old_table(tmp_path: Path, m
         wanted = run_workload(still, LONG)
     original = Runner._program
 
-    def faulty(self: Runner, *args: object) -> object:
-        found = original(self, *args)  # type: ignore[arg-type]
+    def faulty(self: Runner, *args: Any) -> object:
+        found = original(self, *args)
         for layer in self.decoder.layers:
             assert layer.experts is not None
             layer.experts.tables = replace(layer.experts.tables, slot_of=layer.experts.tables.slot_of.clone())

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,9 +45,9 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
     found: list[list[InstructionRecord]] = []
     plain = Program.__init__
 
-    def noted(program: Program, pool: object, code: Sequence[InstructionRecord], *rest: object) -> None:
+    def noted(program: Program, pool: object, code: Sequence[InstructionRecord], *rest: Any) -> None:
         found.append(list(code))
-        plain(program, pool, code, *rest)  # type: ignore[arg-type]
+        plain(program, pool, code, *rest)
 
     monkeypatch.setattr(Program, "__init__", noted)
     yield found

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sampling_reference import TooCloseToCall, adjusted, chosen
 from torch import Tensor
 
 from tests.ops.operation_count import count_operations
+from tests.sampling.sampling_reference import TooCloseToCall, adjusted, chosen
 from weft.sampling.counter_hash import uniform
 from weft.sampling.history import History
 from weft.sampling.sampled_rows import SampledRows, sampled_rows

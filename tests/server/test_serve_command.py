@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -33,14 +34,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("served") / "tiny")
 
 
-def weft(*words: str, **settings: object) -> subprocess.Popen[str]:
+def weft(*words: str, **settings: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "weft.cli.main", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        **settings,  # type: ignore[call-overload]
+        **settings,
     )
 
 
@@ -131,10 +132,10 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
         assert "libtorch" not in Path(f"/proc/{served.process.pid}/maps").read_text()
 
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
-            whole = client.chat.completions.create(model="small", messages=HELLO, temperature=0, max_tokens=20)  # type: ignore[arg-type]
+            whole = client.chat.completions.create(model="small", messages=HELLO, temperature=0, max_tokens=20)
             with client.chat.completions.create(
                 model="small",
-                messages=HELLO,  # type: ignore[arg-type]
+                messages=HELLO,
                 temperature=0,
                 max_tokens=20,
                 stream=True,

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
@@ -62,8 +63,14 @@ def proven(config: HostsConfig, role: int = AGENT, number: int = 0, node: int = 
 
 def report(**changes: object) -> HostReport:
     resources = HostResources("b", "127.0.0.1", "lo", 1 << 30, (), None)
-    fields = {"node_rank": 1, "resources": resources, "settings": SETTINGS, "own_address": "127.0.0.1", "pid": 7}
-    return HostReport(**(fields | changes))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {
+        "node_rank": 1,
+        "resources": resources,
+        "settings": SETTINGS,
+        "own_address": "127.0.0.1",
+        "pid": 7,
+    }
+    return HostReport(**(fields | changes))
 
 
 def closed(sock: socket.socket) -> bool:

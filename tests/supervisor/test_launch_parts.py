@@ -422,14 +422,15 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
 
     pinned: list[list[int]] = []
     yields_core: list[bool] = []
-    ops = object.__new__(StepOps)
-    ops.pool = SimpleNamespace(pin=pinned.append, threads=2, yield_core=yields_core.append)  # type: ignore[assignment]
+    ops: Any = object.__new__(StepOps)
+    ops.pool = SimpleNamespace(pin=pinned.append, threads=2, yield_core=yields_core.append)
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
-    alone, runner = SimpleNamespace(world=1), SimpleNamespace(program=object(), ops=ops)
+    alone: Any = SimpleNamespace(world=1)
+    runner: Any = SimpleNamespace(program=object(), ops=ops)
     shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,))
-    setup = SimpleNamespace(cpus=[0, 1] * own_cores, world=shared, yields_core=True)
-    said = threads.pin_threads(runner, alone, setup, None)  # type: ignore[arg-type]
+    setup: Any = SimpleNamespace(cpus=[0, 1] * own_cores, world=shared, yields_core=True)
+    said = threads.pin_threads(runner, alone, setup, None)
     assert (pinned, yields_core, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
 
 

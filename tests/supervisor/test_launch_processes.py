@@ -77,7 +77,7 @@ def test_steps_go_to_all_ranks_and_first_ranks_answer(plan: LaunchPlan) -> None:
     seen: list[PhaseChange] = []
     executor = Starting(plan, seen.append, spawner("good")).wait()
     try:
-        assert executor.num_blocks == plan.memory.num_blocks  # type: ignore[union-attr]
+        assert plan.memory is not None and executor.num_blocks == plan.memory.num_blocks
         for index in range(5):
             result = executor.step(step(index))
             assert result.index == index

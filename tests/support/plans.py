@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from weft.checkpoint import open_checkpoint
 from weft.launch_plan.plan import LaunchPlan, plan_launch
@@ -10,7 +11,7 @@ from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
 
-def planned(model: Path, layout: dict[str, object], **engine: object) -> LaunchPlan:
+def planned(model: Path, layout: dict[str, object], **engine: Any) -> LaunchPlan:
     """With `engine`, settings of an EngineConfig."""
-    config = EngineConfig(kv_cache_memory=1 << 20, **engine)  # type: ignore[arg-type]
+    config = EngineConfig(kv_cache_memory=1 << 20, **engine)
     return plan_launch(open_checkpoint(model), resolve(layout), config)

@@ -15,7 +15,7 @@ from weft.cli.main import main
 
 def run(words: list[str]) -> int:
     model, *rest = words
-    paths.embedded_model = lambda say: Path(model)  # type: ignore[assignment]
+    setattr(paths, "embedded_model", lambda say: Path(model))  # noqa: B010
     return host(rest) if rest[0].isdigit() else main(rest)
 
 

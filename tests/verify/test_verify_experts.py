@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ def test_a_slot_that_answers_nothing_is_named(
     """The first slot of the second rank holds zeros; a single rank has no such slot."""
     original = Experts.__init__
 
-    def faulty(self: Experts, *args: object, **named: object) -> None:
-        original(self, *args, **named)  # type: ignore[arg-type]
+    def faulty(self: Experts, *args: Any, **named: Any) -> None:
+        original(self, *args, **named)
         if self.tables.here[0]:
             for part in slots_held(self.down):
                 part[0].zero_()

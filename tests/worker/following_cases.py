@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,14 +60,15 @@ class Ranks(ProgramExecutor):
         return [before + (now.steps if now else 0) for before, now in zip(self._before, self._now, strict=True)]
 
     def _count(self, rank: int) -> None:
-        inner = self.runners[rank].follow
+        runner: Any = self.runners[rank]
+        inner: Callable[[FollowingRecord], bool] = runner.follow
 
         def follow(following: FollowingRecord) -> bool:
             self._before[rank] += following.steps
             self._now[rank] = following
             return inner(following)
 
-        self.runners[rank].follow = follow  # type: ignore[method-assign]
+        runner.follow = follow
 
     def step(self, plan: StepPlan) -> StepResult:
         parts = self._plans.split(plan)

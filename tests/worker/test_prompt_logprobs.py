@@ -176,17 +176,17 @@ def test_logits_of_a_step_are_bounded(model: tuple[Path, LlamaForCausalLM]) -> N
 def test_a_prompt_with_a_logit_that_is_no_number_fails_alone(model: tuple[Path, LlamaForCausalLM]) -> None:
     path, reference = model
     executor = executor_of(path, "one rank")
-    decoder = executor.runners[0].decoder
-    head, steps = decoder.forward, []
+    decoder: Any = executor.runners[0].decoder
+    head, steps = decoder.forward, list[int]()
 
     def spoiled(batch: Any, caches: Any) -> torch.Tensor:
-        logits = head(batch, caches)
+        logits: torch.Tensor = head(batch, caches)
         steps.append(len(logits))
         if len(steps) == 1:
             logits[1, 4] = torch.nan
         return logits
 
-    decoder.forward = spoiled  # type: ignore[method-assign]
+    decoder.forward = spoiled
     watched = Watched(executor, 64)
     engine = Engine(
         watched, EngineConfig(max_model_len=96, max_num_seqs=8, max_num_batched_tokens=64, block_size=4), ()

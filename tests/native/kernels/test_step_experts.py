@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,8 +52,8 @@ def apart(rows: int, experts: int, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 @pytest.mark.parametrize("routing", ROUTINGS, ids=str)
-def test_route(variant: str, dtype: torch.dtype, routing: dict[str, object]) -> None:
-    moe = MoEConfig(intermediate_size=1, **routing)  # type: ignore[arg-type]
+def test_route(variant: str, dtype: torch.dtype, routing: dict[str, Any]) -> None:
+    moe = MoEConfig(intermediate_size=1, **routing)
     wide = torch.promote_types(dtype, F32)
     correction = torch.linspace(-0.4, 0.4, moe.num_experts, dtype=wide) if moe.correction_bias else None
     for rows in (0, 1, 5, 33):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import openai
 import pytest
@@ -73,8 +74,8 @@ def test_completion_streams(alphabet: Running) -> None:
     ("prompt", "count", "tokens"),
     [("ab", 1, 2), (["ab", "cde"], 2, 5), ([1, 2, 3], 1, 3), ([[1], [2, 3]], 2, 3)],
 )
-def test_prompts_of_every_kind(alphabet: Running, prompt: object, count: int, tokens: int) -> None:
-    answer = alphabet.client().completions.create(model="tiny", prompt=prompt, max_tokens=3)  # type: ignore[call-overload]
+def test_prompts_of_every_kind(alphabet: Running, prompt: Any, count: int, tokens: int) -> None:
+    answer = alphabet.client().completions.create(model="tiny", prompt=prompt, max_tokens=3)
     assert [choice.text for choice in answer.choices] == ["abc"] * count
     assert [choice.index for choice in answer.choices] == list(range(count))
     assert answer.usage.prompt_tokens == tokens
@@ -110,15 +111,15 @@ def test_n_outputs_stream_side_by_side(alphabet: Running) -> None:
         ({"stop": "b", "extra_body": {"min_tokens": 5}}, TEXT),
     ],
 )
-def test_stop_strings(alphabet: Running, stream: bool, extra: dict[str, object], text: str) -> None:
+def test_stop_strings(alphabet: Running, stream: bool, extra: dict[str, Any], text: str) -> None:
     create = alphabet.client().completions.create
     if stream:
-        with create(model="tiny", prompt="x", max_tokens=40, stream=True, **extra) as chunks:  # type: ignore[call-overload]
+        with create(model="tiny", prompt="x", max_tokens=40, stream=True, **extra) as chunks:
             choices = [chunk.choices[0] for chunk in chunks]
         assert "".join(choice.text for choice in choices) == text
         assert choices[-1].finish_reason == "stop"
     else:
-        answer = create(model="tiny", prompt="x", max_tokens=40, **extra)  # type: ignore[call-overload]
+        answer = create(model="tiny", prompt="x", max_tokens=40, **extra)
         assert answer.choices[0].text == text
         assert answer.choices[0].finish_reason == "stop"
 
@@ -191,20 +192,20 @@ def test_logprobs_of_a_completion(alphabet: Running) -> None:
 
 
 def test_content_parts_and_the_developer_role(alphabet: Running) -> None:
-    parts = [
+    parts: Any = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]},
         {"role": "assistant", "content": "Hi", "refusal": None, "tool_calls": None},
         {"role": "user", "content": "Hello", "name": "Ann"},
     ]
-    answer = alphabet.client().chat.completions.create(model="tiny", messages=parts)  # type: ignore[arg-type]
+    answer = alphabet.client().chat.completions.create(model="tiny", messages=parts)
     assert answer.choices[0].message.content == TEXT
 
 
 def test_harmless_fields_are_accepted(alphabet: Running) -> None:
     answer = alphabet.client().chat.completions.create(
         model="tiny",
-        messages=HELLO,  # type: ignore[arg-type]
+        messages=HELLO,
         user="ann",
         metadata={"a": "b"},
         store=False,

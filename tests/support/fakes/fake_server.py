@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.support.fakes.fake_group import fake_plan, spawner
 from weft.errors import WeftError
@@ -39,9 +40,9 @@ SIZES = {"ranks": 2, "replicas": 1, "seqs": 64, "restart": 1}
 
 def main(words: list[str]) -> int:
     configure()
-    values = {name: float(value) for name, _, value in (word.partition("=") for word in words[2:])}
+    values: dict[str, Any] = {name: float(value) for name, _, value in (word.partition("=") for word in words[2:])}
     ranks, replicas, seqs, restart = (int(values.pop(name, count)) for name, count in SIZES.items())
-    limits = ProcessLimits(**values)  # type: ignore[arg-type]
+    limits = ProcessLimits(**values)
     plan = fake_plan(Path(words[0]), limits, ranks, replicas, seqs)
     tokenizer = Tokenizer.from_checkpoint(plan.checkpoint)
     sock = bind("127.0.0.1", 0)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -209,8 +210,8 @@ def test_a_real_run_moves_the_rows_that_were_chosen(
     seen: dict[int, list[Choices]] = {rank: [] for rank in range(4)}
     original = AllToAll._send_choices
 
-    def kept(self: AllToAll, *args: object) -> Choices:
-        seen[self._transitions.comm.rank].append(original(self, *args))  # type: ignore[arg-type]
+    def kept(self: AllToAll, *args: Any) -> Choices:
+        seen[self._transitions.comm.rank].append(original(self, *args))
         return seen[self._transitions.comm.rank][-1]
 
     monkeypatch.setattr(AllToAll, "_send_choices", kept)
