@@ -200,7 +200,7 @@ def refusals(url: str, model: str) -> None:
         try:
             chat(url, model, **fields)
         except kind as error:
-            assert error.body and error.message  # type: ignore[attr-defined]
+            assert error.body and error.message
         else:
             raise AssertionError(f"{fields} was answered")
 

@@ -101,6 +101,6 @@ class Models:
 
     def _onnx(self, part: Path) -> None:
         source, scratch = self.make("directory"), self.places.models / "scratch"
-        words = ["-m", "unused", "-i", source, "-o", part, "-p", "int4", "-e", "cpu", "-c", scratch]
+        words: list[str | Path] = ["-m", "unused", "-i", source, "-o", part, "-p", "int4", "-e", "cpu", "-c", scratch]
         self._python("onnxruntime", "-m", "onnxruntime_genai.models.builder", *words)
         shutil.rmtree(scratch, ignore_errors=True)

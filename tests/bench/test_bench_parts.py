@@ -120,8 +120,8 @@ def test_random_prompts_have_their_length_and_no_special_tokens(tokenizer: Token
     made = workload(tokenizer, input_len=20, output_len=9)
     requests = made.requests(50, "x")
     assert {(len(request.prompt), request.output_len) for request in requests} == {(20, 9)}
-    assert not tokenizer.special_ids & {token for request in requests for token in request.prompt}  # type: ignore[misc]
-    assert len({request.prompt for request in requests}) == 50  # type: ignore[misc]
+    assert not tokenizer.special_ids & {token for request in requests for token in request.prompt}
+    assert len({request.prompt for request in requests}) == 50
 
 
 def test_the_same_seed_gives_the_same_prompts_and_another_run_gives_others(tokenizer: Tokenizer) -> None:
@@ -162,7 +162,7 @@ def test_prefixes_are_shared(tokenizer: Tokenizer) -> None:
     made = workload(tokenizer, workload="shared-prefix", prefix_len=30, num_prefixes=3, input_len=10)
     prompts = [request.prompt for request in made.requests(60)]
     assert {len(prompt) for prompt in prompts} == {40}
-    assert len({prompt[:30] for prompt in prompts}) == 3 and len({prompt[30:] for prompt in prompts}) == 60  # type: ignore[misc]
+    assert len({prompt[:30] for prompt in prompts}) == 3 and len({prompt[30:] for prompt in prompts}) == 60
 
 
 def test_text_prompts(tokenizer: Tokenizer) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def bench(url: str, *words: str) -> int:
     return main(["bench", "--url", url, *SHORT, *words])
 
 
-def document(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     value = json.loads(capsys.readouterr().out)
     assert isinstance(value, dict)
     return value
@@ -42,14 +43,14 @@ def test_json_tells_everything(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (found["schema"], found["kind"], found["model"], found["layout"]) == ("weft.bench/1", "bench", "small", None)
     assert found["server"] == {"model": "small", "max_model_len": 512, "version": "7.1"}
     assert {"command", "versions", "machine", "git", "workload", "created"} <= set(found)
-    (run,) = found["runs"]  # type: ignore[misc]
+    (run,) = found["runs"]
     assert (run["concurrency"], run["completed"], run["failed"], run["output_tokens"]) == (2, 6, 0, 18)
     assert (run["input_tokens"], run["cached_tokens"]) == (30, 6)
     # milliseconds: a token that the system held up comes nearer to the next one than the server sent it
     assert run["ttft_ms"]["p50"] > 1 and run["tpot_ms"]["p50"] > 1 and run["itl_ms"]["count"] == 12
     assert run["total_tokens_per_s"] == pytest.approx((30 + 18) / run["duration_s"], rel=1e-3)
     assert len(run["per_request"]["rows"]) == 6
-    assert found["medians"][0]["tpot_ms"]["p50"] == run["tpot_ms"]["p50"]  # type: ignore[index]
+    assert found["medians"][0]["tpot_ms"]["p50"] == run["tpot_ms"]["p50"]
 
 
 def test_as_many_are_in_flight_as_asked_for() -> None:

@@ -12,7 +12,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.log = 0.0, list[str]()
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("benchmarks.common.timing.time.perf_counter", lambda: self.now)
 
     def call(self, name: str, seconds: float) -> timing.Call:
         def run() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -282,10 +283,11 @@ def test_a_person_does_not_have_to_wait(model: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("weft.checkpoint.integrity.check._wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check_hashes(open_checkpoint(model))
+    kinds: Any = ("sha256",)
     stop = threading.Event()
     stop.set()
     with pytest.raises(HashingStopped):
-        computed(model / SHARD, ("sha256",), tmp_path / "memory", stop)
+        computed(model / SHARD, kinds, tmp_path / "memory", stop)
     assert not (tmp_path / "memory").exists()
 
 

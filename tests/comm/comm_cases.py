@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.comm.base import Comm
+
 Group = tuple[int, ...]
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "barrier")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64)
@@ -59,7 +61,7 @@ def drawn(world: int, count: int, seed: int, most_rows: int) -> list[Case]:
     return cases
 
 
-def check(comm: object, case: Case) -> str:
+def check(comm: Comm, case: Case) -> str:
     """Runs the case on this rank's comm; what is wrong, or ''. Ranks outside the group take no part."""
     if comm.rank not in case.group:
         return ""
@@ -70,7 +72,7 @@ def check(comm: object, case: Case) -> str:
     return f"{case}: rank {comm.rank}: parts {wrong} differ" if wrong else ""
 
 
-def _call(comm: object, case: Case, me: int) -> list[Tensor]:
+def _call(comm: Comm, case: Case, me: int) -> list[Tensor]:
     n = len(case.group)
     if case.kind == "barrier":
         comm.barrier(case.group)

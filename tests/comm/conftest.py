@@ -59,7 +59,8 @@ class RankHost:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        outcome: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return outcome
 
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout

@@ -20,7 +20,7 @@ import torch
 
 from tests.comm.comm_cases import groups_of
 from tests.comm.rank_scenarios import SCENARIOS
-from weft.comm.backend import Backend, RankEnd, Rendezvous
+from weft.comm.backend import Backend, HostSite, RankEnd, Rendezvous
 from weft.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
 from weft.comm.registry import backend_named
 from weft.comm.shm.backend import SharedMemory, SharedRegion
@@ -61,7 +61,9 @@ class OverTcp:
     def host_of(self, world: int) -> list[int]:
         return [rank // self._per_host for rank in range(world)]
 
-    def meet(self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool) -> Rendezvous:
+    def meet(
+        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+    ) -> Rendezvous:
         region = Region.create(world, groups, piece_bytes=4096, debug=debug, host_of=self.host_of(world))
         return TcpMeeting(region, groups, world)
 
@@ -137,6 +139,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
             if fd not in ready:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             status = os.waitid(os.P_PIDFD, fd, os.WEXITED)
+            assert status is not None
             told = os.read(pipe, 1 << 20)
             outcomes[rank] = json.loads(told) if told else {"signal": status.si_status, "ended": time.monotonic()}
             if status.si_status:

@@ -188,6 +188,11 @@ class Counting(Comm):
         self.inner.close()
 
 
+def counter(comms: dict[int, Counting]) -> Callable[[Comm], Comm]:
+    """Makes each rank's counter once."""
+    return lambda comm: comms.setdefault(comm.rank, Counting(comm))
+
+
 def test_the_bytes_that_arrive_are_those_that_were_announced() -> None:
     table = RowTable(ROWS["uneven"][:6])
     for src, dst in pairs(6):
@@ -201,7 +206,7 @@ def test_the_bytes_that_arrive_are_those_that_were_announced() -> None:
             steps,
             [held(src, value, parts, table, rank) for rank in range(6)],
             table,
-            lambda comm, comms=comms: comms.setdefault(comm.rank, Counting(comm)),
+            counter(comms),
         )
         for rank in range(6):
             assert comms[rank].received == sum(received_bytes(step, rank, table, 4) for step in steps)
@@ -211,8 +216,8 @@ class Dispatched(TorchDispatchMode):
     """Counts torch operations."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.count = 0
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
@@ -250,7 +255,7 @@ def operations(src: Placement, dst: Placement, rows: int) -> int:
     x = torch.zeros(rows * src.size, right - left)
     with Dispatched() as dispatched:
         redistribute(x, transition(src, dst, WIDTH), table, 1, Silent(1))
-    return dispatched.count
+    return int(dispatched.count)
 
 
 def test_operations_do_not_depend_on_rows() -> None:

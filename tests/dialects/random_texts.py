@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ TRTLLM_LINE = st.one_of(
 )
 TRTLLM_FILE = st.lists(TRTLLM_LINE, max_size=12).map("\n".join)
 
-MINDIE_VALUE = st.one_of(
+MINDIE_VALUE: st.SearchStrategy[Any] = st.one_of(
     st.integers(-2, 70),
     st.sampled_from([None, True, "8", "$TP", "...", 0.5, [], {}, [[0, 1]], [{}]]),
     st.text(max_size=6),

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.fakes.uncounted import Uncounted
 from weft.errors import PeerError
 from weft.settings import EngineConfig
 from weft.step.plan import (
@@ -88,7 +89,7 @@ class GroupMemory:
     slots: dict[int, SlotState] = field(default_factory=dict)
 
 
-class PagedFake:
+class PagedFake(Uncounted):
     """An Executor. `poison` maps the seed of a
     request to the output whose logits are not finite; `fail_at` is the step at which a rank dies."""
 
@@ -102,7 +103,7 @@ class PagedFake:
         self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
         self.num_blocks = num_blocks
         self.config, self.vocab = config, vocab
-        self.groups = [GroupMemory([EMPTY] * ((num_blocks + 1) * config.block_size)) for _ in range(dp)]
+        self.groups = [GroupMemory([EMPTY] * ((num_blocks + 1) * config.tokens_per_block)) for _ in range(dp)]
         self.computed_rows = [0] * dp
         self.plans: list[bytes] | None = None
         """Set to a list to keep every plan as it was sent."""
@@ -157,9 +158,9 @@ class PagedFake:
             memory.cells[cell] = cell_of(before, token)
 
     def _cell(self, blocks: Sequence[int], position: int) -> int:
-        block = blocks[position // self.config.block_size]
+        block = blocks[position // self.config.tokens_per_block]
         assert 1 <= block <= self.num_blocks, f"block {block}"
-        return block * self.config.block_size + position % self.config.block_size
+        return block * self.config.tokens_per_block + position % self.config.tokens_per_block
 
     def _answer(self, memory: GroupMemory, run: ScheduledRequest) -> Sampled:
         prompt = memory.slots[run.slot].admit.prompt_ids
@@ -169,7 +170,7 @@ class PagedFake:
         return msgspec.structs.replace(sampled, prompt=scored)
 
     def _sample(self, memory: GroupMemory, run: ScheduledRequest) -> Sampled:
-        slot, size = memory.slots[run.slot], self.config.block_size
+        slot, size = memory.slots[run.slot], self.config.tokens_per_block
         end = run.start + run.count
         pages = (memory.cells[block * size : (block + 1) * size] for block in run.blocks)
         cells = [cell for page in pages for cell in page][:end]

@@ -119,7 +119,7 @@ class Simulation:
 
     def step(self) -> list[RequestOutput]:
         """One engine step, its outputs compared, the state checked."""
-        outputs = self.engine.step()
+        outputs = list(self.engine.step())
         assert self.engine.failure is None, self.engine.failure
         for output in outputs:
             self._compare(output)

@@ -166,7 +166,7 @@ def test_an_abort_of_a_preempted_request() -> None:
     engine, _ = made(num_blocks=8)
     engine.add_request("old", [7] * 10, SamplingParams(max_tokens=16, seed=1))
     engine.add_request("young", [8] * 10, SamplingParams(max_tokens=16, seed=2))
-    outputs = []
+    outputs = list[RequestOutput]()
     while engine.has_work and not engine.stats().total.preemptions:
         outputs += engine.step()
     assert engine.stats().total.waiting == 1 and engine.abort("young")

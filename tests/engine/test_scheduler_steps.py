@@ -18,6 +18,7 @@ from weft.engine.admission import Admission
 from weft.engine.engine import Engine
 from weft.engine.kv_cache import block_hashes
 from weft.engine.limits import limits_of
+from weft.engine.outputs import RequestOutput
 from weft.engine.request import Request
 from weft.engine.scheduler.scheduler import Scheduler
 from weft.engine.waiting_queue import WaitingQueue
@@ -319,7 +320,7 @@ def test_a_new_request_leaves_each_running_request_a_block_to_grow() -> None:
 
 def test_cached_tokens_of_an_output_are_those_of_its_first_admission() -> None:
     bench = Bench(num_blocks=7, max_num_batched_tokens=64)
-    outputs = []
+    outputs = list[RequestOutput]()
     for salt in range(2):
         bench.add(prompt_of(10, salt), max_tokens=12)
     while bench.busy:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.equivalence.harness import ALONE, EXACT, GreedyOutput, of_one_rank
+from tests.equivalence.harness import ALONE, EXACT, of_one_rank
 from tests.support.exact_model import write_exact, write_random
 from weft.ops.base import Numerics
+from weft.verify.record import GreedyOutput
 
 WRITERS: dict[Numerics, Callable[[Path, str], Path]] = {
     EXACT: write_exact,

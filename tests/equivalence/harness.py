@@ -30,6 +30,7 @@ from weft.worker.runner import RankCapacity
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]
 T = TypeVar("T")
+Key = TypeVar("Key", bound=tuple[object, ...])
 LIMITS = RankCapacity(num_blocks=80, block_size=4, max_num_seqs=4, max_model_len=176)
 EXACT = Numerics(torch.float32, exact=True)
 
@@ -59,7 +60,7 @@ LONG = Workload(random_prompts((160, 3, 110), 101), (0, 0, 0), max_tokens=3, bud
 
 def all_sizes(world: int) -> Iterator[Sizes]:
     """Every legal dense layout of a world: a size for each module."""
-    yield from itertools.product(divisors(world), repeat=5)  # type: ignore[misc]
+    yield from itertools.product(divisors(world), repeat=5)
 
 
 def covering(every: Iterable[T], strength: int) -> tuple[list[T], list[T]]:
@@ -83,7 +84,7 @@ def combinations_of(layouts: Iterable[object], axes: Sequence[int]) -> set[tuple
 
 
 def _values(sizes: object) -> tuple[object, ...]:
-    return sizes if isinstance(sizes, tuple) else astuple(sizes)  # type: ignore[call-overload,no-any-return]
+    return sizes if isinstance(sizes, tuple) else astuple(sizes)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,12 @@ def all_dispatched(world: int, num_experts: int) -> Iterator[ExpertSizes]:
             yield replace(sizes, dispatch="all_to_all")
 
 
-def in_chunks(layouts: Mapping[tuple[object, ...], tuple[list[T], list[T]]], size: int) -> list[Any]:
+def in_chunks(layouts: Mapping[Key, tuple[list[T], list[T]]], size: int) -> list[Any]:
     """Parameters of tests: the key of two lists, and at most `size` layouts; those of the second in the long suite."""
     return [
         pytest.param(*key, every[first : first + size], id="-".join(map(str, (*key, name, first))), marks=marks)
         for key, parts in layouts.items()
-        for name, every, marks in zip(("some", "more"), parts, ((), pytest.mark.long), strict=True)
+        for name, every, marks in zip(("some", "more"), parts, ([], [pytest.mark.long]), strict=True)
         for first in range(0, len(every), size)
     ]
 

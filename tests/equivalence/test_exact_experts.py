@@ -109,6 +109,7 @@ def neighbour_expert(patch: pytest.MonkeyPatch) -> None:
 
     def faulty(self: Experts, *args: Any) -> None:
         original(self, *args)
+        assert isinstance(self.gate_up, Tensor)
         self.gate_up = self.gate_up.roll(1, 0)
 
     patch.setattr(Experts, "__init__", faulty)
@@ -200,7 +201,7 @@ def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
 
 
 EXCHANGED = ExpertSizes(1, 1, 2, 5, 1, 1, "all_to_all")
-FAULTS = {
+FAULTS: dict[Callable[[pytest.MonkeyPatch], None], ExpertSizes] = {
     drop_a_choice: ExpertSizes(1, 1, 2, 5, 1, 1),
     neighbour_expert: ExpertSizes(2, 2, 1, 5, 1, 2),
     every_replica_answers: ExpertSizes(1, 1, 2, 8, 1, 1),

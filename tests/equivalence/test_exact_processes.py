@@ -67,7 +67,8 @@ class Recording:
         kept = [runner.decoder.tap for runner in self.executor.runners]
         for runner, digests, tap in zip(self.executor.runners, self.digests, kept, strict=True):
             runner.decoder.tap = _both(digests, tap)
-        return self.executor.step(plan)
+        result: StepResult = self.executor.step(plan)
+        return result
 
 
 def _both(one: Callable[..., None], two: Callable[..., None] | None) -> Callable[..., None]:

@@ -18,7 +18,6 @@ from tests.equivalence.harness import (
     LIMITS,
     LONG,
     MIXED,
-    GreedyOutput,
     Sizes,
     Workload,
     all_sizes,
@@ -35,6 +34,7 @@ from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
 from weft.ops.base import Numerics
+from weft.verify.record import GreedyOutput
 
 FP64 = Numerics(torch.float64)
 PARTS = {(world,): covering(all_sizes(world), strength) for world, strength in {2: 5, 3: 5, 4: 3}.items()}

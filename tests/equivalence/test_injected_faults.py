@@ -50,7 +50,7 @@ def wrap_ops(patch: Patch, name: str, around: Callable[..., Any]) -> None:
             wrap(patch, owner, name, guarded)
 
 
-def _implementations(kind: type) -> Iterator[type]:
+def _implementations(kind: type[Any]) -> Iterator[type[Any]]:
     yield kind
     for child in kind.__subclasses__():
         yield from _implementations(child)

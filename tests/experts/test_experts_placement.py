@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_shapes_are_refused_with_legal_values(sizes: tuple[int, ...], message: s
     with pytest.raises(ConfigError) as caught:
         SlotShape(*sizes)
     assert message in str(caught.value)
-    assert caught.value.field in message
+    assert caught.value.field is not None and caught.value.field in message
 
 
 def test_legal_values_are_legal() -> None:
@@ -73,7 +74,8 @@ def test_legal_values_are_legal() -> None:
             SlotShape(*sizes)
         for value in caught.value.legal:
             names = ("experts", "slots", "ranks", "nodes", "groups")
-            SlotShape(**(dict(zip(names, sizes, strict=False)) | {str(caught.value.field): value}))
+            changed: dict[str, Any] = dict(zip(names, sizes, strict=False)) | {str(caught.value.field): value}
+            SlotShape(**changed)
 
 
 @pytest.mark.parametrize(

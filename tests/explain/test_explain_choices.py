@@ -186,7 +186,7 @@ def test_where_groups_of_4_bits_are_cut(kept: str, layout: dict[str, Any], cuts:
 def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_not(
     variant: str, quantization: str, how: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization_args.isa, "chosen", lambda: variant)
+    monkeypatch.setattr("weft.cli.args.quantization.isa.chosen", lambda: variant)
     monkeypatch.setattr(libraries, "find", lambda name: None)
     words = ("--quantization", quantization, "--prune-argmax")
     found = explained(capsys, *words)

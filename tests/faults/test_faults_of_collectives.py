@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,8 @@ def failure(
         executor.close()
         for one in strangers:
             one.close()
-    assert all(worker.process.poll() for worker in executor.workers), "every rank ends with an exit code not 0"
+    workers: Any = executor.workers
+    assert all(worker.process.poll() for worker in workers), "every rank ends with an exit code not 0"
     return engine.failure
 
 

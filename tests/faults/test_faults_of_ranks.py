@@ -104,8 +104,9 @@ def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, mo
     starting = Starting(plan, None, spawner("good"))
     executor = starting.wait()
     told: list[int] = []
-    starting._watch.rendezvous.mark_dead = told.append  # type: ignore[method-assign]
+    monkeypatch.setattr(starting._watch.rendezvous, "mark_dead", told.append)
     dead = executor.workers[0]
+    assert isinstance(dead, WorkerProcess)
     late, fate = iter([None] if ends_late else []), WorkerProcess.fate
     monkeypatch.setattr(WorkerProcess, "fate", lambda own: fate(own) if own is not dead else next(late, fate(own)))
     wake = os.eventfd(0)

@@ -63,7 +63,7 @@ def test_every_command_has_an_example() -> None:
 
 def test_its_counts_are_those_of_the_tests() -> None:
     faults = (ROOT / "tests/equivalence/test_injected_faults.py").read_text().split("FAULTS:")[1].split("\n}")[0]
-    layouts = (ROOT / "tests/models/test_smollm2.py").read_text().split("LAYOUTS = {")[1].split("\n}")[0]
+    layouts = (ROOT / "tests/models/test_smollm2.py").read_text().split("\nLAYOUTS: ")[1].split("\n}")[0]
     words = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
     assert f"each of {words[len(re.findall(r'^    [a-z_]+: ', faults, re.M))]} injected faults" in README
     exact = (ROOT / "tests/equivalence/test_exact_layouts.py").read_text()

@@ -23,9 +23,9 @@ from weft.launch_plan.memory import (
     plan_memory,
     process_limit,
     rank_memories,
-    size,
 )
 from weft.layout.resolve import resolve
+from weft.plural import size
 from weft.settings import EngineConfig
 from weft.weights.kept import kept_weights
 
@@ -163,10 +163,11 @@ def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
     numbers = BIG.vocab_size * BIG.hidden_size
     assert 1.5 * numbers < workspace() - workspace(prune_argmax=False) < 2 * numbers
     for activations, least in (("int8", 0.5), ("full", 1.5)):
-        coded = {"quantization": "int8", "activations": activations}
+        coded: dict[str, Any] = {"quantization": "int8", "activations": activations}
         bounds = workspace(**coded) - workspace(prune_argmax=False, **coded)
         assert least * numbers < bounds < (least + 0.5) * numbers
-    for without in ({"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}):
+    elsewhere: list[dict[str, Any]] = [{"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}]
+    for without in elsewhere:
         assert workspace(**without) == workspace(prune_argmax=False, **without)
     for variant in ("avx512", "generic", None):
         assert workspace(variant=variant) == workspace(variant=variant, prune_argmax=False)

@@ -34,7 +34,7 @@ def test_a_rank_computes_on_the_cpu_that_is_listed(model: str) -> None:
     with LLM(model, cpus=str(last)) as llm:
         llm.generate("Tell me: ", SamplingParams(max_tokens=4))
         (worker,) = llm._engines._executors[0].workers
-        assert dict(places(worker.pid))[worker.pid] == {last}, "the first thread of the process computes"
+        assert dict(places(worker.pid))[worker.pid] == frozenset({last}), "the first thread of the process computes"
         assert str(llm.plan.cores[0]) == f"1 thread on cpus {last}"
         assert os.sched_getaffinity(0) == before, "a caller's thread is its own"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from weft.settings import EngineConfig
 @pytest.mark.parametrize("settings", [{}, {"steal_work": False}, {"enforce_eager": True}])
 @pytest.mark.parametrize(("given", "heads"), [("auto", (6, 3)), ("groups", (6, 3)), ("balanced", (5, 4))])
 def test_heads_are_split_alike_whatever_the_start(
-    given: str, heads: tuple[int, int], settings: dict[str, bool], capsys: pytest.CaptureFixture[str]
+    given: str, heads: tuple[int, int], settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = resolve({"attention.split": given}, tp=2)
     plan = plan_launch(open_checkpoint(embedded_model(print)), layout, EngineConfig(**settings))

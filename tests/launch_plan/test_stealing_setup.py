@@ -58,7 +58,7 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
     monkeypatch.setattr(SharedMemoryComm, "start_stealing", lambda _, steal: stealing.append(steal))
     monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
-    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
     arena = object.__new__(SharedArena)
     monkeypatch.setattr(SharedArena, "take", lambda _, nbytes: 4096 + nbytes)
@@ -73,7 +73,7 @@ def test_a_rank_without_an_arena_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     ops.pool = SimpleNamespace(pin=lambda _: None, threads=1, yield_core=lambda _: None)
     comm.world = 2
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
-    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
     none = NoArenaError("too few addresses (ulimit -v)")
     said = threads.pin_threads(runner, comm, setup(True, None), none)
@@ -106,7 +106,7 @@ def test_ranks_without_a_program_or_shared_memory_steal_nothing_and_say_so() -> 
     ],
 )
 def test_work_stealing_that_was_asked_for_and_cannot_be_is_refused_before_any_rank_starts(
-    ranks: int, settings: dict[str, bool], backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    ranks: int, settings: dict[str, Any], backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("comm")
     monkeypatch.setattr(plans, "available_cores", lambda: ((0,),) if "own" in reason else ((0,), (1,)))

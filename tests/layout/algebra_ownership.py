@@ -14,6 +14,7 @@ from math import lcm
 import numpy as np
 import numpy.typing as npt
 
+from weft.layout.layout import Split
 from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
 from weft.layout.splits import assign_heads, even_splits, splits_after
 from weft.layout.transition import RowRange, Step
@@ -26,12 +27,12 @@ def divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def head_columns(heads: int, kv_heads: int, head_dim: int, tp: int, split: str = "groups") -> tuple[Interval, ...]:
+def head_columns(heads: int, kv_heads: int, head_dim: int, tp: int, split: Split = "groups") -> tuple[Interval, ...]:
     shares = assign_heads(heads, kv_heads, tp, split)
     return tuple((share.q[0] * head_dim, share.q[1] * head_dim) for share in shares)
 
 
-def placements(world: int, heads: int, kv_heads: int, head_dim: int, splits: tuple[str, ...]) -> list[Placement]:
+def placements(world: int, heads: int, kv_heads: int, head_dim: int, splits: tuple[Split, ...]) -> list[Placement]:
     """FULL, PARTIAL, and SHARD with even cuts and with those that follow from every attention tp, of every size."""
     sizes = divisors(world)
     found = [full(size) for size in sizes] + [partial(size) for size in sizes]

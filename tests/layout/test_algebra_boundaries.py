@@ -102,7 +102,9 @@ def test_widths_rows_and_items() -> None:
 
 
 def collectives(layout: Layout) -> dict[str, list[str]]:
-    found = {name: [step.kind for step in b.steps if step.kind != "slice"] for name, b in boundaries_of(layout).items()}
+    found = {
+        name: [str(step.kind) for step in b.steps if step.kind != "slice"] for name, b in boundaries_of(layout).items()
+    }
     return {name: kinds for name, kinds in found.items() if kinds}
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from tests.layout.algebra_ownership import check_pair, divisors, ordered_pairs, placements
 from tests.layout.transition_search import Graph
+from weft.layout.layout import Split
 from weft.layout.placement import Interval, Placement, PlacementKind, full, partial, shard
 from weft.layout.splits import even_splits, splits_after
 from weft.layout.transition import Step, cost, transition
 
-SPLITS = ("groups", "balanced")
+SPLITS: tuple[Split, ...] = ("groups", "balanced")
 
 
 def in_order_of(cuts: tuple[Interval, ...]) -> tuple[Interval, ...]:

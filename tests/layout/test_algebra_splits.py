@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.errors import LayoutError
+from weft.layout.layout import Split
 from weft.layout.splits import HeadShare, assign_heads, even_splits, splits_after
 
 MODELS = [(9, 3), (32, 8), (14, 2), (12, 12), (8, 1), (28, 4), (1, 1), (15, 5)]
@@ -45,7 +45,7 @@ def test_heads_of_smollm2() -> None:
 
 @pytest.mark.parametrize("split", ["auto", "groups", "balanced"])
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_every_head_is_dealt_once_with_its_kv_head(model: tuple[int, int], split: str) -> None:
+def test_every_head_is_dealt_once_with_its_kv_head(model: tuple[int, int], split: Split) -> None:
     heads, kv_heads = model
     for tp in range(1, heads + 1):
         shares = assign_heads(heads, kv_heads, tp, split)
@@ -70,7 +70,7 @@ def test_groups_stay_whole_and_no_rank_holds_two_kv_heads_without_need(model: tu
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_auto_relieves_the_busiest_rank_and_fills_no_rank_more(model: tuple[int, int]) -> None:
-    def most(shares: Sequence[HeadShare]) -> tuple[int, int]:
+    def most(shares: tuple[HeadShare, ...]) -> tuple[int, int]:
         return max(q_counts(shares)), max(share.kv[1] - share.kv[0] for share in shares)
 
     for tp in range(1, model[0] + 1):

@@ -46,7 +46,7 @@ def test_ranks_agree_on_what_they_exchange(case: tuple[RoutedBlock, list[int]]) 
         assert splits[source].answers_in[position] == splits[taker].answers_out[source]
     for place, split in enumerate(splits):
         assert sum(split.answers_in) == rows[place] * block.top_k
-        expected = rows[place] * sum(block.chances)
+        expected = rows[place] * sum(block.chances, Fraction())
         assert abs(sum(split.rows_out) - expected) <= Fraction(1, 2)
         received, most = block.received(split, place), block.most_received(rows, place)
         assert received[0] <= most[0] and most[1] <= block.tp * rows[place] * block.top_k

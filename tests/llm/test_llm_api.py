@@ -50,7 +50,8 @@ def test_the_layout_is_the_one_asked_for(llm: LLM, alone: LLM) -> None:
 
 
 def test_prompts_of_every_kind_give_results_in_order(llm: LLM) -> None:
-    results = llm.generate(["ab", [65, 66], "ab"], GREEDY)
+    prompts: Any = ["ab", [65, 66], "ab"]
+    results = llm.generate(prompts, GREEDY)
     assert [result.prompt for result in results] == ["ab", None, "ab"]
     assert results[0].outputs == results[2].outputs
     assert all(len(result.outputs[0].token_ids) == 12 for result in results)
@@ -151,7 +152,7 @@ def test_a_stream_is_of_one_prompt(llm: LLM) -> None:
 
 
 def test_an_abandoned_stream_leaves_nothing_behind(llm: LLM) -> None:
-    stream = llm.stream("ab", GREEDY)
+    stream: Any = llm.stream("ab", GREEDY)
     next(stream)
     with pytest.raises(ConfigError, match="generating already.*close"):
         llm.generate("ab", GREEDY)
@@ -160,8 +161,9 @@ def test_an_abandoned_stream_leaves_nothing_behind(llm: LLM) -> None:
 
 
 def test_one_bad_prompt_runs_nothing(llm: LLM) -> None:
+    one_is_long: Any = ["ab", [65] * 300]
     with pytest.raises(RequestError, match="prompt has 300 tokens"):
-        llm.generate(["ab", [65] * 300], GREEDY)
+        llm.generate(one_is_long, GREEDY)
     with pytest.raises(RequestError, match="temperature"):
         llm.generate("ab", SamplingParams(temperature=-1.0))
     with pytest.raises(RequestError, match="2 SamplingParams for 1 prompts"):
@@ -189,7 +191,7 @@ def test_a_dead_rank_is_named_and_ends_the_llm(model: Path) -> None:
     with weft.LLM(model, tp=2) as doomed:
         stream = doomed.stream("ab", SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True))
         next(stream)
-        workers = doomed._engines._executors[0].workers
+        workers: Any = doomed._engines._executors[0].workers
         os.kill(workers[1].pid, signal.SIGKILL)
         with pytest.raises(PeerError, match=r"rank 1 \(tp 1\) pid \d+ was killed by SIGKILL in phase serving"):
             list(stream)

@@ -38,7 +38,8 @@ def test_anything_else_is_refused(ids: Any) -> None:
 def test_prompts() -> None:
     array: Any = np.array([1, 2])
     wrongs: Any = (None, 5, b"ab", {"a": 1}, ["ab", 5], [{"prompt_token_ids": [1]}])
-    assert as_prompts("ab") == ["ab"] and as_prompts(["ab", [1, 2]]) == ["ab", [1, 2]]
+    mixed: Any = ["ab", [1, 2]]
+    assert as_prompts("ab") == ["ab"] and as_prompts(mixed) == mixed
     assert as_prompts([1, 2]) == [[1, 2]] and list(as_prompts(array)[0]) == [1, 2]
     for wrong in wrongs:
         with pytest.raises(RequestError):

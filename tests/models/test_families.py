@@ -86,17 +86,19 @@ LATENT: dict[str, Any] = {
     "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
 }  # fmt: skip
 MSCALE = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
+QWEN3_MOE: Any = Qwen3MoeConfig
+"""Its signature does not list all of its fields."""
 EXPERTS: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "mixtral": (MixtralForCausalLM, MixtralConfig(**SIZES, num_local_experts=5, num_experts_per_tok=2)),
     "qwen3-moe": (
         Qwen3MoeForCausalLM,
-        Qwen3MoeConfig(
+        QWEN3_MOE(
             **SIZES, head_dim=16, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=24, norm_topk_prob=True
         ),
     ),
     "qwen3-moe-sparse": (
         Qwen3MoeForCausalLM,
-        Qwen3MoeConfig(
+        QWEN3_MOE(
             **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, decoder_sparse_step=2
         ),
     ),
@@ -149,7 +151,8 @@ def ours(path: Path, prompts: list[tuple[int, ...]], world: int) -> list[GreedyO
 
 
 def theirs(model: PreTrainedModel, prompt: tuple[int, ...]) -> GreedyOutput:
-    found = model.generate(
+    generate: Any = model.generate
+    found = generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         max_new_tokens=TOKENS,

@@ -72,7 +72,7 @@ def test_a_changed_header_of_the_folder_is_never_served_by_an_old_file(folder: P
 def flags_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     monkeypatch.setattr(isa, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(isa, "cpu_vendor", lambda: "")
-    monkeypatch.setattr(isa.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("weft.native.isa.platform.machine", lambda: "x86_64")
 
 
 def test_what_a_cpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_slow_products_of_pairs_are_not_the_best(
 
 
 def test_another_kind_of_machine_has_the_generic_variant_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isa.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("weft.native.isa.platform.machine", lambda: "aarch64")
     assert isa.buildable() == ("generic",) == isa.runnable()
 
 

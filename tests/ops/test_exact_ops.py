@@ -37,7 +37,8 @@ def test_results_are_on_the_grid() -> None:
     ops, size = ExactOps(EXACT, CPU), 4
     x = grid(6, 32)
     q, k, v = torch.randn(6, 4, 8), torch.randn(6, 2, 8), torch.randn(6, 2, 8)
-    cache = KVCache(*(torch.zeros(4, 2, size, 8, dtype=torch.float64) for _ in range(2)))
+    k_cache, v_cache = (torch.zeros(4, 2, size, 8, dtype=torch.float64) for _ in range(2))
+    cache = KVCache(k_cache, v_cache)
     order = torch.arange(6).int()
     meta = AttentionMeta(order, order + size, torch.zeros(6).int(), torch.tensor([[1, 2]]).int(), (6,))
     turned = ops.rope_and_cache(q, k, v, build_cos_sin(RopeConfig(), 8, 9, dtype=torch.float64), meta, cache)

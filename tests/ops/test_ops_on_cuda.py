@@ -109,11 +109,12 @@ def test_rows_as_the_twin_has_them(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_heads_as_the_twin_has_them(dtype: torch.dtype, normed: bool, dim: int) -> None:
-    weights = [torch.randn(dim, device=CUDA).to(dtype) for _ in "qk"]
-    heads = Heads(5, 2, dim, torch.randn(50, dim, device=CUDA), HeadNorms(*weights, 1e-5) if normed else None)
+    q_norm, k_norm = (torch.randn(dim, device=CUDA).to(dtype) for _ in "qk")
+    heads = Heads(5, 2, dim, torch.randn(50, dim, device=CUDA), HeadNorms(q_norm, k_norm, 1e-5) if normed else None)
     packed = torch.randn(6, 9 * dim, device=CUDA).to(dtype)
     rows = [torch.tensor(row, dtype=torch.int32, device=CUDA) for row in ([0, 1, 2, 7, 8, 49], [4, 5, 6, 20, 21, 33])]
-    meta = AttentionMeta(*rows, torch.zeros_like(rows[0]), torch.zeros(1, 1, dtype=torch.int32, device=CUDA), (6,))
+    tables = torch.zeros(1, 1, dtype=torch.int32, device=CUDA)
+    meta = AttentionMeta(rows[0], rows[1], torch.zeros_like(rows[0]), tables, (6,))
     found = []
     for ops in (make_ops(Numerics(dtype), CUDA), TorchOps(Numerics(dtype), CUDA)):
         both = torch.zeros(9, 2, 2, 4, dim, dtype=dtype, device=CUDA)

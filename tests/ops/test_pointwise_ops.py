@@ -64,7 +64,8 @@ def test_rope_and_cache(ops: Ops, dtype: torch.dtype, dim: int) -> None:
     q, k, v = torch.split(packed, [heads, kv_heads, kv_heads], 1)
     positions, slots = torch.randint(0, 50, (rows,)), torch.randperm(40)[:rows] + size
     wide = torch.promote_types(dtype, torch.float32)
-    cache = KVCache(*(torch.zeros(12, kv_heads, size, dim, dtype=dtype) for _ in range(2)))
+    k_cache, v_cache = (torch.zeros(12, kv_heads, size, dim, dtype=dtype) for _ in range(2))
+    cache = KVCache(k_cache, v_cache)
     meta = AttentionMeta(positions.int(), slots.int(), torch.zeros(rows).int(), torch.zeros(1, 1).int(), (rows,))
     out = ops.rope_and_cache(q, k, v, build_cos_sin(RopeConfig(), dim, 50, dtype=wide), meta, cache)
 

@@ -45,7 +45,7 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Instruction
     found: list[list[InstructionRecord]] = []
     plain = Program.__init__
 
-    def noted(program: Program, pool: object, code: Sequence[InstructionRecord], *rest: Any) -> None:
+    def noted(program: Program, pool: Any, code: Sequence[InstructionRecord], *rest: Any) -> None:
         found.append(list(code))
         plain(program, pool, code, *rest)
 

@@ -85,7 +85,12 @@ def backend_named(name: str) -> AttentionBackend[Any]:
         library = open_library()
         assert library is not None
         return StepAttention(Pool(library, 1))
-    return {"toy": ToyAttention(), "torch": TorchAttention(), "exact": ExactAttention(TorchAttention())}[name]
+    others: dict[str, AttentionBackend[Any]] = {
+        "toy": ToyAttention(),
+        "torch": TorchAttention(),
+        "exact": ExactAttention(TorchAttention()),
+    }
+    return others[name]
 
 
 @pytest.fixture(params=["torch", "step", "toy", "exact"])

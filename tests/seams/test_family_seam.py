@@ -14,7 +14,7 @@ from weft.arch.block import _RUN, BlockSpec, refuse_not_run
 from weft.arch.families import FAMILIES
 from weft.errors import ConfigError
 
-MIXTURE = {"num_local_experts": 5, "num_experts_per_tok": 2}
+MIXTURE: dict[str, Any] = {"num_local_experts": 5, "num_experts_per_tok": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
     **{name: small_config(name) for name in ("llama", "mistral", "qwen2", "qwen3")},
     "mixtral": small_config(**MIXTURE, architectures=["MixtralForCausalLM"], model_type="mixtral"),

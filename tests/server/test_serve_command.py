@@ -26,7 +26,7 @@ from tests.support.waiting import alive, children, listening_port, ticks, until,
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ("--attn-tp-size", "1", "--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
 NAMED = ("--served-model-name", "small")
-HELLO = [{"role": "user", "content": "Hello"}]
+HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")

@@ -416,7 +416,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
         given.append(spin_us)
         return SimpleNamespace(close=lambda: None)
 
-    monkeypatch.setattr(shm_backend.Region, "create", create)
+    monkeypatch.setattr("weft.comm.shm.backend.Region.create", create)
     SharedMemory().meet(2, (), own_cores=own_cores, debug=False).close()
     assert given == [None if own_cores else 0]
 
@@ -425,7 +425,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     ops: Any = object.__new__(StepOps)
     ops.pool = SimpleNamespace(pin=pinned.append, threads=2, yield_core=yields_core.append)
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
-    monkeypatch.setattr(threads.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
     alone: Any = SimpleNamespace(world=1)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
     shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,))

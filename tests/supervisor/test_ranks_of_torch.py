@@ -24,7 +24,7 @@ def answers(model: Path, tp: int, **settings: Any) -> list[list[int]]:
     """Greedy ids of two prompts, from ranks in processes of their own."""
     config = EngineConfig(**{**LIMITS, "kv_cache_memory": 1 << 20, **settings})
     checkpoint = open_checkpoint(model)
-    experts = checkpoint.config.get("num_experts")
+    experts = int(checkpoint.config.get("num_experts") or 0)
     starting = Starting(plan_launch(checkpoint, resolve({}, tp=tp, num_experts=experts), config))
     executor = starting.wait()
     try:

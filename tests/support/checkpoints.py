@@ -113,7 +113,7 @@ def write_safetensors(directory: Path, weights: Mapping[str, torch.Tensor], shar
         save_file(dict(weights), directory / "model.safetensors", metadata={"format": "pt"})
         return
     names = sorted(weights)
-    where = {}
+    where: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         own = names[shard::shards]
@@ -276,7 +276,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
 def _write_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer, pre: str, config: Mapping[str, Any]) -> None:
     model = json.loads(tokenizer.to_str())["model"]
     added = tokenizer.get_added_tokens_decoder()
-    tokens = [tokenizer.id_to_token(id) for id in range(tokenizer.get_vocab_size())]
+    tokens = [str(tokenizer.id_to_token(id)) for id in range(tokenizer.get_vocab_size())]
     kinds = [(3 if added[id].special else 4) if id in added else 1 for id in range(len(tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
@@ -288,5 +288,10 @@ def _write_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer, pre: str, c
 
 
 def _write_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    kinds = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+    kinds: dict[type, Any] = {
+        str: writer.add_string,
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+    }
     kinds.get(type(value), writer.add_array)(key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def write_random(directory: Path, variant: str, *, seed: int = 0, sizes: Mapping
         x = torch.randn(shape, generator=draw, dtype=torch.float64)
         if "norm" in name:
             return 1 + 0.2 * x
-        return x * (8 if "embed" in name else 1) / shape[-1] ** 0.5
+        return x * (8 if "embed" in name else 1) / math.sqrt(shape[-1])
 
     config = {**exact_config(variant), **(sizes or {}), "torch_dtype": "float64"}
     return _write(directory, config, tensor)

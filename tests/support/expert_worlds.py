@@ -11,7 +11,7 @@ import numpy as np
 
 from weft.experts.placement.placement import ExpertPlacement
 from weft.experts.placement.shape import SlotShape
-from weft.experts.statistics.loads import FloatArray
+from weft.experts.statistics.loads import FloatArray, IntArray
 from weft.experts.statistics.metric import balance
 
 DATA = Path(__file__).resolve().parents[1] / "experts" / "data"
@@ -63,7 +63,7 @@ def best_by_enumeration(loads: FloatArray, shape: SlotShape) -> float:
     return best
 
 
-def balance_of(table: FloatArray, loads: FloatArray, ranks: int) -> float:
+def balance_of(table: IntArray, loads: FloatArray, ranks: int) -> float:
     """Mean balance of [layers, slots] or [layers, ranks, slots per rank]."""
     placement = ExpertPlacement(table.reshape(len(loads), -1), loads.shape[1], ranks)
     return balance(placement, loads).mean

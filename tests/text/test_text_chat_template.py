@@ -77,7 +77,8 @@ def ours(template: str, messages: list[dict[str, Any]], **options: Any) -> str:
     ids=["prompt", "bare", "tools"],
 )
 def test_like_transformers(template: str, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
-    wanted, _ = render_jinja_template([messages], chat_template=template, bos_token="<s>", eos_token="</s>", **options)
+    render: Any = render_jinja_template
+    wanted, _ = render([messages], chat_template=template, bos_token="<s>", eos_token="</s>", **options)
     assert ours(template, messages, **options) == wanted[0]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +68,7 @@ def embedded() -> Tokenizer:
 @cache
 def reference() -> Any:
     with read_once():
-        tokenizer = AutoTokenizer.from_pretrained(smollm2().parent, gguf_file=smollm2().name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(smollm2().parent, gguf_file=smollm2().name)
     tokenizer._tokenizer.pre_tokenizer = digits_apart()
     return tokenizer
 
@@ -265,7 +265,7 @@ def test_gguf_vocabularies_like_transformers(tmp_path: Path, pre: str) -> None:
     theirs: Any = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
     if pre == "qwen2":
         model = json.loads(trained.to_str())["model"]
-        theirs = Qwen2Tokenizer(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]])
+        theirs = Qwen2Tokenizer(vocab=model["vocab"], merges=[cast(Any, tuple(merge)) for merge in model["merges"]])
     if pre == "smollm":
         theirs._tokenizer.pre_tokenizer = digits_apart()
     for text in SAMPLES:

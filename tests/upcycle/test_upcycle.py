@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from weft.worker.runner import RankCapacity
 PROMPTS: list[Prompt] = [tuple(range(3, 20)), (1, 2), tuple(range(90, 50, -4))]
 
 
-def run(path: Path, given: dict[str, object], world: int) -> list[GreedyOutput]:
+def run(path: Path, given: Mapping[str, object], world: int) -> list[GreedyOutput]:
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config)
     shards = Shards(config, resolve(given, world, num_experts=config.num_experts))

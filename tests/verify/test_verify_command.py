@@ -59,8 +59,8 @@ def test_what_hardly_anything_was_decided_of_is_not_called_agreement(model: str,
 @pytest.mark.parametrize("variant", ["biased", "experts", "latent"])
 def test_codes_of_8_bits_are_those_of_one_rank(tmp_path: Path, capsys: Capture, variant: str, backend: str) -> None:
     """Also of matrices that are cut along the rows that share a scale, experts' among them."""
-    model, words = str(write_random(tmp_path, variant)), ("--quantization", "int8", "--dtype", "float32")
-    words = words if variant == "biased" else (*words, "--moe-backend", backend)
+    model, words = str(write_random(tmp_path, variant)), ["--quantization", "int8", "--dtype", "float32"]
+    words += [] if variant == "biased" else ["--moe-backend", backend]
     for layout in (("--tp", "2"), ("--tp", "2", "--attn-dp-size", "2", "--o-proj-tp-size", "4")):
         assert verify(model, *layout, *words) == 0
         assert "the layout agrees with one rank" in capsys.readouterr().out

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler
 
 FAR_BESIDE = 64 * 4
 """Bytes of room for numbers that do not suit 12 bits, beside those of its groups, in each matrix."""
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
     "head_dim": 32,

@@ -15,7 +15,7 @@ from weft.arch import Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.errors import CheckpointError
 from weft.layout.resolve import resolve
-from weft.weights import reader
+from weft.ops.weights import plain
 from weft.weights.check import check_checkpoint
 from weft.weights.loader import LoadedParams, load_params
 
@@ -112,7 +112,7 @@ def test_nan_and_infinity_are_counted(tmp_path: Path) -> None:
         f"{file}: {NORM}: wanted finite values, got 1 infinite",
     }
     loaded = load(checkpoint, check_finite=False)
-    assert torch.isnan(loaded.params["layers.0.attention.qkv.weight"]).sum() == 2
+    assert torch.isnan(plain(loaded.params["layers.0.attention.qkv.weight"])).sum() == 2
 
 
 def test_each_rank_finds_what_is_in_its_slices(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_values_beyond_the_dtype(tmp_path: Path) -> None:
 
 def test_a_sum_that_overflows_is_no_fault(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, small_config(), **{Q: torch.full((288, 288), 3e38)})
-    assert load(checkpoint).params["layers.0.attention.qkv.weight"].max() == np.float32(3e38)
+    assert plain(load(checkpoint).params["layers.0.attention.qkv.weight"]).max() == np.float32(3e38)
 
 
 def test_nan_in_a_quantized_scale(tmp_path: Path) -> None:
@@ -172,13 +172,13 @@ def test_a_device_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def broken(fd: int, buffers: list[memoryview], at: int) -> int:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reader.os, "preadv", broken)
+    monkeypatch.setattr("weft.weights.reader.os.preadv", broken)
     assert all("Input/output error" in line for line in problems(checkpoint))
 
 
 def test_nothing_is_read_when_the_table_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = write(tmp_path, small_config(), **{DOWN: None})
-    monkeypatch.setattr(reader.os, "open", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("weft.weights.reader.os.open", lambda *_: pytest.fail("opened"))
     problems(checkpoint)
 
 
@@ -190,5 +190,5 @@ def test_permuted_rows_are_undone_as_transformers_does(tmp_path: Path) -> None:
         file.seek(info.offset)
         stored = np.frombuffer(file.read(info.nbytes), np.float32).reshape(info.shape)
     wanted = LlamaTensorProcessor({})._reverse_permute_weights(stored, 9)
-    got = load(checkpoint).params["layers.0.attention.qkv.weight"][:288].numpy()
+    got = plain(load(checkpoint).params["layers.0.attention.qkv.weight"])[:288].numpy()
     assert np.array_equal(got, wanted) and not np.array_equal(got, stored)

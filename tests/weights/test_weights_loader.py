@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ from weft.arch import Cut, ParamSpec, Shards, parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.layout.resolve import resolve
+from weft.ops.weights import plain
 from weft.weights import reader
 from weft.weights.loader import LoadedParams, load_params
 
@@ -37,7 +39,13 @@ LAYOUTS: list[dict[str, Any]] = [
     {"attention.tp": 3, "attention.dp": 2, "o_proj.tp": 2, "dense.tp": 6, "lm_head.tp": 3, "embedding.tp": 1},
     {"attention.tp": 1, "attention.dp": 4, "o_proj.tp": 4, "dense.tp": 2, "embedding.tp": 2, "lm_head.tp": 4},
 ]
-QUANT = {"hidden_size": 256, "intermediate_size": 768, "head_dim": 256, "num_attention_heads": 3, "vocab_size": 67}
+QUANT: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "head_dim": 256,
+    "num_attention_heads": 3,
+    "vocab_size": 67,
+}
 """Sizes whose rows are whole 256-blocks, in one or three of them."""
 
 
@@ -61,7 +69,7 @@ def assert_holds(loaded: LoadedParams, shards: Shards, rank: int, weights: Weigh
     assert set(loaded.params) == set(parts)
     for target, tensors in parts.items():
         wanted = torch.cat([tensor for _, tensor in sorted(tensors, key=lambda part: part[0])])
-        got = loaded.params[target]
+        got = plain(loaded.params[target])
         assert got.dtype == dtype
         assert torch.equal(got, wanted), target
 
@@ -139,7 +147,7 @@ def test_dtypes(tmp_path: Path, stored: str, dtype: torch.dtype) -> None:
     for spec, values in slices(shards, 1, weights):
         if spec.part == 0 and spec.target.startswith("layers.1.o_proj"):
             wanted = torch.from_numpy(np.array(values)).to(getattr(torch, stored)).to(dtype)
-            assert torch.equal(loaded.params[spec.target], wanted)
+            assert torch.equal(plain(loaded.params[spec.target]), wanted)
 
 
 @pytest.mark.parametrize("piece", [1, 10_000])
@@ -164,7 +172,7 @@ def test_tied_embedding_is_one_memory_where_shards_say_so(tmp_path: Path, sizes:
     for rank in range(2):
         loaded = load_params(checkpoint, shards.specs, shards, rank, torch.float32)
         assert_holds(loaded, shards, rank, random_weights(config), torch.float32)
-        embedding, head = loaded.params["embedding.weight"], loaded.params["lm_head.weight"]
+        embedding, head = (plain(loaded.params[name]) for name in ("embedding.weight", "lm_head.weight"))
         shared = embedding.untyped_storage().data_ptr() == head.untyped_storage().data_ptr()
         assert shared == shards.tied_view == (sizes != (2, 1))
         assert loaded.bytes_read == slice_bytes(checkpoint, shards, rank)
@@ -204,14 +212,14 @@ def test_bytes_counted_are_bytes_read(tmp_path: Path, monkeypatch: pytest.Monkey
     """The count against what preadv itself returned."""
     checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(**QUANT), qtype="Q4_K"))
     shards, seen = shards_of(checkpoint, {"attention.tp": 3, "attention.dp": 2, "o_proj.tp": 6, "dense.tp": 6}), [0]
-    preadv = reader.os.preadv
+    preadv = os.preadv
 
     def counting(fd: int, buffers: list[memoryview], offset: int) -> int:
         got = preadv(fd, buffers, offset)
         seen[0] += got
         return int(got)
 
-    monkeypatch.setattr(reader.os, "preadv", counting)
+    monkeypatch.setattr("weft.weights.reader.os.preadv", counting)
     loaded = load_params(checkpoint, shards.specs, shards, 4, torch.float32)
     assert loaded.bytes_read == seen[0] > 0
 
@@ -220,8 +228,8 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The kernel may give less than asked for."""
     config = small_config()
     checkpoint = open_checkpoint(make_checkpoint(tmp_path, config))
-    shards, preadv = shards_of(checkpoint, {"attention.tp": 1}), reader.os.preadv
-    monkeypatch.setattr(reader.os, "preadv", lambda fd, buffers, at: preadv(fd, [buffers[0][:1000]], at))
+    shards, preadv = shards_of(checkpoint, {"attention.tp": 1}), os.preadv
+    monkeypatch.setattr("weft.weights.reader.os.preadv", lambda fd, buffers, at: preadv(fd, [buffers[0][:1000]], at))
     loaded = load_params(checkpoint, shards.specs, shards, 0, torch.float32)
     assert_holds(loaded, shards, 0, random_weights(config), torch.float32)
 
@@ -260,9 +268,15 @@ def test_onto_a_gpu(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(make_checkpoint(tmp_path, config))
     shards = shards_of(checkpoint, {"attention.tp": 1})
     loaded = load_params(checkpoint, shards.specs, shards, 0, torch.float32, "cuda")
-    assert all(tensor.is_cuda for tensor in loaded.params.values())
-    on_cpu = {name: tensor.cpu() for name, tensor in loaded.params.items()}
-    assert_holds(LoadedParams(on_cpu, 0, ()), shards, 0, random_weights(config), torch.float32)
+    there = {name: plain(tensor) for name, tensor in loaded.params.items()}
+    assert all(tensor.is_cuda for tensor in there.values())
+    assert_holds(
+        LoadedParams({name: tensor.cpu() for name, tensor in there.items()}, 0, ()),
+        shards,
+        0,
+        random_weights(config),
+        torch.float32,
+    )
 
 
 @pytest.mark.parametrize("tp", [2, 3, 4])

@@ -39,7 +39,13 @@ LAYOUTS: list[dict[str, Any]] = [
     {"attention.tp": 3},
     {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 1, "embedding.tp": 4, "lm_head.tp": 2},
 ]
-SIZES = {"hidden_size": 96, "intermediate_size": 192, "head_dim": 32, "num_attention_heads": 3, "vocab_size": 67}
+SIZES: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "head_dim": 32,
+    "num_attention_heads": 3,
+    "vocab_size": 67,
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -290,7 +296,7 @@ def test_the_twin_rounds_rows_as_the_library_does(quantization: str, dtype: torc
     weight, x = torch.randn(64, 200).to(dtype), torch.randn(9, 200).to(dtype)
     twin, library = TorchOps(numerics, CPU), make_ops(numerics, CPU)
     assert isinstance(library, StepOps)
-    tolerance = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.02, "atol": 1e-2}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.02, "atol": 1e-2}
     for use, call in [(Use.LINEAR, "linear"), (Use.GATED, "gated"), (Use.HEAD, "logits")]:
         rest = () if call == "logits" else (None,)
         found, wanted = (getattr(ops, call)(x, ops.prepare(weight, use), *rest) for ops in (library, twin))

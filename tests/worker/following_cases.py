@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from tests.support.fakes.uncounted import Uncounted
 from tests.support.program_executor import ProgramExecutor
 from tests.support.waiting import until
 from tests.worker.decode_cases import LIMITS
@@ -78,7 +80,7 @@ class Ranks(ProgramExecutor):
         result = StepResult(plan.index, [self._answer(channel, plan.index).result for channel in reporting])
         self.given += 1
         for rank in range(len(self.runners)):
-            until(lambda rank=rank: self._rests(rank), f"rank {rank} after step {self.given}")
+            until(partial(self._rests, rank), f"rank {rank} after step {self.given}")
         return result
 
     @staticmethod
@@ -102,7 +104,7 @@ class Ranks(ProgramExecutor):
         super().close()
 
 
-class Both:
+class Both(Uncounted):
     """An executor that runs every plan both ways and compares."""
 
     def __init__(self, frames: Ranks, general: ProgramExecutor) -> None:
@@ -129,7 +131,8 @@ class Both:
 def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
     checkpoint = open_checkpoint(path)
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    made = Both(*(kind(checkpoint, shards, Numerics(dtype), LIMITS) for kind in (Ranks, ProgramExecutor)))
+    numerics = Numerics(dtype)
+    made = Both(Ranks(checkpoint, shards, numerics, LIMITS), ProgramExecutor(checkpoint, shards, numerics, LIMITS))
     try:
         yield made
     finally:

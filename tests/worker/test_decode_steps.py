@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from torch import Tensor
 
 from tests.support.exact_model import write_random
+from tests.support.fakes.uncounted import Uncounted
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from tests.worker.decode_cases import DRAWN, GREEDY, LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
@@ -81,7 +82,7 @@ def read(address: int | None, count: int, kind: Any) -> list[int]:
     return list((kind * count).from_address(address)) if address and count else []
 
 
-class Both:
+class Both(Uncounted):
     """An executor that runs every plan both ways and compares."""
 
     def __init__(self, short: ProgramExecutor, general: ProgramExecutor) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.support.exact_model import write_random
+from tests.support.fakes.uncounted import Uncounted
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
 from weft.arch import Shards, parse_config
@@ -89,7 +90,7 @@ class Bench:
         return found
 
 
-class _Pool:
+class _Pool(Uncounted):
     """The executor, with a KV pool of another size."""
 
     def __init__(self, recorder: LogitsRecorder, num_blocks: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.support.fakes.uncounted import Uncounted
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
@@ -53,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCausa
     return path, made
 
 
-class Watched:
+class Watched(Uncounted):
     """An executor that counts the prompt rows of its steps."""
 
     def __init__(self, executor: LockstepExecutor, blocks: int) -> None:

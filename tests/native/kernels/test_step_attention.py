@@ -85,7 +85,8 @@ def attend(
     step.positions, step.run_of_row = meta.positions.data_ptr(), meta.run_of_row.data_ptr()
     step.row_ends, step.block_tables = ends.data_ptr(), meta.block_tables.data_ptr()
     n = dict(enumerate((len(sizes.kv_of_head), sizes.kv_heads, sizes.dim, sizes.block_size, sizes.window)))
-    n[PACKED_CACHE], p = int(packed), {K_CACHE: k, V_CACHE: v, KV_OF_HEAD: case.kv_of_head}
+    n[PACKED_CACHE] = int(packed)
+    p: dict[int, Tensor | None] = {K_CACHE: k, V_CACHE: v, KV_OF_HEAD: case.kv_of_head}
     if meeting:
         nbytes, n[WORK_CHUNKS] = step_cases.pool(variant, threads).attention_workspace(LONGEST, sizes.dim)
         p[WORKSPACE] = torch.zeros(nbytes, dtype=torch.uint8)

@@ -96,7 +96,8 @@ def test_weights_of_the_exact_model_are_on_its_grid(variant: str) -> None:
 def placed_by_hand(tables: SlotTables, experts: Tensor) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
     """For each choice its slot here or -1, and for each slot its (row, choice), one choice after the other."""
     turns = [0] * len(tables.replicas)
-    (lo, hi), slots = tables.here, []
+    lo, hi = tables.here
+    slots: list[list[int]] = []
     held: list[list[tuple[int, int]]] = [[] for _ in range(hi - lo)]
     for row, chosen in enumerate(experts.tolist()):
         slots.append([])

@@ -95,7 +95,10 @@ def test_what_was_tried_in_vain_takes_no_memory(packing: Packing) -> None:
     made = packing.pack(wide, form(WeightKind.BF12), arena=arena)
     after = packing.pack(near, form(WeightKind.BF12), arena=arena)
     assert [each.kind for each in (before, made, after)] == [WeightKind.BF12, WeightKind.BF16, WeightKind.BF12]
-    line = lambda size: -(-size // 64) * 64  # noqa: E731
+
+    def line(size: int) -> int:
+        return -(-size // 64) * 64
+
     at = before.offset.data_ptr() + line(before.offset.nbytes)
     for part in (made.data, after.data, after.scale, after.offset):
         assert part.data_ptr() == at
@@ -136,7 +139,10 @@ def test_any_bits_come_back(data: st.DataObject, columns: int, depth: int) -> No
     """Exponents around one that is drawn, any sign and fraction."""
     middle, width = data.draw(st.integers(0, 255)), data.draw(st.integers(0, 20))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
-    draw = lambda low, high: torch.randint(low, high, (columns, depth), generator=generator)  # noqa: E731
+
+    def draw(low: int, high: int) -> torch.Tensor:
+        return torch.randint(low, high, (columns, depth), generator=generator)
+
     exponents = (middle + draw(-width, width + 1)).clamp(0, 255)
     weight = (draw(0, 2) << 15 | exponents << 7 | draw(0, 128)).to(torch.int16).view(torch.bfloat16)
     made = step_cases.packing(ISAS[0]).pack(weight, form(WeightKind.BF12))

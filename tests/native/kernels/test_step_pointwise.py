@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_a_norm_that_adds_first_is_both(
         wide(rows, columns, added, seed=2),
         wide(1, columns, torch.promote_types(kept, F32), seed=3)[0].contiguous(),
     )
-    last = {"f": {EPS: SMALL}, "p": {NORM_WEIGHT: weight}}
+    last: dict[str, Any] = {"f": {EPS: SMALL}, "p": {NORM_WEIGHT: weight}}
     for threads in THREADS:
         summed, both = (wide(rows, columns, kept, extra=9) for _ in range(2))
         step_cases.run(variant, threads, Op.ADD, summed, [x])

@@ -111,7 +111,7 @@ def run(
         ROPE_DIM: shape.rope_dim,
         PACKED_CACHE: int(packed),
     }
-    p = {K_CACHE: cache.k, V_CACHE: cache.v, COS_SIN: case.cos_sin}
+    p: dict[int, Tensor | None] = {K_CACHE: cache.k, V_CACHE: cache.v, COS_SIN: case.cos_sin}
     p |= {Q_NORM: case.q_norm, K_NORM: case.k_norm}
     strides = (cache.k.stride(0), cache.k.stride(1))
     step_cases.run(

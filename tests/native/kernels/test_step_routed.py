@@ -170,7 +170,8 @@ def check_sorted(block: Block, place: int, here: Dispatched, received: list[int]
 
 def check_answers(block: Block, ranks: list[Dispatched]) -> None:
     for place, here in enumerate(ranks):
-        own, arrived = len(block.own(place)) * block.k, {}
+        own = len(block.own(place)) * block.k
+        arrived: dict[int, tuple[int, int]] = {}
         for peer, there in enumerate(ranks):
             (at, count), (to, taken) = there.answers_sent[place], here.answers_taken[peer]
             assert count == taken

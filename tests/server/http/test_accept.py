@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,11 +52,16 @@ async def said(client: socket.socket) -> bytes:
         return await asyncio.get_running_loop().sock_recv(client, 100)
 
 
+def noted(made: list[Greeter]) -> Greeter:
+    made.append(Greeter())
+    return made[-1]
+
+
 def test_all_that_wait_are_taken_in_one_turn() -> None:
     async def main() -> None:
-        sock, made = bind("127.0.0.1", 0), []
+        sock, made = bind("127.0.0.1", 0), list[Greeter]()
         clients = [connect(sock) for _ in range(50)]
-        acceptor = Acceptor(sock, lambda: made.append(Greeter()) or made[-1])
+        acceptor = Acceptor(sock, partial(noted, made))
         acceptor._accept()
         assert len(acceptor._tasks) == 50
         assert {await said(client) for client in clients} == {b"hello"} and len(made) == 50
@@ -88,9 +94,9 @@ def test_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(accept, "FULL_S", 0.01)
 
     async def main() -> None:
-        sock, open_now, made = bind("127.0.0.1", 0), [30], []
+        sock, open_now, made = bind("127.0.0.1", 0), [30], list[Greeter]()
         clients = [connect(sock) for _ in range(5)]
-        acceptor = Acceptor(sock, lambda: made.append(Greeter()) or made[-1], room=lambda: 32 - open_now[0])
+        acceptor = Acceptor(sock, partial(noted, made), room=lambda: 32 - open_now[0])
         acceptor._accept()
         assert len(acceptor._tasks) == 2
         acceptor._accept()

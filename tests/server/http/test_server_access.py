@@ -177,7 +177,7 @@ def test_every_answer_has_an_id(alphabet: Running) -> None:
 def test_https(start_server: Start, tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     words = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", key, "-out", cert, *words]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", str(key), "-out", str(cert), *words]
     subprocess.run(make, check=True, capture_output=True)
     config = HttpConfig(ssl_certfile=str(cert), ssl_keyfile=str(key))
     config.check_certificate()
@@ -261,7 +261,7 @@ def test_every_address_of_this_machine_alone_has_its_own_names() -> None:
 def test_names_that_no_request_can_have_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="allowed_hosts .*legal: .*llm.example.com, without scheme and port"):
         HttpConfig(allowed_hosts=name)
-    assert HttpConfig(allowed_hosts="[::1], A.example").allowed_names == {"::1", "a.example"}
+    assert HttpConfig(allowed_hosts="[::1], A.example").allowed_names == frozenset({"::1", "a.example"})
 
 
 @pytest.mark.parametrize("origin", ["https://a.example/", "https://a.example/page", "a.example", "https://"])

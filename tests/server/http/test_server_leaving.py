@@ -92,7 +92,7 @@ def test_a_client_that_leaves_the_queue_is_never_run(start_server: Start) -> Non
 def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptureFixture) -> None:
     counted: list[int] = []
 
-    async def silent(*_: object) -> None:
+    async def silent(*_: object) -> Any:
         """An application that sends nothing, as where the client is gone."""
 
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("1.2.3.4", 5)}

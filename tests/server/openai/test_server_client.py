@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.conftest import Running, Start
 
-HELLO = [{"role": "user", "content": "Hello"}]
+HELLO: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "abcdefghijklmnopqrstuvwxyz"
 PROMPT_TOKENS = 3 + len("user\nHello") + len("\n") + len("assistant\n")
 """Three special tokens, and a token for every byte."""
@@ -78,7 +78,7 @@ def test_prompts_of_every_kind(alphabet: Running, prompt: Any, count: int, token
     answer = alphabet.client().completions.create(model="tiny", prompt=prompt, max_tokens=3)
     assert [choice.text for choice in answer.choices] == ["abc"] * count
     assert [choice.index for choice in answer.choices] == list(range(count))
-    assert answer.usage.prompt_tokens == tokens
+    assert answer.usage is not None and answer.usage.prompt_tokens == tokens
     assert answer.usage.completion_tokens == 3 * count
 
 

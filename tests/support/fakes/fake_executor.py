@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
+from tests.support.fakes.uncounted import Uncounted
 from weft.errors import PeerError
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
@@ -16,7 +17,7 @@ from weft.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, St
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
-class ScriptedExecutor:
+class ScriptedExecutor(Uncounted):
     """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
 
     `gate`: steps wait while it is cleared. `permits`: a step takes one, where there are some.

@@ -15,7 +15,6 @@ from weft.errors import ConfigError
 from weft.layout.resolve import resolve
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.native import large_pages
 from weft.worker.tensors.caches import CacheMemory, allocate_caches
 
 BLOCKS, SIZE = 5, 16
@@ -67,7 +66,7 @@ def test_a_cache_that_the_system_refuses_is_a_setting(monkeypatch: pytest.Monkey
     def refused(*_: int) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(large_pages.mmap, "mmap", refused)
+    monkeypatch.setattr("weft.ops.native.large_pages.mmap.mmap", refused)
     words = r"KV cache of 5 blocks: the system refuses .* MiB: Cannot allocate memory; .*or give a smaller --kv-cache-m"
     with pytest.raises(ConfigError, match=words) as found:
         allocated("tied", torch.bfloat16)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from mmap import PAGESIZE
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.support.native_libraries import need
@@ -86,14 +87,14 @@ def test_large_pages_are_asked_for_where_memory_has_none_by_itself() -> None:
     writes = Prefault(memory, BLOCK, 8, lambda: 0, quiet, enlarges=True)
     assert writes.advance(1 << 20) and writes.ready == LARGE_PAGE
     assert drained(writes, 64 << 20) == len(memory) == resident(memory)
-    assert memory[3 << 20] == 9 and memory.sum(dtype=int) == 9
+    assert memory[3 << 20] == 9 and memory.sum(dtype=torch.int64) == 9
 
 
 def test_what_is_written_already_stays() -> None:
     memory = large_pages(8 << 20)
     memory[: 1 << 20], memory[5 << 20] = 7, 9
     assert drained(Prefault(memory, BLOCK, 8, lambda: 0, quiet), 64 << 20) == len(memory)
-    assert (memory[: 1 << 20] == 7).all() and memory[5 << 20] == 9 and memory.sum(dtype=int) == (7 << 20) + 9
+    assert (memory[: 1 << 20] == 7).all() and memory[5 << 20] == 9 and memory.sum(dtype=torch.int64) == (7 << 20) + 9
 
 
 def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

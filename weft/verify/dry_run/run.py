@@ -196,7 +196,7 @@ def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:
     return KVCache(k, k if shards.config.mla else torch.empty_like(k))
 
 
-class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch says no types
+class _Peak(TorchDispatchMode):
     """The most bytes of results that are alive at one time; a storage counts once, while any of its views lives."""
 
     def __init__(self) -> None:
