@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from weft.native import isa, libraries
 from weft.native.records import Dtype, InstructionRecord, OperandRecord, StepRecord, WeightKind
 from weft.native.step_library import SPIN_SHARED_NS, Pool, bound
 from weft.ops.native.packed import Packing, operand
-from weft.ops.operations.table import Op
+from weft.ops.operations.declare import OpCode
 from weft.ops.weights import FileBlocks
 from weft.quant.base import NativeForm, QuantFormat
 from weft.quant.registry import format_of
@@ -82,14 +83,14 @@ def file_blocks(raw: Tensor, name: str, depth: int) -> FileBlocks:
 def run(
     variant: str,
     threads: int,
-    op: Op,
+    op: OpCode,
     out: Tensor,
     inputs: Sequence[Tensor | None],
     step: StepRecord | None = None,
     *,
-    n: dict[int, int] | None = None,
-    f: dict[int, float] | None = None,
-    p: dict[int, Tensor | None] | None = None,
+    n: Mapping[Any, int] | None = None,
+    f: Mapping[Any, float] | None = None,
+    p: Mapping[Any, Tensor | None] | None = None,
     strides: tuple[int, int] = (0, 0),
     exact: bool = False,
 ) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from weft.ops.operations.declare import OpCode
 from weft.ops.operations.table import Op
 from weft.program.fusion import optimize
 from weft.program.ir import Buffer, Instruction, Recording, Rows, View
@@ -15,7 +16,7 @@ def view(dtype: torch.dtype = torch.float32) -> View:
     return View(Buffer(ROWS, 8, dtype), 0, 8)
 
 
-def rewritten(*code: Instruction) -> list[tuple[Op, View, tuple[View, ...]]]:
+def rewritten(*code: Instruction) -> list[tuple[OpCode, View, tuple[View, ...]]]:
     return [(each.op, each.out, each.inputs) for each in optimize(Recording(code, code[-1].out)).instructions]
 
 
