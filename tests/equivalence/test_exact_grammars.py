@@ -61,7 +61,7 @@ def params(index: int, schemas: Sequence[Any]) -> SamplingParams:
     drawn: dict[str, Any] = {"temperature": 0.9, "seed": 11 + index} if index % 3 == 1 else {"temperature": 0.0}
     if index % 2:
         return SamplingParams(max_tokens=20, ignore_eos=True, **drawn)
-    biased = {TOKENS.index(token): 5.0 for token in (b'"', b"}", b"]")} if index % 4 else {}
+    biased: Any = {TOKENS.index(token): 5.0 for token in (b'"', b"}", b"]")} if index % 4 else {}
     return SamplingParams(max_tokens=100, grammar=grammar(schemas[index]), logit_bias=biased, **drawn)
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,18 @@ def test_a_process_that_was_killed_from_outside_costs_no_job(worker: TextWorker)
 
 def test_connections_take_turns_and_jobs_of_those_that_left_are_dropped(worker: TextWorker) -> None:
     order: list[str] = []
+
+    def noted(name: str, future: Future[Any]) -> None:
+        if not future.cancelled():
+            order.append(name)
+
     assert worker.submit(Render(MESSAGES, template="x")).result(LIMIT_S) == "x" and worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)  # until all are queued
     busy = worker.submit(Render(MESSAGES, template="busy"))
     until(busy.running)
     jobs = {name: worker.submit(Render(MESSAGES, template=name), name[0]) for name in ("a1", "a2", "a3", "b1", "c1")}
     for name, future in jobs.items():
-        future.add_done_callback(lambda future, name=name: order.append(name) if not future.cancelled() else None)
+        future.add_done_callback(partial(noted, name))
     assert jobs["a2"].cancel()
     os.kill(worker.pid, signal.SIGCONT)
     for name, future in jobs.items():
