@@ -4,9 +4,10 @@ for a mistake on the command line."""
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -57,6 +58,12 @@ def result_file(text: str) -> Path:
     if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no directory {path.parent}, or it is a directory itself")
     return path
+
+
+def save_part(path: Path, name: str, part: Mapping[str, object]) -> None:
+    """Writes one part of a JSON result; other parts stay as they are."""
+    parts = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**parts, name: part}, indent=1) + "\n")
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -34,6 +34,7 @@ DEFERRED_ALLOWED = {
 (`benchmarks/start.py`)."""
 
 BY_NAME_ALLOWED = {
+    "weft.agent.__main__",  # the command line, which is above it
     "weft.cli.dispatch",  # the table of commands: `weft explain` loads no server
     "weft.bench.plot",  # matplotlib is optional
     "weft.experts.pictures.draw",  # the same

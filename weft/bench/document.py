@@ -13,6 +13,7 @@ from weft.bench.machine import commit, machine, shown_command, versions
 from weft.bench.settings import BenchSettings, bench_options
 from weft.bench.stats import Spread, Summary, by_load, middle
 from weft.launch_plan.plan import LaunchPlan
+from weft.layout.layout import Layout
 from weft.layout.serialize import to_dict
 from weft.options import settings_of
 from weft.settings import EngineConfig
@@ -22,22 +23,25 @@ SCHEMA = "weft.bench/1"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was measured: a server at `url`, or our own under `plan`."""
+    """What was measured: a server at `url`, or our own under `plan`; with a `layout` over several hosts, whose plan the
+    server alone makes."""
 
     name: str
     url: str | None = None
     plan: LaunchPlan | None = None
     server: Mapping[str, object] | None = None
     """What the server says about itself."""
+    layout: Layout | None = None
 
     def document(self) -> dict[str, object]:
         """Layout and settings as resolved; null for a server that others started."""
         plan = self.plan
+        layout = self.layout if plan is None else plan.layout
         return {
             "model": self.name,
             "url": self.url,
             "server": None if self.server is None else dict(self.server),
-            "layout": None if plan is None else to_dict(plan.layout),
+            "layout": None if layout is None else to_dict(layout),
             "engine": None if plan is None else _engine(plan),
             "collectives": None if plan is None else str(plan.comm),
         }

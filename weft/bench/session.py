@@ -23,6 +23,7 @@ from weft.bench.stats import Summary, summarize
 from weft.bench.workload import Workload
 from weft.errors import UnavailableError
 from weft.launch_plan.plan import LaunchPlan
+from weft.layout.layout import Layout
 from weft.layout.serialize import to_yaml
 
 Measurement = tuple[BenchRun, Summary]
@@ -75,17 +76,25 @@ def _one(
 
 
 def measure_served(
-    host: Host, plan: LaunchPlan, workload: Workload, watcher: Watcher, name: str, repeats: Sequence[int]
+    host: Host,
+    path: str,
+    layout: Layout,
+    workload: Workload,
+    watcher: Watcher,
+    name: str,
+    repeats: Sequence[int],
+    ready: Callable[[str], None] = lambda url: None,
 ) -> list[Measurement]:
-    """As `measure`, on a server that lives as long as this takes. ServeFailed: it ended without being stopped."""
+    """As `measure`, on a server for the checkpoint at `path` that lives as long as this takes. `ready` is called with
+    its address before the first run. ServeFailed: it ended without being stopped."""
     with tempfile.TemporaryDirectory(prefix="weft-bench-") as folder:
-        layout = Path(folder) / "layout.yaml"
-        layout.write_text(to_yaml(plan.layout))
+        file = Path(folder) / "layout.yaml"
+        file.write_text(to_yaml(layout))
         words = [
             "serve",
-            plan.checkpoint.path,
+            path,
             "--layout",
-            str(layout),
+            str(file),
             "--port",
             "0",
             "--served-model-name",
@@ -94,6 +103,7 @@ def measure_served(
         with Served(host.program, [*words, *host.words], lambda line: watcher.starting(name, line)) as served:
             target = BenchTarget(served.wait_ready(), host.model)
             try:
+                ready(target.url)
                 return measure(target, workload, watcher, name, repeats)
             except UnavailableError:
                 if not served.alive:
@@ -109,8 +119,9 @@ def compare_layouts(
     found: dict[str, list[Measurement]] = {name: [] for name in names}
     for repeat, place in interleaved(len(names), workload.settings.repeat):
         name = names[place]
+        plan = plans[name]
         try:
-            found[name] += measure_served(host, plans[name], workload, watcher, name, [repeat])
+            found[name] += measure_served(host, plan.checkpoint.path, plan.layout, workload, watcher, name, [repeat])
         except ServeFailed as error:
             raise ServeFailed(f"layout {name}: {error}", error.exit_code) from None
     return found

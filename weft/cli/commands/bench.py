@@ -29,12 +29,14 @@ from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path, shown_name
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.flags import GivenValue, add_flags, values_of
+from weft.cli.args.hosts import add_hosts_arguments, hosts_from, is_agent, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.ranks import add_comm_argument
 from weft.cli.hosted import PROGRAM
 from weft.cli.view.bench import bench_view
 from weft.errors import ConfigError, UsageError
 from weft.launch_plan.plan import LaunchPlan, plan_launch
+from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.options import made
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL with layout and engine options as for serve, or --url; the workload; where results go."""
     add_model_arguments(parser)
     add_comm_argument(parser)
+    add_hosts_arguments(parser)
     group = parser.add_argument_group("what is measured")
     group.add_argument("--url", metavar="URL", help="a server that runs already: http://HOST:PORT")
     group.add_argument(
@@ -89,7 +92,16 @@ def run(args: argparse.Namespace) -> int:
     if args.tokenizer is not None or args.api_key is not None:
         raise UsageError(f"{'--tokenizer' if args.tokenizer is not None else '--api-key'}: only with --url")
     checkpoint = opened(args, args.model, _say)
-    return _bench_layouts(args, settings, checkpoint) if args.compare else _bench_model(args, settings, checkpoint)
+    if args.compare:
+        return _bench_layouts(args, settings, checkpoint)
+    config = parse_config(checkpoint.config)
+    layout = layout_from(args, config)
+    if is_agent(args):
+        return run_agent(args, layout, engine_config_from(args), checkpoint, _say)
+    hosts_from(args).check(layout)
+    if layout.nodes > 1:
+        return _bench_hosts(args, settings, checkpoint, layout)
+    return _bench_model(args, settings, checkpoint, layout)
 
 
 def _settings(args: argparse.Namespace) -> BenchSettings:
@@ -128,9 +140,8 @@ def _bench_url(args: argparse.Namespace, settings: BenchSettings) -> int:
 
 def _refuse_with_url(args: argparse.Namespace) -> None:
     """--url names a server with its own model and layout: options that would be without effect are refused."""
-    given = {
-        entry.flag for name, entry in {**args.layout_given, **args.engine_given}.items() if name != "served_model_name"
-    }
+    every = {**args.layout_given, **args.engine_given, **args.hosts_given, **args.limits_given}
+    given = {entry.flag for name, entry in every.items() if name != "served_model_name"}
     for name in ("layout", "tp", "world_size", "compare", "model", "revision"):
         if getattr(args, name) is not None:
             given.add("MODEL" if name == "model" else "--" + name.replace("_", "-"))
@@ -146,23 +157,37 @@ def _url_workload(word: str | None, settings: BenchSettings) -> Workload:
     return Workload(settings, Tokenizer.from_checkpoint(checkpoint), parse_config(checkpoint.config).vocab_size)
 
 
-def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint) -> int:
-    config = parse_config(checkpoint.config)
-    tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    engine = engine_config_from(args)
-    layout = layout_from(args, config)
-    if layout.nodes > 1:
-        raise UsageError("--nnodes: bench starts ranks on one host; start weft serve on each, and give bench its --url")
-    plan = plan_launch(checkpoint, layout, engine, args.comm)
+def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint, layout: Layout) -> int:
+    plan = plan_launch(checkpoint, layout, engine_config_from(args), args.comm)
     _hint(plan)
-    workload = Workload(settings, tokenizer, config.vocab_size)
+    workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), plan.config.vocab_size)
     _check_length(workload, plan)
     host = _host(args, checkpoint)
     with bench_view() as view:
         found = in_repetitions(
-            lambda repeats: measure_served(host, plan, workload, view, host.model, repeats), settings.repeat
+            lambda repeats: measure_served(host, checkpoint.path, layout, workload, view, host.model, repeats),
+            settings.repeat,
         )
     return _report(args, settings, Subject(host.model, plan=plan), found)
+
+
+def _bench_hosts(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint, layout: Layout) -> int:
+    """On host 0 of several: the server plans with what each host has, and says how long a context is."""
+    vocabulary = parse_config(checkpoint.config).vocab_size
+    workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), vocabulary)
+    host, said = _host(args, checkpoint), dict[str, object]()
+
+    def ready(url: str) -> None:
+        said.update(ask_server(url, None, host.model))
+        if isinstance(longest := said["max_model_len"], int):
+            workload.check_length(longest)
+
+    with bench_view() as view:
+        found = in_repetitions(
+            lambda repeats: measure_served(host, checkpoint.path, layout, workload, view, host.model, repeats, ready),
+            settings.repeat,
+        )
+    return _report(args, settings, Subject(host.model, server=said, layout=layout), found)
 
 
 def _check_length(workload: Workload, plan: LaunchPlan) -> None:
@@ -210,12 +235,14 @@ def _bench_layouts(args: argparse.Namespace, settings: BenchSettings, checkpoint
 
 def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, LaunchPlan]:
     """A plan for each layout file, by its name; each is checked before anything starts."""
-    flags = {entry.flag for entry in args.layout_given.values()}
+    flags = {entry.flag for entry in {**args.layout_given, **args.hosts_given}.values()}
     flags |= {
         "--" + name.replace("_", "-") for name in ("layout", "tp", "world_size") if getattr(args, name) is not None
     }
     if flags:
-        raise UsageError(f"--compare: its files are the layouts; leave {', '.join(sorted(flags))} out")
+        raise UsageError(
+            f"--compare: its files are the layouts, of one host each; leave {', '.join(sorted(flags))} out"
+        )
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: at least two layouts are needed")
     engine, experts = engine_config_from(args), parse_config(checkpoint.config).num_experts
@@ -224,7 +251,10 @@ def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Launch
         name, number = path.stem, 2
         while name in plans:
             name, number = f"{path.stem} ({number})", number + 1
-        plans[name] = plan_launch(checkpoint, resolve(load_given(path), num_experts=experts), engine, args.comm)
+        layout = resolve(load_given(path), num_experts=experts)
+        if layout.nodes > 1:
+            raise UsageError(f"--compare {path}: its layout has {layout.nodes} hosts; measure it in a run of its own")
+        plans[name] = plan_launch(checkpoint, layout, engine, args.comm)
     return plans
 
 
@@ -233,6 +263,8 @@ def _host(args: argparse.Namespace, checkpoint: Checkpoint) -> Host:
     flags = {setting.name: setting.option.flags[0] for setting in engine_settings()}
     given: Mapping[str, GivenValue] = args.engine_given
     words: list[str] = ["--comm", args.comm, "--verify-checkpoint", args.verify_checkpoint]
+    for entry in (*args.hosts_given.values(), *args.limits_given.values()):
+        words += [entry.flag, str(entry.value)]
     model = shown_name(args.model, checkpoint.path)
     for name, entry in given.items():
         if name == "served_model_name":
