@@ -28,7 +28,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.common.about import about
-from benchmarks.common.command import result_file, run_command, whole
+from benchmarks.common.command import result_file, run_command, save_part, whole
 from tests.support.namespaces import Command, Host, hosts, why_not
 
 EACH = 4
@@ -176,7 +176,7 @@ def main() -> None:
         result = run(args, Path(name), found)
     print(json.dumps(result, indent=1))
     if args.save:
-        args.save.write_text(json.dumps({"about": about(), "seed": args.seed, **result}, indent=1) + "\n")
+        save_part(args.save, "faults", {"about": about(), "seed": args.seed, **result})
 
 
 if __name__ == "__main__":

@@ -46,11 +46,17 @@ def load(cluster: Cluster) -> Iterator[list[tuple[int, str]]]:
         thread.join(60)
 
 
-def said_after(command: Command, pattern: str, began: float, bound_s: float) -> re.Match[str]:
-    """A line that comes within the bound."""
-    found = command.says(pattern, 60)
+def said_after(command: Command, pattern: str, began: float, bound_s: float, start: int = 0) -> re.Match[str]:
+    """A line that comes within the bound, after `start` characters."""
+    found = command.says(pattern, 60, start)
     assert time.monotonic() - began < bound_s + SLACK_S, f"{time.monotonic() - began:.1f} s:\n{command.text}"
     return found
+
+
+def goes_on(answers: list[tuple[int, str]]) -> None:
+    """Until two more requests were answered."""
+    before = len(answers)
+    until(lambda: [status for status, _ in answers[before:]].count(200) > 1)
 
 
 def ready_again(cluster: Cluster, command: Command, times: int = 1, bound_s: float = 15.0) -> None:
@@ -94,23 +100,31 @@ def test_ranks_and_agents_that_end(cluster: Cluster, served: tuple[Command, Comm
         with cluster.client() as client:
             until(lambda: client.get("/ready").status_code == 503)
             assert "host 1 (node1, 10.77.0.2) is lost" in client.get("/ready").json()["error"]["message"]
-        cluster.hosts[1].weft("serve", *cluster.words(1, "--tp", "2", "--step-limit", "4"))
+        other = cluster.hosts[0].core
+        words = cluster.words(1, "--tp", "2", "--step-limit", "4")
+        again = cluster.hosts[1].starts("weft.agent", *words, core=other)
         ready_again(cluster, server, 2)
+        with cluster.client() as client:
+            assert [rank["cpus"] for rank in client.get("/ready").json()["ranks"]] == [[other]] * 2
+        (rank,) = again.ranks()
+        assert os.sched_getaffinity(rank) == {other}
     assert {status for status, _ in answers} <= {200, 503}
 
 
-def test_a_link_that_is_cut(cluster: Cluster, served: tuple[Command, Command]) -> None:
+def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served: tuple[Command, Command]) -> None:
     server, agent = served
+    far = cluster.hosts[1]
     with load(cluster) as answers:
-        until(lambda: len(answers) > 2)
-        began = time.monotonic()
-        cluster.hosts[1].cut()
-        said_after(server, r"host 1 \(node1, 10.77.0.2\) is lost: the connection is lost", began, 3.0)
-        said_after(server, r"rank 0 has been for [\d.]+ s in \w+ over \(0, 1\)|starting the ranks again", began, 3.0)
-        until(lambda: not agent.ranks(), "the lost host's ranks go on")
-        assert time.monotonic() - began < 4.0 + SLACK_S
-        cluster.hosts[1].mend()
-        ready_again(cluster, server)
+        for times, fault in enumerate((far.cut, far.drop), 1):
+            goes_on(answers)
+            before, began = len(server.text), time.monotonic()
+            fault()
+            said_after(server, r"host 1 \(node1, 10.77.0.2\) is lost: the connection is lost", began, 3.0, before)
+            said_after(server, r"rank 0 has been for [\d.]+ s in \w+ over \(0, 1\)|starting", began, 3.0, before)
+            until(lambda: not agent.ranks(), "the lost host's ranks go on")
+            assert time.monotonic() - began < 4.0 + SLACK_S
+            far.mend()
+            ready_again(cluster, server, times)
     assert {status for status, _ in answers} <= {200, 503}
 
 
@@ -126,6 +140,27 @@ def test_a_rank_that_is_stopped(cluster: Cluster, served: tuple[Command, Command
         )
         ready_again(cluster, server)
     assert {status for status, _ in answers} <= {200, 503}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            "collective:1:400:skip-collective",
+            r"rank 1 \(tp 1\) on host 1 .* has not come to \w+ over \(0, 1\), call \d+",
+        ),
+        pytest.param(
+            "collective:0:400:delay=60,step:1:12:stop", r"rank 1 .* is suspended \(SIGSTOP\)", marks=pytest.mark.long
+        ),
+    ],
+    ids=["skipped", "two reasons"],
+)
+def test_ranks_that_are_late_are_named_with_their_call(cluster: Cluster, fault: str, said: str) -> None:
+    server, _ = cluster.serve("--tp", "2", "--step-limit", "4", WEFT_TEST_FAULTS="1", WEFT_FAULT=fault)
+    with load(cluster):
+        found = server.says("no answer to step .*|disagree.*", 60).group()
+        assert re.search(said, found), found
+        ready_again(cluster, server)
 
 
 def test_a_host_that_does_not_come_back(cluster: Cluster) -> None:

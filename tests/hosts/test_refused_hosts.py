@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 from pathlib import Path
 
 from tests.hosts.cluster import Cluster, answer
+from tests.support.namespaces import ROOT
+from weft.launch_plan.hosts import HostResources
+from weft.supervisor.hosts.admission import refusal_of
+from weft.supervisor.hosts.host_messages import HostReport
 
 
 def changed(words: list[str], *pairs: tuple[str, str]) -> list[str]:
@@ -22,6 +28,15 @@ def changed(words: list[str], *pairs: tuple[str, str]) -> list[str]:
 def other_file(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"rope_theta": 12345.0}))
+
+
+def other_code(root: Path) -> Path:
+    """A copy of weft with one line more."""
+    shutil.copytree(ROOT / "weft", root / "weft", ignore=shutil.ignore_patterns("_build", "__pycache__"))
+    (root / "weft" / "native" / "_build").symlink_to(ROOT / "weft" / "native" / "_build")
+    with (root / "weft" / "errors.py").open("a") as file:
+        file.write("# one line more\n")
+    return root
 
 
 def test_hosts_that_do_not_fit_are_refused_and_the_head_waits_for_one_that_does(cluster: Cluster) -> None:
@@ -52,6 +67,13 @@ def test_hosts_that_do_not_fit_are_refused_and_the_head_waits_for_one_that_does(
     assert agent.end() == 78
     assert "engine.max_num_seqs: host 0 has 64, host 1 has 8" in agent.text
     assert "layout.lm_head.tp: host 0 has 2, host 1 has 1" in agent.text
+
+    head.says("10.77.0.2: refused: hosts do not have the same settings")
+
+    other = other_code(far.folder / "code")
+    agent = far.weft("serve", *right, root=other)
+    assert agent.end() == 78
+    assert re.search("weft code: host 0 has [0-9a-f]{16}, host 1 has [0-9a-f]{16}", agent.text), agent.text
 
     kept = (cluster.models[1] / "config.json").read_text()
     other_file(cluster.models[1])
@@ -112,4 +134,29 @@ def test_a_head_that_cannot_be_found_and_hosts_that_do_not_come(cluster: Cluster
     words = [*cluster.words(0, "--tp", "2"), "--lm-head-local-tp", "2"]
     head = cluster.hosts[0].weft("serve", *words)
     assert head.end() == 78
-    assert "lm_head" in head.text and "within node: a node has 1 ranks" in head.text
+    assert "lm_head tp 2: within node: a node has 1 ranks; legal: 1" in head.text
+
+    for nprocs, said in (("3", "nprocs_per_node 3 x nnodes 2 = 6, but the layout has a world of 2; legal: 1"),):
+        head = cluster.hosts[0].weft("serve", *cluster.words(0, "--tp", "2"), "--nprocs-per-node", nprocs)
+        assert head.end() == 78
+        assert said in head.text
+
+
+def test_a_device_that_is_not_there_is_refused(cluster: Cluster) -> None:
+    """On host 0, before any other host is waited for."""
+    head = cluster.hosts[0].weft("serve", *cluster.words(0, "--tp", "2"), "--device", "cuda")
+    assert head.end() == 78
+    assert "cuda" in head.text and "waiting for 2 hosts" not in head.text
+
+
+def test_what_an_agent_says_of_itself_is_compared() -> None:
+    here = HostReport(1, HostResources("b", "10.0.0.2", "eth0", 1, (), None), {"x": "1"}, "10.0.0.2", 7)
+    assert refusal_of(here, 1, "10.0.0.2", 2, {"x": "1"}, "") is None
+    translated = refusal_of(here, 1, "10.0.0.9", 2, {"x": "1"}, "")
+    assert translated is not None and not translated.again
+    assert "its own address is 10.0.0.2, but host 0 sees it at 10.0.0.9: addresses are translated" in translated.message
+    differs = refusal_of(here, 1, "10.0.0.2", 2, {"x": "2", "y": "3"}, "")
+    assert differs is not None and "x: host 0 has 2, host 1 has 1" in differs.message
+    assert "y: host 0 has 3, host 1 has not there" in differs.message
+    taken = refusal_of(here, 1, "10.0.0.2", 2, {"x": "1"}, "host 1 (b, 10.0.0.2)")
+    assert taken is not None and taken.again and "has it already" in taken.message

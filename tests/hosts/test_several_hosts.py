@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.hosts.cluster import Cluster, answer
+from tests.hosts.test_refused_hosts import changed
+from tests.support.tiny_chat import write_tiny_chat
+from tests.support.waiting import until
+from weft.cli.main import main
 
 TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2")]
 
@@ -63,3 +70,56 @@ with weft.LLM({str(cluster.models[0])!r}, tp=2, nnodes=2, hosts=meeting) as llm:
 """
     assert "(0, 1) True" in cluster.hosts[0].python(code)
     assert agent.end() == 0, agent.text
+
+
+def test_experts_move_between_hosts_while_requests_run(cluster: Cluster, tmp_path: Path) -> None:
+    dense = write_tiny_chat(tmp_path / "dense")
+    for number in (0, 1):
+        out = cluster.models[number] = cluster.hosts[number].folder / "mixture"
+        words = ["--experts", "8", "--top-k", "2", "--skew", "zipf:1.2", "--dtype", "float32", "--out", str(out)]
+        assert main(["upcycle", str(dense), *words]) == 0
+    balanced = ("--expert-balance-interval", "20", "--eplb-threshold", "1", "--eplb-bytes-per-step", "16KiB")
+    layout = ("--attn-dp-size", "2", "--moe-ep-size", "2", "--expert-slots", "10", "--eplb", *balanced)
+    server, agent = cluster.serve(*layout)
+    texts: dict[str, set[str]] = {prompt: set() for prompt in ("Hello", "What is it")}
+
+    def switched() -> bool:
+        for prompt, found in texts.items():
+            found.add(answer(client, prompt, 24, ignore_eos=True).json()["choices"][0]["text"])
+        page = client.get("/metrics").text
+        return bool(re.search(r"^weft:expert_layers_switched_total\{.*\} [1-9]", page, re.M))
+
+    with cluster.client() as client:
+        until(switched, "no layer has a new placement", 240)
+        switched()
+    assert [len(found) for found in texts.values()] == [1, 1]
+    server.send(signal.SIGTERM)
+    assert (server.end(), agent.end()) == (0, 0)
+
+
+@pytest.mark.long
+def test_the_embedded_model_gives_one_hosts_ids(cluster: Cluster) -> None:
+    prompts = ["The capital of France is", "Once upon a time"]
+    given = ["--raw", "--max-tokens", "48", "--temperature", "0", "--ignore-eos", "--json", *prompts]
+    memory = ("--kv-cache-memory", "64MiB")
+    meeting = [changed(cluster.meeting(host.number, "--tp", "2")[1:], memory) for host in cluster.hosts]
+    commands = [host.weft("generate", *words, *given) for host, words in zip(cluster.hosts, meeting, strict=True)]
+    assert [command.end(400) for command in commands] == [0, 0], commands[0].text
+    alone = cluster.hosts[0].weft("generate", *memory, *given)
+    assert alone.end(400) == 0, alone.text
+    ids = [re.findall(r'"token_ids": \[[^]]*\]', command.text) for command in (commands[0], alone)]
+    assert ids[0] == ids[1] and len(ids[0]) == len(prompts), alone.text
+
+
+def test_a_benchmark_over_hosts_says_what_was_measured(cluster: Cluster, tmp_path: Path) -> None:
+    given = ["--input-len", "8", "--output-len", "8", "--concurrency", "2", "--num-prompts", "4"]
+    saved = tmp_path / "bench.json"
+    commands = [
+        host.weft("bench", *cluster.meeting(host.number, "--tp", "2"), *given, *more)
+        for host, more in zip(cluster.hosts, (["--save", str(saved)], []), strict=True)
+    ]
+    assert [command.end(240) for command in commands] == [0, 0], commands[0].text
+    document = json.loads(saved.read_text())
+    assert document["layout"]["nodes"] == 2 and document["server"]["max_model_len"] > 0
+    assert document["runs"][0]["completed"] == 4
+    assert "host 0 has ended" in commands[1].text

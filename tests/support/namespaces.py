@@ -63,12 +63,12 @@ class Command:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def says(self, pattern: str, limit_s: float = 120.0) -> re.Match[str]:
-        """Waits for a line."""
+    def says(self, pattern: str, limit_s: float = 120.0, start: int = 0) -> re.Match[str]:
+        """Waits for a line; `start`: characters of what was said before."""
         deadline = time.monotonic() + limit_s
         while True:
             ended = self.process.poll() is not None
-            found = re.search(pattern, self.text, re.M)
+            found = re.search(pattern, self.text[start:], re.M)
             if found:
                 return found
             assert not ended and time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text}"
@@ -116,6 +116,7 @@ class Host:
 
     def __init__(self, number: int, folder: Path) -> None:
         self.number, self.address = number, f"10.77.0.{number + 1}"
+        self.switch: Host | None = None
         self.folder = folder / f"host{number}"
         self.folder.mkdir()
         self.core = sorted(os.sched_getaffinity(0))[number % len(os.sched_getaffinity(0))]
@@ -142,16 +143,21 @@ class Host:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def weft(self, *words: str, **environ: str) -> Command:
-        """Starts a weft command here."""
-        variables = {"TMPDIR": str(self.folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environ}
+    def weft(self, *words: str, core: int | None = None, root: Path = ROOT, **environ: str) -> Command:
+        """Starts a weft command here, of the code at `root`; `core`: another than the host's."""
+        return self.starts("weft.cli.main", *words, core=core, root=root, **environ)
+
+    def starts(self, module: str, *words: str, core: int | None = None, root: Path = ROOT, **environ: str) -> Command:
+        """Starts a module of Python here."""
+        core = self.core if core is None else core
+        variables = {"TMPDIR": str(self.folder), "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", **environ}
         process = subprocess.Popen(
-            [*self._nsenter(), "taskset", "-c", str(self.core), sys.executable, "-m", "weft.cli.main", *words],
+            [*self._nsenter(), "taskset", "-c", str(core), sys.executable, "-m", module, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, **variables},
         )
         command = Command(process)
@@ -179,8 +185,21 @@ class Host:
         """The link is down: nothing that is sent arrives, without a word to any program."""
         self.run("ip", "link", "set", self.interface, "down")
 
+    def drop(self) -> None:
+        """Every frame to it and from it is dropped at the switch; its own link stays up."""
+        assert self.switch is not None
+        self.switch.run("ip", "link", "set", self.port, "nomaster")
+
     def mend(self) -> None:
+        """After `cut` or `drop`."""
+        assert self.switch is not None
         self.run("ip", "link", "set", self.interface, "up")
+        self.switch.run("ip", "link", "set", self.port, "master", "bridge")
+
+    @property
+    def port(self) -> str:
+        """Of the switch."""
+        return f"port{self.number}"
 
     def die(self) -> None:
         """As without power: its link first, then all of its processes at once."""
@@ -209,7 +228,7 @@ def hosts(folder: Path, count: int = 2) -> Iterator[list[Host]]:
         for number in range(count):
             host = Host(number, folder)
             found.append(host)
-            port = f"port{number}"
+            host.switch, port = switch, host.port
             subprocess.run(
                 ["ip", "link", "add", port, "netns", str(switch.init), "type", "veth", "peer", "name", host.interface,
                  "netns", str(host.init)],

@@ -26,9 +26,10 @@ def addresses_for(
 
 def _join(options: dict[str, object]) -> tuple[dict[str, object], list[Diagnostic]]:
     master, dp = options.pop("master_addr", None), options.pop("data_parallel_address", None)
-    port = options.pop("master_port", None)
-    options.pop("data_parallel_rpc_port", None)
+    port, dp_port = options.pop("master_port", None), options.pop("data_parallel_rpc_port", None)
     host = master or dp
+    if not master:
+        port = port or dp_port
     if host is None or options.get("dist_init_addr"):
         return options, []
     options["dist_init_addr"] = f"{host}:{port or _PORT}"

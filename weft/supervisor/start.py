@@ -63,6 +63,8 @@ class Starting:
         self._loaded: dict[int, Loaded] = {}
         self._joined: dict[int, Joined] = {}
         self._hosts, world = hosts, plan.layout.world
+        self._shares = [*plan.cores]
+        """Cores of each rank; of a host whose agent was replaced, what that has."""
         self._status = status = StatusPage.create(world)
         self.workers: list[RankLink] = []
         rendezvous = Rendezvous(plan.comm.groups)
@@ -116,6 +118,8 @@ class Starting:
         ranks = [rank for rank, host in enumerate(plan.host_of) if host == node]
         shares, first = self._hosts.resources(node).shares, node * setup.ranks_per_host
         given = {rank: shares[plan.first_rank + rank - first] for rank in ranks}
+        for rank, share in given.items():
+            self._shares[rank] = share
         session = self._hosts.begin(node, setup, given, salt, status)
         self.workers += [session.add(rank, plan.where[rank], plan.first_rank + rank) for rank in ranks]
         return session
@@ -249,7 +253,7 @@ class Starting:
         number = plan.first_rank + worker.rank
         change, at = self._board.changes[worker.rank], coords(plan.world or plan.layout, number)
         joined = self._joined.get(worker.rank)
-        cpus = self.plan.cores[worker.rank].cpus
+        cpus = self._shares[worker.rank].cpus
         device = self.plan.engine.device
         work, held = self._status.work(worker.rank), self._status.held(worker.rank)
         return RankReport(
