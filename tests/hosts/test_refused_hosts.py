@@ -71,7 +71,7 @@ def test_hosts_that_do_not_fit_are_refused_and_the_head_waits_for_one_that_does(
     head.says("10.77.0.2: refused: hosts do not have the same settings")
 
     other = other_code(far.folder / "code")
-    agent = far.weft("serve", *right, root=other)
+    agent = far.start("weft.cli.main", ["serve", *right], root=other)
     assert agent.end() == 78
     assert re.search("weft code: host 0 has [0-9a-f]{16}, host 1 has [0-9a-f]{16}", agent.text), agent.text
 

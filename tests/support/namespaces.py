@@ -14,11 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import pytest
@@ -143,12 +144,20 @@ class Host:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def weft(self, *words: str, core: int | None = None, root: Path = ROOT, **environ: str) -> Command:
-        """Starts a weft command here, of the code at `root`; `core`: another than the host's."""
-        return self.starts("weft.cli.main", *words, core=core, root=root, **environ)
+    def weft(self, *words: str, **environ: str) -> Command:
+        """Starts a weft command here."""
+        return self.start("weft.cli.main", words, environ)
 
-    def starts(self, module: str, *words: str, core: int | None = None, root: Path = ROOT, **environ: str) -> Command:
-        """Starts a module of Python here."""
+    def start(
+        self,
+        module: str,
+        words: Sequence[str],
+        environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        core: int | None = None,
+        root: Path = ROOT,
+    ) -> Command:
+        """Starts a module of the code at `root` here; `core`: another than the host's."""
         core = self.core if core is None else core
         variables = {"TMPDIR": str(self.folder), "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", **environ}
         process = subprocess.Popen(
