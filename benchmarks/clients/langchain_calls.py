@@ -6,13 +6,15 @@ import sys
 
 from langchain_openai import ChatOpenAI, OpenAI
 from openai_calls import CALLS, call, report
+from structured_calls import BRACE, TOKENS, Pet
 
 CALLS.clear()
 
 
 def model_of(url: str, model: str, **settings: object) -> ChatOpenAI:
     """A chat model on the server."""
-    return ChatOpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=4, max_retries=0, **settings)
+    most = settings.pop("max_completion_tokens", 4)
+    return ChatOpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=most, max_retries=0, **settings)
 
 
 @call
@@ -45,6 +47,18 @@ def completion(url: str, model: str) -> None:
 @call
 def completion_stream(url: str, model: str) -> None:
     list(OpenAI(base_url=f"{url}/v1", api_key="none", model=model, max_tokens=4, max_retries=0).stream("Hello"))
+
+
+@call
+def with_structured_output(url: str, model: str) -> None:
+    made = model_of(url, model, max_completion_tokens=TOKENS).with_structured_output(Pet, method="json_schema")
+    assert isinstance(made.invoke("Hello"), Pet)
+
+
+@call
+def with_json_mode(url: str, model: str) -> None:
+    made = model_of(url, model, max_completion_tokens=TOKENS, logit_bias=BRACE)
+    assert isinstance(made.with_structured_output(None, method="json_mode").invoke("Hello"), dict)
 
 
 if __name__ == "__main__":

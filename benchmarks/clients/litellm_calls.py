@@ -7,6 +7,7 @@ from typing import Any
 
 import litellm
 from openai_calls import CALLS, HELLO, call, report
+from structured_calls import TOKENS, Pet
 
 CALLS.clear()
 
@@ -44,6 +45,13 @@ def text_completion(url: str, model: str) -> None:
         model=f"text-completion-openai/{model}", prompt="Hello", max_tokens=4, api_base=f"{url}/v1", api_key="none"
     )
     assert answer.choices
+
+
+@call
+def response_format(url: str, model: str) -> None:
+    for provider in ("hosted_vllm", "openai"):
+        answer = ask(url, model, model=f"{provider}/{model}", max_tokens=TOKENS, response_format=Pet)
+        Pet.model_validate_json(answer.choices[0].message.content)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.start import Starting
+from weft.text import Tokenizer
 
 
 class Watched:
@@ -56,7 +57,10 @@ class Watched:
 @contextmanager
 def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watched]:
     """Starts the ranks; ends them at the end."""
-    starting = Starting(plan_launch(open_checkpoint(model_path(model)), resolve({}, tp=tp), settings))
+    checkpoint = open_checkpoint(model_path(model))
+    plan = plan_launch(checkpoint, resolve({}, tp=tp), settings)
+    vocabulary = Tokenizer.from_checkpoint(checkpoint).vocabulary(plan.config.vocab_size, plan.eos_token_ids)
+    starting = Starting(plan.with_vocabulary((), vocabulary))
     executor = starting.wait()
     plan = starting.plan
     try:
