@@ -127,7 +127,7 @@ BRANCHES: tuple[dict[str, Any], ...] = (
 ROOT = {"$defs": {"text": {"type": "string"}}}
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(BRANCHES, 2), ids=str)
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(BRANCHES, 2)], ids=str)
 def test_branches_that_are_told_apart_never_both_match(one: dict[str, Any], other: dict[str, Any]) -> None:
     if told_apart([one, other], ROOT):
         for value in VALUES:
