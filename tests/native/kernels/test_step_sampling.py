@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.native import step_cases
@@ -199,3 +200,56 @@ def test_strided_rows_and_other_types_of_logits() -> None:
     )
     with pytest.raises(TypeError, match="fp32 rows"):
         ours(logits.double(), SlotTable(3, 400), np.arange(3), np.arange(3), torch.zeros(3, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_masked_rows_choose_among_allowed_ids(variant: str, data: st.DataObject) -> None:
+    """As plain Python where no other id is allowed; rows without a mask as ever."""
+    vocab = data.draw(st.sampled_from((4, 37, 64, 257, 900)), label="vocabulary")
+    params = data.draw(st.lists(PARAMS, min_size=1, max_size=4), label="params")
+    logits = make_logits(len(params), vocab, data.draw(st.integers(0, 999)), "plain")
+    allowed = data.draw(
+        st.lists(
+            st.none() | st.sets(st.integers(0, vocab - 1), min_size=1, max_size=40),
+            min_size=len(params),
+            max_size=len(params),
+        ),
+        label="allowed",
+    )
+    wanted, masks, table = [], {}, SlotTable(len(params), vocab)
+    for row, (one, ids) in enumerate(zip(params, allowed, strict=True)):
+        table.set(row, one.temperature if one.temperature > 1e-5 else 0.0, one.top_k, one.top_p, one.min_p, 5 + row)
+        x = logits[row].tolist()
+        if ids is not None:
+            masks[row], x = mask_of(ids, vocab), [value if id in ids else -np.inf for id, value in enumerate(x)]
+        try:
+            wanted.append(chosen(x, one, uniform(5 + row, 9)))
+        except TooCloseToCall:
+            assume(False)
+    values = torch.zeros(len(params), 2, dtype=torch.float64)
+    rows, threads = np.arange(len(params)), data.draw(st.integers(0, 2), label="threads")
+    before = logits.clone()
+    kernel(variant, threads)(logits, table, rows, np.full(len(params), 9), values, masks)
+    assert values.tolist() == [[float(id), 1.0] for id in wanted]
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_temperature_is_so_high_that_a_forbidden_id_is_drawn(variant: str) -> None:
+    logits, table = torch.randn(1, 300), SlotTable(1, 300)
+    table.set(0, 3e38, 0, 1.0, 0.0, 1)
+    values, masks = torch.zeros(1, 2, dtype=torch.float64), {0: mask_of({7, 250}, 300)}
+    found = set()
+    for position in range(60):
+        kernel(variant)(logits, table, np.zeros(1, np.int64), np.array([position]), values, masks)
+        found.add(int(values[0, 0]))
+    assert found == {7, 250}
+
+
+def mask_of(ids: set[int], vocab: int) -> NDArray[np.uint32]:
+    mask = np.zeros(-(-vocab // 32), np.uint32)
+    for id in ids:
+        mask[id // 32] |= np.uint32(1 << id % 32)
+    return mask
