@@ -98,7 +98,7 @@ def _try(client: Client, python: str | None, folder: Path, url: str, model: Path
         done = subprocess.run(
             client.command(Place(python, place, url, model.name, model)),
             cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", timeout=LIMIT_S, env=_environment(place),
+            errors="replace", timeout=LIMIT_S, env=environment(place),
         )  # fmt: skip
         text = done.stdout
         ok = done.returncode == 0 and re.search(client.said, text) is not None
@@ -110,7 +110,7 @@ def _try(client: Client, python: str | None, folder: Path, url: str, model: Path
     return result | {"ok": ok, "seconds": seconds, "calls": calls, "detail": "" if calls else "\n".join(detail)[-1500:]}
 
 
-def _environment(place: Path) -> dict[str, str]:
+def environment(place: Path) -> dict[str, str]:
     """Offline: a client talks to the server that it is pointed at, and to no other host."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hf"), "OPENAI_API_KEY": "none", "DO_NOT_TRACK": "1"}
     local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,57 @@
+"""Client libraries that others wrote, unmodified, ask real ranks for structured output; each in its own environment,
+made once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.clients.catalogue import CLIENTS, Client, Place
+from benchmarks.clients.run import environment, install
+from tests.support.tiny_chat import write_tiny_chat
+from weft.bench.served import Served
+from weft.checkpoint.hub.embedded import cache_dir
+from weft.cli.hosted import PROGRAM
+
+NAMES = ("openai-structured", "instructor", "pydantic-ai", "outlines", "llama-index", "langchain-openai", "litellm")
+CHOSEN = [client for client in CLIENTS if client.name in NAMES]
+LIMIT_S = 300
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("structured-clients")
+    model = write_tiny_chat(folder / "tiny", max_position_embeddings=2048)
+    with Served(PROGRAM, ["serve", str(model), "--port", "0", "--tp", "2"]) as served:
+        yield Place("python", folder, served.wait_ready(120), "tiny", model)
+
+
+def calls_of(client: Client, place: Place, python: str) -> list[dict[str, object]]:
+    """What each call came to."""
+    folder = place.folder / client.name
+    folder.mkdir()
+    command = client.command(Place(python, folder, place.url, place.model, place.directory))
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), timeout=LIMIT_S, capture_output=True, text=True, errors="replace"
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"call"')]
+    assert lines, done.stderr[-2000:]
+    return lines
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("client", CHOSEN, ids=lambda client: client.name)
+def test_every_call_of_a_client_is_served(client: Client, place: Place) -> None:
+    kept = cache_dir() / "clients"
+    kept.mkdir(parents=True, exist_ok=True)
+    python = install(client, kept / client.name)
+    if python is None:
+        pytest.skip(f"pip cannot have {client.requirements}")
+    assert [line for line in calls_of(client, place, python) if not line["ok"]] == []
+
+
+def test_no_client_is_forgotten() -> None:
+    assert {client.name for client in CHOSEN} == {*NAMES}
