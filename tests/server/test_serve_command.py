@@ -21,7 +21,7 @@ import openai
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from tests.support.waiting import alive, children, listening_port, ticks, until, wait_gone
+from tests.support.waiting import alive, children, command_line, listening_port, ticks, until, wait_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ("--attn-tp-size", "1", "--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
@@ -75,8 +75,12 @@ class Served:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def ranks(self) -> list[int]:
+    def children(self) -> list[int]:
+        """Ranks, the text worker, what plans placements of experts."""
         return children(self.process.pid)
+
+    def ranks(self) -> list[int]:
+        return [pid for pid in self.children() if b"weft.worker.main" in command_line(pid)]
 
     def end(self) -> int:
         code = self.process.wait(60)
@@ -153,7 +157,9 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             assert body["resolved"]["layout"]["attention"]["dp"] == 2
             assert any(line.startswith("max_model_len 256") for line in body["resolved"]["settings"])
 
-            until(lambda: idle([served.process.pid, *pids]), "an idle server uses the processor")
+            every = served.children()
+            assert len(every) == 3 and {*pids} < {*every}  # the text worker, too
+            until(lambda: idle([served.process.pid, *every]), "an idle server uses the processor")
 
             with (
                 pytest.raises(openai.APIError),
@@ -169,7 +175,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             rf"weft serve: rank 1 \(dp 1\) pid {pids[1]} was killed by SIGKILL in phase serving", served.text
         )
         assert "Traceback" not in served.text
-        wait_gone(pids)
+        wait_gone(every)
 
 
 DEBUG = ("--tp", "2", "--comm", "gloo", "--log-level", "debug")
@@ -183,7 +189,7 @@ def test_a_signal_ends_everything(model: Path, number: signal.Signals, words: tu
     with serving(str(model), *words) as served:
         assert said in served.text
         assert words or len(served.lines) <= 8, served.text
-        pids = served.ranks()
+        pids = served.children()
         with httpx.Client(base_url=served.url, timeout=240) as client:
             assert client.post("/v1/completions", json={"prompt": "x"}).status_code == 200
         served.process.send_signal(number)

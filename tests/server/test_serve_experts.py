@@ -74,7 +74,7 @@ def planned(served: Served) -> bool:
         except OSError:  # it has just ended
             return False
 
-    return not any(map(plans, served.ranks()))
+    return not any(map(plans, served.children()))
 
 
 def rounds_until_switched(served: Served, wanted: list[str]) -> int:

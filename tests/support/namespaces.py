@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.waiting import alive, children, until
+from tests.support.waiting import alive, children, command_line, until
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ class Command:
     def ranks(self) -> list[int]:
         """Pids of the command's ranks, as this process sees them."""
         mine = children(self.pid)
-        return [pid for pid in mine if b"weft.worker.main" in _cmdline(pid) and alive(pid)]
+        return [pid for pid in mine if b"weft.worker.main" in command_line(pid) and alive(pid)]
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -101,13 +101,6 @@ class Command:
         self.end()
         assert self.process.stdout is not None
         self.process.stdout.close()
-
-
-def _cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 class Host:

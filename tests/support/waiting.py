@@ -27,6 +27,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def command_line(pid: int) -> bytes:
+    """Words of a process, with zeros between them; none of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def wait_gone(pids: Collection[int]) -> None:
     """Until none of the processes runs: those that end with another one end soon after it, not with it."""
     until(lambda: not any(map(alive, pids)), f"a process of {sorted(pids)} still runs")
