@@ -97,7 +97,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_choice": ["a"], "allowed_token_ids": [65]}, "allowed_token_ids", "grammar"),
     ({"guided_choice": ["a"], "bad_words": ["b"]}, "bad_words", "grammar"),
 ]  # fmt: skip
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
     "/v1/completions": {"prompt": "Hello"},
 }
