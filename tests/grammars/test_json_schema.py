@@ -191,7 +191,8 @@ def test_depth_and_kinds_are_bounded() -> None:
     deep: Any = {}
     for _ in range(MAX_DEPTH + 2):
         deep = {"items": deep}
-    for schema in (deep, 5, "x", [], {"properties": 5}, {"anyOf": {}}, {"items": 5}, {"properties": {"a": 1}}):
+    wrong: list[Any] = [deep, 5, "x", [], {"properties": 5}, {"anyOf": {}}, {"items": 5}, {"properties": {"a": 1}}]
+    for schema in wrong:
         with pytest.raises(RequestError) as caught:
             held_schema(schema, "schema", strict=False)
         assert caught.value.param == "schema"
