@@ -10,9 +10,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
-WORKERS ?= 2
-# Neighbours stay with one worker, which has made what they share; who is done takes from the other's end. Tests are kept
-# as bytecode also where PYTHONDONTWRITEBYTECODE is set: each worker would take seconds to compile all of them again.
+# More than the two cores that the suite is sized for: many tests wait for processes, and leave a core idle.
+WORKERS ?= 3
+# Neighbours stay with one worker, which has made what they share; a worker that is done takes from another's end. Tests
+# are kept as bytecode also where PYTHONDONTWRITEBYTECODE is set: each worker would take seconds to compile all of them.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist worksteal
 # The suite runs more variants of the C++ parts than this machine loads: compiled before it, where no core is idle.
 BUILD = -m weft.native.build

@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 IDIOMS = (
@@ -66,7 +67,12 @@ def document_prose(text: str) -> Iterator[str]:
 
 def prose(path: Path) -> str:
     """The prose of one file, without names in backticks."""
-    parts = {".py": python_prose, ".md": document_prose}.get(path.suffix, cpp_prose)(path.read_text())
+    return _prose(path.read_text(), path.suffix)
+
+
+@cache
+def _prose(text: str, suffix: str) -> str:
+    parts = {".py": python_prose, ".md": document_prose}.get(suffix, cpp_prose)(text)
     return re.sub(r"`[^`]*`", " ", "\n".join(parts))
 
 

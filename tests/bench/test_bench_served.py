@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from tests.support.waiting import PATIENCE_S, children, listening_port, until, wait_gone
+from weft.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("--input-len", "4", "--output-len", "4", "--num-prompts", "4", "--concurrency", "2", "--warmup", "1")
@@ -151,8 +152,10 @@ def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
         (("--compare", "/no/a.yaml", "/no/b.yaml"), 78, "layout file /no/a.yaml"),
     ],
 )
-def test_what_cannot_be_measured(model: Path, words: tuple[str, ...], code: int, said: str) -> None:
-    got, _, err = finish(str(model), *words)
+def test_what_cannot_be_measured(
+    model: Path, words: tuple[str, ...], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, err = main(["bench", str(model), *words]), capsys.readouterr().err
     assert (got, said in err) == (code, True), err
 
 

@@ -22,7 +22,7 @@ def check_text(name: str, text: str) -> None:
 
 
 @NAMES
-@settings(ANY_TEXT, max_examples=400)
+@settings(ANY_TEXT, max_examples=200)
 @given(data=st.data())
 def test_anything_gives_a_layout_or_a_refusal(name: str, data: st.DataObject) -> None:
     check_text(name, data.draw(TEXTS.get(name, st.text())))

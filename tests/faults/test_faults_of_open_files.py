@@ -98,7 +98,9 @@ def test_a_soft_limit_is_raised_for_the_server_and_its_ranks(model: Path, tmp_pa
             assert words[3] == words[4] != "40"
 
 
-@pytest.mark.parametrize("limit", [6, 9, 12, 16, 20, 25, Needs().least - 1])
+@pytest.mark.parametrize(
+    "limit", [6, *(pytest.param(each, marks=pytest.mark.long) for each in (9, 12, 16, 20, 25)), Needs().least - 1]
+)
 def test_too_low_a_limit_is_refused_at_once(model: Path, limit: int) -> None:
     code, text = refused(limited(f"-n {limit}", str(model), "--port", "0"))
     assert code == 78

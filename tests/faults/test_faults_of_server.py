@@ -317,7 +317,7 @@ def test_ranks_of_a_restart_end_with_a_killed_server_too(model: Path) -> None:
         wait_gone(pids)
 
 
-@pytest.mark.parametrize("servers", [6, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("servers", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_many_servers_start_at_once(model: Path, servers: int) -> None:
     """Sockets are bound once and handed over, so that no two take the same port."""
     with ThreadPoolExecutor(20) as pool:

@@ -145,8 +145,8 @@ def test_operations_use_the_form_that_held(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "shape",
     [
-        *((576, 576), (192, 576), (101, 64), (33, 50), (1, 7), (576, 1536)),
-        *(pytest.param(shape, marks=pytest.mark.long) for shape in ((576, 192), (864, 576))),
+        *((192, 576), (101, 64), (33, 50), (1, 7), (576, 1536)),
+        *(pytest.param(shape, marks=pytest.mark.long) for shape in ((576, 576), (576, 192), (864, 576))),
     ],
 )
 def test_this_machine_holds_the_rule(ops: Ops, dtype: torch.dtype, shape: tuple[int, int], two_threads: None) -> None:

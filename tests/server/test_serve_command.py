@@ -22,6 +22,8 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import alive, children, command_line, listening_port, ticks, until, wait_gone
+from weft.cli.main import main
+from weft.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ("--attn-tp-size", "1", "--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
@@ -259,9 +261,15 @@ def test_a_port_in_use_is_said_before_anything_is_loaded() -> None:
     ],
 )
 def test_what_cannot_be_served_is_said_without_a_start(
-    model: Path, words: tuple[str, ...], code: int, said: str
+    model: Path,
+    words: tuple[str, ...],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    got, text = refused("serve", str(model), "--port", "0", *words)
+    monkeypatch.setattr(Starting, "__init__", lambda *_, **__: pytest.fail("ranks were started"))
+    got, text = main(["serve", str(model), "--port", "0", *words]), "".join(capsys.readouterr())
     assert got == code, text
     assert said in text and "Traceback" not in text and "spawn" not in text
 

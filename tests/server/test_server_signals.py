@@ -74,8 +74,17 @@ sys.exit(main())
 """A signal at the moment when a part of the start begins."""
 
 
-@pytest.mark.parametrize("number", ENDS)
-@pytest.mark.parametrize("part", ["listen", "opened", "plan_launch", "ServedModel", "run_server", "Replicas"])
+PARTS = ("listen", "opened", "plan_launch", "ServedModel", "run_server", "Replicas")
+
+
+@pytest.mark.parametrize(
+    ("part", "number"),
+    [
+        pytest.param(part, number, marks=[pytest.mark.long] * ((at + kind) % 2))
+        for at, part in enumerate(PARTS)
+        for kind, number in enumerate(ENDS)
+    ],
+)
 def test_a_signal_in_the_first_seconds(model_dir: Path, number: signal.Signals, part: str) -> None:
     words = [sys.executable, "-c", ENDING, part, str(int(number)), "serve", str(model_dir), "--port", "0"]
     read, write = os.pipe()  # ranks inherit nothing of it, so its end is the server's

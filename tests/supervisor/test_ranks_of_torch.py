@@ -47,10 +47,10 @@ def test_without_c_the_answers_are_those_of_c(tmp_path: Path, monkeypatch: pytes
     model = write_random(tmp_path, "tied")
     wanted = answers(model, 1, dtype="float64")
     monkeypatch.setenv("WEFT_NATIVE", "0")
-    assert answers(model, 1, dtype="float64") == answers(model, 2, dtype="float64") == wanted
+    assert answers(model, 2, dtype="float64") == wanted
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("quantization", ["int8", pytest.param("int4", marks=pytest.mark.long)])
 def test_rows_of_8_bits_without_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str) -> None:
     monkeypatch.setenv("WEFT_NATIVE", "0")
     model = write_random(tmp_path, "tied")
@@ -63,7 +63,7 @@ def test_a_dtype_without_kernels_is_served(tmp_path: Path) -> None:
     assert [len(ids) for ids in found] == [6, 6]
 
 
-@pytest.mark.parametrize("backend", ["plain", "grouped"])
+@pytest.mark.parametrize("backend", [pytest.param("plain", marks=pytest.mark.long), "grouped"])
 def test_experts_that_torch_multiplies(tmp_path: Path, backend: str) -> None:
     need("step")
     model = write_random(tmp_path, "experts", sizes={"hidden_size": 64, "moe_intermediate_size": 24})

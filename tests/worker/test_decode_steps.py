@@ -154,10 +154,13 @@ def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: t
 
 
 @pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3]], ids=str)
-def test_any_requests_are_served_alike_both_ways(world: int, layout: dict[str, object], model: Path) -> None:
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.long)])
+def test_any_requests_are_served_alike_both_ways(
+    count: int, world: int, layout: dict[str, object], model: Path
+) -> None:
     with both_ways(model, world, layout) as executor:
 
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
         @given(REQUESTS)
         @example(MANY)
         def check(requests: list[Request]) -> None:

@@ -40,16 +40,22 @@ assert torch.empty(4, 3, device="meta")[:2].shape == (2, 3)
 with torch.inference_mode():
     y = torch.empty(3).copy_(x[0])
 assert y.tolist() == [0, 1, 2]
+import importlib.util
+assert importlib.util.find_spec("torch_nothing") is None and importlib.util.find_spec("torch.nothing") is None
 assert all({IS_LATER} for name in PUT_OFF) and {READ!r} not in sys.modules
+assert importlib.util.find_spec("torch.export") is not None and not hasattr(torch.export, "nothing")
 """)
 
 
 @needs_known
-def test_the_rest_makes_torch_whole() -> None:
+def test_the_rest_makes_torch_whole_and_asks_nothing_that_warns() -> None:
     run(f"""
+import warnings
+warnings.simplefilter("error")
 import_torch()
 import torch
 import_rest()
+warnings.simplefilter("default")
 assert {READ!r} in sys.modules and callable(torch._meta_registrations.register_meta)
 before = [sys.modules[name] for name in PUT_OFF]
 import_rest()
@@ -58,16 +64,6 @@ torch.Generator().manual_seed(0)
 x = torch.empty(1, 2, 4, 8, device="meta")
 assert torch.nn.functional.scaled_dot_product_attention(x, x, x).shape == x.shape
 assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
-""")
-
-
-@needs_known
-def test_nothing_is_asked_that_warns() -> None:
-    run("""
-import warnings
-warnings.simplefilter("error")
-import_torch()
-import_rest()
 """)
 
 
@@ -91,8 +87,8 @@ def test_with_the_rest_it_is_what_a_whole_import_gives() -> None:
     [
         "assert torch.vmap(lambda x: x + 1)(torch.ones(2)).tolist() == [2, 2]",
         pytest.param("assert not torch.compiler.is_compiling()", marks=pytest.mark.long),
-        "from torch.utils.data import Dataset; assert isinstance(Dataset, type)",
-        "assert 'tensor' in repr(torch.ones(2))",
+        pytest.param("from torch.utils.data import Dataset; assert isinstance(Dataset, type)", marks=pytest.mark.long),
+        pytest.param("assert 'tensor' in repr(torch.ones(2))", marks=pytest.mark.long),
         pytest.param("assert torch.nn.quantized.dynamic and torch._higher_order_ops.cond", marks=pytest.mark.long),
         pytest.param("import torch._dynamo.comptime", marks=pytest.mark.long),
         pytest.param(
@@ -107,19 +103,6 @@ import_torch()
 import torch
 {use}
 assert {READ!r} in sys.modules and not any({IS_LATER} for name in PUT_OFF)
-""")
-
-
-@needs_known
-def test_what_is_nowhere_is_missed_as_ever() -> None:
-    run("""
-import_torch()
-import torch
-import importlib.util
-assert importlib.util.find_spec("torch.export") is not None
-assert importlib.util.find_spec("torch_nothing") is None and type(sys.modules[META]).__name__ == "_Later"
-assert importlib.util.find_spec("torch.nothing") is None
-assert not hasattr(torch.export, "nothing")
 """)
 
 
@@ -170,7 +153,7 @@ assert sys.modules[META] is before
 """)
 
 
-@pytest.mark.parametrize("first", ["import torch", "import_rest(); import torch"])
+@pytest.mark.parametrize("first", ["import torch", pytest.param("import_rest(); import torch", marks=pytest.mark.long)])
 def test_what_is_there_is_left_as_it_is(first: str) -> None:
     run(f"{first}; before = sys.modules[META]; import_torch(); import_rest(); assert sys.modules[META] is before")
 
