@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
-from tests.support.waiting import PATIENCE_S, children, listening_port, until, wait_gone
+from tests.support.waiting import PATIENCE_S, children, listening_port, ranks_of, until, wait_gone
 from weft.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,13 +50,13 @@ def wait_family(process: subprocess.Popen[str]) -> list[int]:
     until(lambda: process.poll() is not None or generating(process.pid), "no server with two ranks that work", 200)
     assert process.poll() is None
     (server,) = children(process.pid)
-    return [server, *children(server)]
+    return [server, *ranks_of(server)]
 
 
 def generating(pid: int) -> bool:
     """Whether a server that this process started has made a token."""
     for server in children(pid):
-        if (port := listening_port(server)) and len(children(server)) == 2:
+        if (port := listening_port(server)) and len(ranks_of(server)) == 2:
             page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).text
             return any(float(value) for value in re.findall(r"^vllm:generation_tokens_total\S* (\S+)$", page, re.M))
     return False
@@ -120,7 +120,7 @@ def kill_ranks(process: subprocess.Popen[str]) -> None:
     killed = [wait_family(process)[-1]]
     os.kill(killed[0], signal.SIGKILL)
     while process.poll() is None:
-        last = [rank for server in children(process.pid) for rank in children(server)][-1:]
+        last = [rank for server in children(process.pid) for rank in ranks_of(server)][-1:]
         if last and last[0] not in killed:
             killed += last
             with suppress(ProcessLookupError):  # it has ended just now
@@ -148,7 +148,11 @@ def test_a_rank_that_dies_is_counted_not_hidden(model: Path) -> None:
         (("--output-len", "300"), 78, "output_len 300: a prompt of 128 tokens and an answer of 300 are 428 together"),
         (("--tokenizer", "x"), 2, "--tokenizer: only with --url"),
         (("--compare", "a.yaml"), 2, "at least two layouts are needed"),
-        (("--compare", "a.yaml", "b.yaml", "--tp", "2"), 2, "--compare: its files are the layouts; leave --tp out"),
+        (
+            ("--compare", "a.yaml", "b.yaml", "--tp", "2"),
+            2,
+            "--compare: its files are the layouts, of one host each; leave --tp out",
+        ),
         (("--compare", "/no/a.yaml", "/no/b.yaml"), 78, "layout file /no/a.yaml"),
     ],
 )

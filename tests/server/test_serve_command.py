@@ -21,7 +21,7 @@ import openai
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from tests.support.waiting import alive, children, command_line, listening_port, ticks, until, wait_gone
+from tests.support.waiting import alive, children, listening_port, ranks_of, ticks, until, wait_gone
 from weft.cli.main import main
 from weft.supervisor.start import Starting
 
@@ -82,7 +82,7 @@ class Served:
         return children(self.process.pid)
 
     def ranks(self) -> list[int]:
-        return [pid for pid in self.children() if b"weft.worker.main" in command_line(pid)]
+        return ranks_of(self.process.pid)
 
     def end(self) -> int:
         code = self.process.wait(60)

@@ -49,6 +49,11 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def ranks_of(pid: int) -> list[int]:
+    """Those that compute as ranks, of the processes that a process has started."""
+    return [child for child in children(pid) if b"weft.worker.main" in command_line(child)]
+
+
 def ticks(pid: int) -> int:
     """Clock ticks of the processor that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
