@@ -28,7 +28,7 @@ PACKED_AS = {
     WeightKind.INT8: "int8",
     WeightKind.INT4: "int4",
     WeightKind.INT8G: "Q8_0",
-    WeightKind.BF12: "lossless_bf16",
+    WeightKind.BF16_12BIT: "lossless_bf16",
 }
 """The format that numbers of a kind are packed in."""
 THREADS = (1, 2, 3)

@@ -71,7 +71,7 @@ class ProgramExecutor(LockstepExecutor):
             if helps and isinstance(ops, StepOps):
                 queues = torch.zeros(ops.pool.queue_bytes + 128, dtype=torch.uint8)
                 self._queues.append(queues)
-                ops.pool.offer(comm.offering(), queues.data_ptr() + -queues.data_ptr() % 128)
+                ops.pool.publish(comm.team_port(), queues.data_ptr() + -queues.data_ptr() % 128)
                 comm.start_stealing(ops.pool.steal_function)
 
     def step(self, plan: StepPlan) -> StepResult:
@@ -91,7 +91,7 @@ class ProgramExecutor(LockstepExecutor):
     def close(self) -> None:
         for runner in self.runners:
             if isinstance(runner.ops, StepOps):
-                runner.ops.pool.keep_to_itself()
+                runner.ops.pool.unpublish()
         super().close()
         self._threads.shutdown()
         for comm in self.comms:

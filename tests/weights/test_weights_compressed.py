@@ -71,5 +71,5 @@ def test_bytes_are_those_that_are_held(tmp_path: Path, given: dict[str, Any], ti
 def parts(weight: Weight) -> tuple[Tensor, ...]:
     if isinstance(weight, Tensor):
         return (weight,)
-    assert isinstance(weight, PackedWeight) and weight.kind in (WeightKind.BF12, WeightKind.BF16)
+    assert isinstance(weight, PackedWeight) and weight.kind in (WeightKind.BF16_12BIT, WeightKind.BF16)
     return weight.data, weight.scale, weight.offset

@@ -263,12 +263,12 @@ def test_matrices_that_layers_multiply_by_are_compressed_where_asked_or_faster(a
     ops = make_ops(Numerics(torch.bfloat16, compress_weights=asked), CPU)
     assert isinstance(ops, StepOps)
     faster = isa.chosen() in ("amx", "avx512bf16", "avx2")
-    wanted = WeightKind.BF12 if (faster if asked is None else asked) else WeightKind.BF16
+    wanted = WeightKind.BF16_12BIT if (faster if asked is None else asked) else WeightKind.BF16
     matrix = torch.randn(64, 64).bfloat16()
     kinds = {use: ops.prepare(matrix, use).kind for use in Use}  # type: ignore[union-attr]
     assert kinds == {use: WeightKind.BF16 if use is Use.KEPT else wanted for use in Use}
     said = f", bf16 in 12 bits ({len(Use) - 1} of {len(Use) - 1} matrices)"
-    assert (said in ops.describe()) == (wanted == WeightKind.BF12) == ("12 bits" in ops.describe())
+    assert (said in ops.describe()) == (wanted == WeightKind.BF16_12BIT) == ("12 bits" in ops.describe())
     fp32 = make_ops(Numerics(torch.float32, compress_weights=asked), CPU)
     assert fp32.prepare(matrix.float(), Use.LINEAR).kind == WeightKind.F32  # type: ignore[union-attr]
 
@@ -277,7 +277,7 @@ def test_what_could_not_be_compressed_is_said() -> None:
     ops = make_ops(Numerics(torch.bfloat16, compress_weights=True), CPU)
     wide = torch.randn(64, 64) * 2.0 ** torch.randint(-60, 60, (64, 64))
     kinds = [ops.prepare(matrix.bfloat16(), Use.LINEAR).kind for matrix in (wide, torch.randn(64, 64))]  # type: ignore[union-attr]
-    assert kinds == [WeightKind.BF16, WeightKind.BF12]
+    assert kinds == [WeightKind.BF16, WeightKind.BF16_12BIT]
     assert ", bf16 in 12 bits (1 of 2 matrices)" in ops.describe()
 
 

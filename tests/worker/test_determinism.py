@@ -103,7 +103,7 @@ FORMS = {
     "eager-bf16": Numerics(torch.bfloat16),
     "program-fp32": Numerics(torch.float32),
     "program-bf16": Numerics(torch.bfloat16, compress_weights=False),
-    "program-bf12": Numerics(torch.bfloat16, compress_weights=True),
+    "program-bf16-12bit": Numerics(torch.bfloat16, compress_weights=True),
     "program-int8": Numerics(torch.bfloat16, quantization="int8"),
     "program-int4": Numerics(torch.bfloat16, quantization="int4"),
     "program-int4-rows8": Numerics(torch.bfloat16, quantization="int4", int8_activations=True),

@@ -52,7 +52,7 @@ def _shorter_faster(engine: EngineConfig, variant: str | None) -> Iterator[str]:
     undecided = engine.compress_weights is None and engine.quantization == "none" and not engine.enforce_eager
     if not undecided or engine.dtype != "bfloat16" or engine.device != "cpu" or variant is None:
         return
-    if isa.suits_bf12_of_few(variant):
+    if isa.suits_bf16_12bit_of_few(variant):
         yield (
             "hint: --compress-weights stores bf16 in 12 bits without loss: on CPUs like this one"
             f" ({variant}) one stream was faster, 8 to 32 streams slower; --no-compress-weights removes this hint"

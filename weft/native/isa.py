@@ -80,12 +80,12 @@ def chosen() -> str:
     return forced or legal[0]
 
 
-def suits_bf12(variant: str) -> bool:
-    """Whether `variant` compresses bf16 to 12 bits by default: `weft_suits_bf12`, without loading a library."""
+def suits_bf16_12bit(variant: str) -> bool:
+    """Whether `variant` compresses bf16 to 12 bits by default: `weft_suits_bf16_12bit`, without loading a library."""
     return variant in ("amx", "avx512bf16", "avx2")
 
 
-def suits_bf12_of_few(variant: str) -> bool:
+def suits_bf16_12bit_of_few(variant: str) -> bool:
     """Whether `variant` reads bf16 in 12 bits faster for a single row, but multiplies 8 to 32 rows slower."""
     return variant in ("avx512vnni", "avx512")
 

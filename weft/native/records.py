@@ -1,7 +1,4 @@
-"""The records that Python and C++ share, as ctypes structures. `weft.ops.generate` writes those with a `cpp` in C++.
-
-The others hold types of their own headers (`CommCalls`, `Decode`, ...): `step_library.bound` compares their sizes.
-"""
+"""The records and enumerations that Python and C++ share. `weft.ops.generate` writes them in C++."""
 
 from __future__ import annotations
 
@@ -29,17 +26,13 @@ class WeightKind(IntEnum):
     BF16 = 1
     F64 = 2
     INT8 = 3
-    """A code and one fp32 scale per output column."""
     INT4 = 4
-    """One of 16 numbers per code, times a scale (plus an offset) per 32 of depth; both in 16 bits, or in 16 each."""
     INT8G = 5
-    """A code and one scale per 32 of depth."""
-    BF12 = 6
-    """The numbers of BF16, all of them, in 12 bits each and a few apart: `native/kernels/quant/lossless_bf16.h`."""
+    BF16_12BIT = 6
 
 
 class Epilogue(IntEnum):
-    """What a linear does with its sums."""
+    """What a linear does with the fp32 sums (fp64 for F64) of a row."""
 
     STORE = 0
     SILU_MUL_OF = 1
@@ -47,21 +40,56 @@ class Epilogue(IntEnum):
 
 
 class Chose(IntEnum):
-    """Of which rows a decode step chose the token; decode_step.h says more."""
+    """Of which rows a decode step chose the token."""
 
     NONE = 0
     FROM_LOGITS = 1
     LARGEST = 2
-    """Of all, without bringing logits together: those that the program gave are an earlier step's."""
 
+
+@dataclass(frozen=True, slots=True)
+class CppEnum:
+    """What `runtime/records.h` calls the members: `prefix` and the name. `notes`: what they mean, by name."""
+
+    prefix: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+ENUMS: Mapping[type[IntEnum], CppEnum] = {
+    Dtype: CppEnum(),
+    WeightKind: CppEnum(
+        "W_",
+        {
+            "INT8": "for each output column: value = q * scale[column]",
+            "INT4": "groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column])",
+            "INT8G": "groups of 32 along depth: value = q * scale[group][column]",
+            "BF16_12BIT": "the numbers of a W_BF16, all of them, in 12 bits each and a few apart; see lossless_bf16.h",
+        },
+    ),
+    Epilogue: CppEnum(
+        notes={
+            "STORE": "out = sum (+ bias), in out's dtype",
+            "SILU_MUL_OF": "weight packed with gate and up interleaved: out = silu(gate) * up, half as many columns",
+            "ADD_TO": "out += sum (+ bias)",
+        }
+    ),
+    Chose: CppEnum(
+        "CHOSE_",
+        {
+            "NONE": "of none: they want more, or are not finite",
+            "FROM_LOGITS": "of all, from logits",
+            "LARGEST": "of all, before logits were brought together: those of the program are an earlier step's",
+        },
+    ),
+}
 
 MAX_ROW_REGISTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Cpp:
-    """What `runtime/records.h` calls a record. By field: `types` of pointers that are not `const void*`, `names` that
-    differ, and `notes`. The comment above the record is its docstring."""
+    """What `runtime/records.h` calls a record. By field: `types` of pointers that are not `const void*`, and of
+    functions, with `(*)` for the name; `names` that differ; `notes`. The comment above the record is its docstring."""
 
     name: str
     types: Mapping[str, str] = field(default_factory=dict)
@@ -78,9 +106,9 @@ class WeightRecord(ctypes.Structure):
             "kind": "a WeightKind",
             "interleaved": "gate and up alternate by 16 columns (SILU_MUL_OF)",
             "table": "W_INT4: 16 bf16 values, one apart from the next",
-            "rounds_rows": "whether rows are rounded to 8 bits before they are multiplied; see q8_activations.h",
-            "short_numbers": "of W_INT4: numbers were rounded to it, and not taken out of a file's blocks",
-            "numbers": "of W_INT4 by columns: see dequant_lut_amx.h; null: there are none",
+            "int8_activations": "whether rows are rounded to int8 before they are multiplied; see q8_activations.h",
+            "scale16": "of W_INT4: scale and offset are in one word of 16 bits in `scale`; see weight.h",
+            "lut": "of W_INT4 by columns: see dequant_lut_amx.h; null: there are none",
         },
     )
     _fields_ = (
@@ -92,9 +120,9 @@ class WeightRecord(ctypes.Structure):
         ("scale", _POINTER),
         ("offset", _POINTER),
         ("table", _POINTER),
-        ("rounds_rows", ctypes.c_int32),
-        ("short_numbers", ctypes.c_int32),
-        ("numbers", _POINTER),
+        ("int8_activations", ctypes.c_int32),
+        ("scale16", ctypes.c_int32),
+        ("lut", _POINTER),
     )
 
 
@@ -228,50 +256,76 @@ class ExchangeRecord(ctypes.Structure):
 
 
 class CommRecord(ctypes.Structure):
-    """`weft::CommCalls`."""
+    """One rank's end of the shared region, and the collectives of library `comm` on it."""
 
     EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+    cpp = Cpp(
+        "CommCalls",
+        types={
+            "handle": "void*",
+            "all_reduce": "int (*)(void*, uint32_t group, char* x, uint64_t count, int dtype)",
+            "all_gather": "int (*)(void*, uint32_t group, const char* x, char* const* outs, const uint64_t* bytes, "
+            "int dtype)",
+            "reduce_scatter": "int (*)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, "
+            "int dtype)",
+            "all_to_all": "int (*)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, "
+            "char* const* outs, const uint64_t* received, int dtype)",
+            "steal_ns": "const uint64_t*",
+        },
+        notes={"steal_ns": "time for which this rank has run stolen units"},
+    )
     _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "steal_ns"))
 
 
 class TeamPortRecord(ctypes.Structure):
-    """`weft::Offering` of steal_port.h."""
+    """A rank's port as the team sees it that makes it; see steal_port.h."""
 
-    _fields_ = (*((name, _POINTER) for name in ("offer", "visits", "left", "comm")), ("ranks", ctypes.c_uint64))
-
-
-class DecodeRecord(ctypes.Structure):
-    """`weft::Decode` of decode_step.h."""
-
-    _fields_ = (
-        ("columns", ctypes.c_char_p),
-        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
-        *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
-        ("sampling", _POINTER),
-        ("chosen_from", _POINTER),
-        ("logits", _POINTER),
-        *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
-        ("values", _POINTER),
-        ("chosen", _POINTER),
-        *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
-        ("rows_of", _POINTER),
-        ("all_values", _POINTER),
-        ("local_logits", _POINTER),
-        *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
-        ("pruner", _POINTER),
-        *((name, ctypes.c_int32) for name in ("meets", "unused")),
+    cpp = Cpp(
+        "TeamPort",
+        types={"port": "StealPort*", "thieves": "ThiefSlot*", "left": "int (*)(void* comm)", "comm": "void*"},
+        notes={
+            "thieves": "one for each rank",
+            "left": "returns once no rank is at work on what was open: 0, or why one will never be done",
+        },
     )
+    _fields_ = (*((name, _POINTER) for name in ("port", "thieves", "left", "comm")), ("ranks", ctypes.c_uint64))
 
 
 class BoundStreamRecord(ctypes.Structure):
-    """`weft::BoundStream` of lm_head_sketch.h."""
+    """A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies."""
 
+    cpp = Cpp(
+        "BoundStream",
+        types={"data": "uint8_t*"},
+        notes={"data": "null: there is none", "fine": "groups in fine values; all others are coarse"},
+    )
     _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
 
 
 class ArgmaxPrunerRecord(ctypes.Structure):
-    """`weft::Screen` of argmax_pruner.h."""
+    """What bounds the logits that one instruction gives; see argmax_pruner.h."""
 
+    cpp = Cpp(
+        "ArgmaxPruner",
+        types={
+            **dict.fromkeys(("lengths", "most", "means", "tops"), "float*"),
+            "order": "const int32_t*",
+            "best": "uint64_t*",
+        },
+        notes={
+            "instruction": "which of the program's gives the logits",
+            "few": "for few rows, mostly coarse",
+            "many": "for any number of rows, all fine",
+            "lengths": "[groups] of all columns: the largest length of a group's codes; `most`: the largest number",
+            "means": "[depth] of the matrix",
+            "order": "[depth]: which of the matrix's stands there",
+            "tops": "[most rows, pairs]: the highest bound of a row's columns",
+            "best": "[most rows]: the largest logit so far, and where; see `key_of`",
+            "looked": "pairs of columns, each of one row, that were computed so far",
+            "pause": "how many steps it does nothing after one that brought nothing",
+            "left": "how many of these are left",
+        },
+    )
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("instruction", "unused")),
         ("few", BoundStreamRecord),
@@ -282,9 +336,81 @@ class ArgmaxPrunerRecord(ctypes.Structure):
     )
 
 
-class FollowingRecord(ctypes.Structure):
-    """`weft::Following` of decode_loop.h."""
+class DecodeRecord(ctypes.Structure):
+    """A step in which every row of an attention block is a stream's; see decode_step.h."""
 
+    cpp = Cpp(
+        "Decode",
+        types={
+            **dict.fromkeys(("columns", "chosen_from", "rows_of"), "const int64_t*"),
+            **dict.fromkeys(("highest", "last_ids", "ids", "chosen"), "int64_t*"),
+            **dict.fromkeys(("tables", "positions", "places", "block_tables"), "int32_t*"),
+            **dict.fromkeys(("logits", "local_logits"), "const float*"),
+            **dict.fromkeys(("values", "all_values"), "double*"),
+            "sampling": "const SamplingTable*",
+            "pruner": "ArgmaxPruner*",
+        },
+        notes={
+            "columns": "[3, rows]: slot, position, tokens that the request had generated",
+            "tables": "[slots, table_width]: blocks of each slot",
+            "highest": "of all blocks that ever came",
+            "last_ids": "[slots]: the token that each slot was given last",
+            "ids": "where a Step of these rows finds its inputs, as the next three; room for a row of each slot",
+            "sampling": "null: nothing is chosen here",
+            "chosen_from": "[slots]: from which output position on a slot's token can be chosen here",
+            "logits": "[rows, vocabulary]",
+            "own_first": "the first of the `own_count` rows that this rank samples",
+            "values": "[own_count, 2]: of these, id and whether the logits were finite; room for every slot and one",
+            "chosen": "[rows]: results",
+            "group": "ranks that choose tokens of these rows",
+            "members": "how many; 0: this rank chooses all",
+            "chose": "result, a Chose",
+            "rows_of": "[members]",
+            "all_values": "[members]: room for those of every slot and one",
+            "local_logits": "[rows, local_columns]: this rank's columns of all rows' logits; null: not known here",
+            "pruner": "of the instruction that gives local_logits; null where there is none",
+            "meets": "whether members exchange their first candidates in the next step",
+        },
+    )
+    _fields_ = (
+        ("columns", _POINTER),
+        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
+        *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
+        *((name, _POINTER) for name in ("sampling", "chosen_from", "logits")),
+        *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
+        *((name, _POINTER) for name in ("values", "chosen")),
+        *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
+        *((name, _POINTER) for name in ("rows_of", "all_values", "local_logits")),
+        *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
+        ("pruner", _POINTER),
+        *((name, ctypes.c_int32) for name in ("meets", "unused")),
+    )
+
+
+class FollowingRecord(ctypes.Structure):
+    """What a rank needs to run decode steps one after the other without Python; see decode_loop.h."""
+
+    cpp = Cpp(
+        "Following",
+        types={
+            "rows": "const int64_t*",
+            "status": "Status*",
+            **dict.fromkeys(("frame", "answer"), "uint8_t*"),
+            "columns": "int64_t*",
+        },
+        notes={
+            "fd": "a stream of frames, each after its length",
+            "ranks": "of the stage",
+            "reports": "whether it answers",
+            "rows": "[ranks]: of the step",
+            "own_rows": "those that this rank counts as its own",
+            "frame": "room for a frame and its length; of longer ones no step here is made",
+            "columns": "room for [3, slots]: of the step that was begun last",
+            "answer": "room for all ids and kAnswerRoom",
+            "steps": "result: how many were run",
+            "busy_ns": "result: nanoseconds inside them",
+        },
+    )
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("fd", "ranks", "reports")),
         ("rows", _POINTER),
@@ -292,7 +418,23 @@ class FollowingRecord(ctypes.Structure):
         ("status", _POINTER),
         ("frame", _POINTER),
         ("frame_room", ctypes.c_int64),
-        ("columns", _POINTER),
-        ("answer", _POINTER),
+        *((name, _POINTER) for name in ("columns", "answer")),
         *((name, ctypes.c_int64) for name in ("steps", "busy_ns")),
     )
+
+
+RECORDS = (
+    OperandRecord,
+    InstructionRecord,
+    StepRecord,
+    WeightRecord,
+    AreaRecord,
+    ExchangeRecord,
+    CommRecord,
+    TeamPortRecord,
+    BoundStreamRecord,
+    ArgmaxPrunerRecord,
+    DecodeRecord,
+    FollowingRecord,
+)
+"""In an order in which each one's parts come before it."""

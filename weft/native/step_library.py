@@ -13,16 +13,13 @@ from collections.abc import Callable, Sequence
 from weft.errors import ConfigError, WeftError
 from weft.native.libraries import load, missing_reason
 from weft.native.records import (
-    AreaRecord,
-    ArgmaxPrunerRecord,
+    RECORDS,
     CommRecord,
     DecodeRecord,
-    ExchangeRecord,
     FollowingRecord,
     InstructionRecord,
     StepRecord,
     TeamPortRecord,
-    WeightRecord,
 )
 
 SPIN_ALONE_NS = 500_000
@@ -41,8 +38,8 @@ _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
-    "weft_pool_offer": (None, (_POINTER, _POINTER, _POINTER)),
-    "weft_pool_keep": (None, (_POINTER,)),
+    "weft_pool_publish": (None, (_POINTER, _POINTER, _POINTER)),
+    "weft_pool_unpublish": (None, (_POINTER,)),
     "weft_pool_yield_core": (None, (_POINTER, ctypes.c_int)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
     "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, ctypes.c_int64)),
@@ -60,10 +57,10 @@ _SIGNATURES = {
     "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
     "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
-    "weft_numbers_bytes": (ctypes.c_int64, ()),
-    "weft_lay_numbers": (None, (_POINTER, _POINTER)),
+    "weft_lut_bytes": (ctypes.c_int64, ()),
+    "weft_fill_lut": (None, (_POINTER, _POINTER)),
     "weft_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64, _POINTER)),
-    "weft_suits_bf12": (ctypes.c_int, ()),
+    "weft_suits_bf16_12bit": (ctypes.c_int, ()),
     "weft_suits_argmax_pruning": (ctypes.c_int, ()),
     "weft_argmax_pruner_sizes": (None, (_POINTER, _POINTER)),
     "weft_argmax_pruner_pack": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
@@ -74,18 +71,6 @@ _SIGNATURES = {
     "weft_await_above": (ctypes.c_int, (_POINTER, ctypes.c_int64, _POINTER, ctypes.c_int64, ctypes.c_int64)),
     "weft_step_record_bytes": (ctypes.c_int, (ctypes.c_int,)),
 }
-_RECORDS = (
-    InstructionRecord,
-    StepRecord,
-    WeightRecord,
-    ExchangeRecord,
-    AreaRecord,
-    CommRecord,
-    DecodeRecord,
-    FollowingRecord,
-    ArgmaxPrunerRecord,
-    TeamPortRecord,
-)
 
 
 def open_library() -> ctypes.CDLL | None:
@@ -99,7 +84,7 @@ def bound(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, list(arguments)
-    for number, record in enumerate(_RECORDS):
+    for number, record in enumerate(RECORDS):
         if library.weft_step_record_bytes(number) != ctypes.sizeof(record):
             raise WeftError(f"native library step: its {record.__name__} has another size than ours; run `make native`")
     return library
@@ -167,16 +152,16 @@ class Pool:
         joins between two instructions once the core is free; off at first. Results are the same."""
         self.lib.weft_pool_yield_core(self.handle, int(on))
 
-    def offer(self, to: TeamPortRecord, queues: int) -> None:
-        """From now on, until `keep_to_itself`, instructions of programs are open to ranks that wait for this one. The
+    def publish(self, to: TeamPortRecord, queues: int) -> None:
+        """From now on, until `unpublish`, instructions of programs are open to ranks that wait for this one. The
         region that `to` is of must be there until then. `queues`: address of `queue_bytes` zeros, the same for all
         ranks, which outlive the pool."""
-        self.lib.weft_pool_offer(self.handle, ctypes.byref(to), queues)
+        self.lib.weft_pool_publish(self.handle, ctypes.byref(to), queues)
 
-    def keep_to_itself(self) -> None:
+    def unpublish(self) -> None:
         """Nothing is open any more; safe where nothing was."""
         if self.handle:
-            self.lib.weft_pool_keep(self.handle)
+            self.lib.weft_pool_unpublish(self.handle)
 
     @property
     def queue_bytes(self) -> int:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from weft.native.libraries import SOURCES
-from weft.native.records import (
-    MAX_ROW_REGISTERS,
-    AreaRecord,
-    Cpp,
-    ExchangeRecord,
-    InstructionRecord,
-    OperandRecord,
-    StepRecord,
-    WeightRecord,
-)
+from weft.native.records import ENUMS, MAX_ROW_REGISTERS, RECORDS, AreaRecord, Cpp
 from weft.ops.operations.declare import F, N, OpCode, P
 from weft.ops.operations.table import MODULES, OPS
 
-RECORDS = (OperandRecord, InstructionRecord, StepRecord, WeightRecord, AreaRecord, ExchangeRecord)
-"""In an order in which each one's parts come before it."""
 _TYPES: dict[Any, str] = {
     ctypes.c_int32: "int32_t",
     ctypes.c_int64: "int64_t",
+    ctypes.c_uint64: "uint64_t",
     ctypes.c_double: "double",
     ctypes.c_void_p: "const void*",
     ctypes.POINTER(AreaRecord): "const Area*",
@@ -56,7 +47,10 @@ def _records(operations: Mapping[int, OpCode], names: list[dict[str, Any]]) -> s
         _block("enum Op : int32_t", (f"{op.name} = {int(op)},  // {op.says}" for op in operations.values())),
         "// Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.",
         *(_block(f"enum {kind.__name__} : int32_t", _indices(kind, names)) for kind in (N, P, F)),
+        *map(_enum, ENUMS),
+        "// Of other headers.\nstruct SamplingTable;\nstruct Status;\nstruct StealPort;\nstruct ThiefSlot;\n",
         *map(_struct, RECORDS),
+        _record_bytes(),
         "// Whether the kernel splits its work into units, which another rank can steal.",
         f"inline bool has_units(int op) {{\n    return {units};\n}}\n",
         "}  // namespace weft\n// clang-format on\n",
@@ -86,6 +80,18 @@ def _kernel_table(operations: Mapping[int, OpCode]) -> str:
     )
 
 
+def _enum(kind: type[IntEnum]) -> str:
+    cpp, names = ENUMS[kind], (kind.__name__, kind.__doc__)
+    lines = (_noted(f"{cpp.prefix}{each.name} = {each.value},", cpp.notes.get(each.name)) for each in kind)
+    return f"// {names[1]}\n" + _block(f"enum {names[0]} : int32_t", lines)
+
+
+def _record_bytes() -> str:
+    sizes = ", ".join(f"sizeof({record.cpp.name})" for record in RECORDS)
+    says = "// Bytes of each record, in the order above: Python compares them with its own."
+    return f"{says}\nconstexpr int RECORD_BYTES[] = {{{sizes}}};\n"
+
+
 def _struct(record: Any) -> str:
     lines = (_field(record.cpp, name, kind) for name, kind in record._fields_)
     return f"// {record.__doc__}\n" + _block(f"struct {record.cpp.name}", lines)
@@ -95,7 +101,13 @@ def _field(cpp: Cpp, name: str, kind: Any) -> str:
     length, note = "", cpp.notes.get(name)
     if issubclass(kind, ctypes.Array):
         kind, length = kind._type_, f"[{kind._length_}]"
-    line = f"{cpp.types.get(name, _TYPES[kind])} {cpp.names.get(name, name)}{length};"
+    spelled, said = cpp.types.get(name) or _TYPES[kind], cpp.names.get(name, name)
+    function = "(*)" in spelled
+    line = spelled.replace("(*)", f"(*{said})", 1) if function else f"{spelled} {said}{length}"
+    return _noted(f"{line};", note)
+
+
+def _noted(line: str, note: str | None) -> str:
     return f"{line}  // {note}" if note else line
 
 

@@ -23,7 +23,7 @@ from weft.ops.operations.table import Op
 from weft.program.ir import Recording
 from weft.program.local_logits import LocalLogits
 
-PRUNABLE = (WeightKind.BF16, WeightKind.BF12, *QUANTIZED)
+PRUNABLE = (WeightKind.BF16, WeightKind.BF16_12BIT, *QUANTIZED)
 """Kinds of matrices whose logits are bounded; of codes whose rows are rounded those of few rows only, for more rows are
 multiplied as fast as bounds are found."""
 
@@ -91,7 +91,7 @@ def made(weight: PackedWeight, number: int, rows: int, pool: Pool, weighs: Tenso
     sizes = (ctypes.c_int64 * 7)()
     pool.lib.weft_argmax_pruner_sizes(weight.address, sizes)
     groups, pairs, fine_of_few, few_bytes, fine_of_many, many_bytes, few = sizes
-    codes = large_pages(few_bytes), large_pages(0 if weight.record.rounds_rows else many_bytes)
+    codes = large_pages(few_bytes), large_pages(0 if weight.record.int8_activations else many_bytes)
     streams = [
         BoundStreamRecord(part.data_ptr() if len(part) else None, fine, groups)
         for part, fine in zip(codes, (fine_of_few, fine_of_many), strict=True)

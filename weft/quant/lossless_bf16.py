@@ -16,7 +16,7 @@ class LosslessBf16(QuantFormat):
     """data bf16 [out, in]."""
 
     name = "lossless_bf16"
-    native = NativeForm(WeightKind.BF12, has_offset=True, fixed_size=False)
+    native = NativeForm(WeightKind.BF16_12BIT, has_offset=True, fixed_size=False)
 
     def pack(self, weight: Tensor, peaks: Tensor | None = None) -> PackedParts:
         return PackedParts.of_blocks(weight.bfloat16())

@@ -42,7 +42,7 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
     ):
         return f"; no work stealing: {why_not}"
     pool, core = pinned
-    pool.offer(comm.offering(), arena.take(pool.queue_bytes))
+    pool.publish(comm.team_port(), arena.take(pool.queue_bytes))
     comm.start_stealing(pool.steal_function)
     return f"; cpu {core} steals work while this rank waits"
 
@@ -50,7 +50,7 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
 def unshare_threads(ops: Ops) -> None:
     """Other ranks steal no more of this one's work."""
     if isinstance(ops, StepOps):
-        ops.pool.keep_to_itself()
+        ops.pool.unpublish()
 
 
 def _pinned(runner: Runner, own_cores: bool) -> tuple[Pool, int] | None:

@@ -32,7 +32,7 @@ ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 64)
 FEW = (1, 2)
 KINDS = [
     (kind, rounds)
-    for kind in (WeightKind.BF16, WeightKind.BF12, *QUANTIZED)
+    for kind in (WeightKind.BF16, WeightKind.BF16_12BIT, *QUANTIZED)
     for rounds in (False, True)[: 1 + (kind in QUANTIZED)]
 ]
 """And whether rows that they are multiplied with are rounded to 8 bits."""

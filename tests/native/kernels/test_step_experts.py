@@ -157,7 +157,9 @@ def slots_of(variant: str, count: int, columns: int, depth: int, kind: WeightKin
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("kind", [each for each in WeightKind if each != WeightKind.BF12], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [each for each in WeightKind if each != WeightKind.BF16_12BIT], ids=lambda kind: kind.name
+)
 @pytest.mark.parametrize("counts", [[0, 5, 1, 0, 30], [1], [3, 3, 3], [0, 0]], ids=str)
 def test_slots_are_one_product_each(variant: str, counts: list[int], kind: WeightKind) -> None:
     dtype = F64 if kind == WeightKind.F64 else F32 if kind == WeightKind.F32 else BF16

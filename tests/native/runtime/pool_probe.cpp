@@ -166,14 +166,14 @@ WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* don
     std::vector<weft::UnitQueue> queues(pool->threads());
     weft::TeamPort to{&port, thieves.data(), left, nullptr, uint64_t(ranks)};
     to.comm = &to;
-    if (publisher) pool->offer(to, queues.data());
+    if (publisher) pool->publish(to, queues.data());
     std::atomic<bool> ending{false};
     std::vector<std::thread> waiting;
     for (weft::ThiefSlot& thief : thieves) waiting.emplace_back(wait_and_help, &port, &thief, &ending);
     pool->run(open_to_others, &job);
     ending = true;
     for (auto& rank : waiting) rank.join();
-    pool->keep_to_itself();
+    pool->unpublish();
     return job.late || port.open ? -1 : job.shares.not_its_own.load();
 }
 

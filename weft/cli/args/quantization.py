@@ -61,4 +61,4 @@ def _machine() -> Machine:
     variant = _variant()
     if variant is None:
         return Machine("without C++ parts", compresses=False, prunes=False)
-    return Machine(variant, isa.suits_bf12(variant), isa.suits_argmax_pruning(variant))
+    return Machine(variant, isa.suits_bf16_12bit(variant), isa.suits_argmax_pruning(variant))

@@ -125,8 +125,8 @@ class SharedMemoryComm(Comm):
         `steal`: address of the function for it (`Pool.steal_function`); this process must have mapped their arenas."""
         self._library.weft_comm_steal(self._handle, steal)
 
-    def offering(self) -> TeamPortRecord:
-        """The port on which this rank's team publishes instructions to others (`Pool.offer`), until `close`."""
+    def team_port(self) -> TeamPortRecord:
+        """The port on which this rank's team publishes instructions to others (`Pool.publish`), until `close`."""
         record = TeamPortRecord()
         self._library.weft_comm_team_port(self._handle, ctypes.byref(record))
         return record

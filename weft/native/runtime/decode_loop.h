@@ -20,20 +20,6 @@ struct Status {
 };
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
-struct Following {
-    int32_t fd;           // a stream of frames, each after its length
-    int32_t ranks;        // of the stage
-    int32_t reports;      // whether it answers
-    const int64_t* rows;  // [ranks]: of the step
-    int64_t own_rows;     // those that this rank counts as its own
-    Status* status;
-    uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
-    int64_t frame_room;
-    int64_t* columns;        // room for [3, slots]: of the step that was begun last
-    uint8_t* answer;         // room for all ids and kAnswerRoom
-    int64_t steps, busy_ns;  // results: steps that were run, and nanoseconds inside them
-};
-
 // A rank that sends no answers has nothing to do before the next frame, so it polls for a while: it then needs no wakeup, and
 // the other ranks do not wait for one.
 inline void look_for_frame(const Following& f, int64_t spin_ns) {
@@ -82,7 +68,7 @@ constexpr int kUnchosen = -2;
 inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
     Status& status = *f.status;
     const int64_t began = monotonic_ns(), waited = program->exchange_ns();
-    const uint64_t received = program->received(), lent = program->steal_ns();
+    const uint64_t received = program->received(), stolen = program->steal_ns();
     ++status.step, status.busy = 1;
     const int code = decode_step(program, step, d);
     if (code == kBeyondTables) --status.step, status.busy = 0;
@@ -92,7 +78,7 @@ inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
     if (!d.chose) return kUnchosen;
     status.busy_ns += took, status.rows += f.own_rows;
     status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
-    status.steal_ns += program->steal_ns() - lent;
+    status.steal_ns += program->steal_ns() - stolen;
     status.busy = 0;
     ++f.steps;
     return 0;
@@ -125,9 +111,4 @@ WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::De
         if (!weft::send_all(f.fd, f.answer, weft::write_answer(index, decode->chosen, decode->rows, f.answer))) return 0;
     }
 }
-WEFT_C int weft_step_record_bytes(int which) {
-    const size_t sizes[] = {sizeof(weft::Instruction),  sizeof(weft::Step),      sizeof(weft::Weight), sizeof(weft::Exchange),
-                            sizeof(weft::Area),         sizeof(weft::CommCalls), sizeof(weft::Decode), sizeof(weft::Following),
-                            sizeof(weft::ArgmaxPruner), sizeof(weft::TeamPort)};
-    return int(sizes[which]);
-}
+WEFT_C int weft_step_record_bytes(int which) { return weft::RECORD_BYTES[which]; }

@@ -14,40 +14,6 @@
 
 namespace weft {
 
-// Of which rows the token was chosen: of none, for they want more or are not finite; of all, from logits, or before these
-// were brought together.
-enum Chose : int32_t { CHOSE_NONE = 0, CHOSE_FROM_LOGITS = 1, CHOSE_LARGEST = 2 };
-
-struct Decode {
-    const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
-    int64_t rows, slots, block_size, table_width;
-    int32_t* tables;    // [slots, table_width]: blocks of each slot
-    int64_t* highest;   // of all blocks that ever came
-    int64_t* last_ids;  // [slots]: the token that each slot was given last
-    // Where a Step of these rows finds its inputs; room for a row of each slot.
-    int64_t* ids;
-    int32_t *positions, *places, *block_tables;
-    const SamplingTable* sampling;  // null: nothing is chosen here
-    const int64_t* chosen_from;     // [slots]: from which output position on a slot's token can be chosen here
-    const float* logits;            // [rows, vocabulary]
-    int64_t vocabulary;
-    int64_t own_first, own_count;  // rows that this rank samples
-    double* values;   // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
-    int64_t* chosen;  // [rows]: results
-    // Ranks that choose tokens of these rows, and this one's place among them; 0 members: it chooses all.
-    int32_t group, members, position;
-    int32_t chose;           // result, a Chose
-    const int64_t* rows_of;  // [members]
-    double* all_values;      // [members]: room for those of every slot and one
-    // The columns of all rows' logits that the last instruction takes from this rank, as it brings the members' together,
-    // or, of a rank that has all columns, gives itself; null where it does neither. Where each row takes its largest logit
-    // the members' are not brought together.
-    const float* local_logits;  // [rows, local_columns]
-    int64_t local_columns, first_column;
-    ArgmaxPruner* pruner;   // of the instruction that gives local_logits; null where there is none
-    int32_t meets, unused;  // whether members exchange their first candidates in the next step
-};
-
 // The widest table that the rows need, in blocks; 0 where a row is beyond what there is.
 inline int64_t width_of(const Decode& d, const int64_t* slot, const int64_t* start) {
     int64_t last = 0;
@@ -76,7 +42,8 @@ inline bool can_choose(const Decode& d) {
     return all;
 }
 
-// Whether every row that can be chosen takes its largest logit, which members find each in its own columns.
+// Whether every row that can be chosen takes its largest logit, which members find each in its own columns: those that
+// the last instruction would take from this rank, or, of a rank that has all columns, give itself. Logits stay where they are.
 inline bool takes_largest(const Decode& d) {
     bool all = d.local_logits && (d.members || d.pruner);
     for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
@@ -120,7 +87,7 @@ inline int choose(Decode& d, Program* program) {
 // What members have found of every row where a pruner computed the logits of its highest bound, or that they have none: a
 // member whose columns do not hold the largest logit need not find the largest of its own. To every second of `values`, the
 // largest of them; what the exchange gave.
-inline int tell_first_found(const Decode& d, Program* program, const ArgmaxPruner* pruner) {
+inline int exchange_first_found(const Decode& d, Program* program, const ArgmaxPruner* pruner) {
     for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = pruner ? double(logit_of(pruner->best[r])) : -INFINITY;
     if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
     for (int64_t i = 0; i < d.members * d.rows; ++i) {
@@ -136,13 +103,13 @@ inline int tell_first_found(const Decode& d, Program* program, const ArgmaxPrune
 inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& pruned) {
     int code = 0;
     bool met = !d.meets;
-    auto meet = [&](const ArgmaxPruner* pruner) { met = true, code = tell_first_found(d, program, pruner); };
+    auto meet = [&](const ArgmaxPruner* pruner) { met = true, code = exchange_first_found(d, program, pruner); };
     if (d.pruner) {
         const int logits = d.pruner->instruction;
-        Telling telling;
-        if (d.meets) telling = {[&] { meet(d.pruner); }, d.values};
+        CandidateExchange exchange;
+        if (d.meets) exchange = {[&] { meet(d.pruner); }, d.values};
         pruned = program->timed(
-            logits, [&] { return pruned_argmax(*d.pruner, program->at(logits), d.rows, d.values, program->pool(), telling); });
+            logits, [&] { return pruned_argmax(*d.pruner, program->at(logits), d.rows, d.values, program->pool(), exchange); });
     }
     if (!met) meet(nullptr);
     if (pruned || code) return code;

@@ -68,13 +68,13 @@ public:
         return 0;
     }
 
-    // From now on, until `keep_to_itself`, instructions are open to other ranks, which must find `queues`, one for each
+    // From now on, until `unpublish`, instructions are open to other ranks, which must find `queues`, one for each
     // thread, where this one does.
-    void offer(const TeamPort& to, UnitQueue* queues) {
+    void publish(const TeamPort& to, UnitQueue* queues) {
         queues_ = queues;
         publisher_.reset(new InstructionPublisher(to, threads_, queues));
     }
-    void keep_to_itself() {
+    void unpublish() {
         getpid() == owner_ ? publisher_.reset() : void(publisher_.release());  // a fork's offer is its parent's
         queues_ = own_queues_.get();
     }
@@ -197,7 +197,7 @@ private:
     }
 
     void end() {
-        keep_to_itself();
+        unpublish();
         if (getpid() != owner_) {  // the workers were not copied by the fork
             for (auto& worker : workers_) worker.detach();
             return;
@@ -270,8 +270,10 @@ WEFT_C weft::Pool* weft_pool_new(int threads, const int32_t* cores, int64_t spin
     return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool* pool, const int32_t* cores) { return pool->pin_all(cores); }
-WEFT_C void weft_pool_offer(weft::Pool* pool, const weft::TeamPort* to, weft::UnitQueue* queues) { pool->offer(*to, queues); }
-WEFT_C void weft_pool_keep(weft::Pool* pool) { pool->keep_to_itself(); }
+WEFT_C void weft_pool_publish(weft::Pool* pool, const weft::TeamPort* to, weft::UnitQueue* queues) {
+    pool->publish(*to, queues);
+}
+WEFT_C void weft_pool_unpublish(weft::Pool* pool) { pool->unpublish(); }
 WEFT_C void weft_pool_free(weft::Pool* pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool* pool, int on) { pool->set_stealing(on != 0); }

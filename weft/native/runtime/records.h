@@ -108,6 +108,45 @@ enum F : int32_t {
     SCALE = 1,
 };
 
+// Of an operand.
+enum Dtype : int32_t {
+    F32 = 0,
+    BF16 = 1,
+    F64 = 2,
+    I64 = 3,
+};
+
+// How the numbers of a packed weight are written.
+enum WeightKind : int32_t {
+    W_F32 = 0,
+    W_BF16 = 1,
+    W_F64 = 2,
+    W_INT8 = 3,  // for each output column: value = q * scale[column]
+    W_INT4 = 4,  // groups of 32 along depth: value = table[code] * scale[group][column] (+ offset[group][column])
+    W_INT8G = 5,  // groups of 32 along depth: value = q * scale[group][column]
+    W_BF16_12BIT = 6,  // the numbers of a W_BF16, all of them, in 12 bits each and a few apart; see lossless_bf16.h
+};
+
+// What a linear does with the fp32 sums (fp64 for F64) of a row.
+enum Epilogue : int32_t {
+    STORE = 0,  // out = sum (+ bias), in out's dtype
+    SILU_MUL_OF = 1,  // weight packed with gate and up interleaved: out = silu(gate) * up, half as many columns
+    ADD_TO = 2,  // out += sum (+ bias)
+};
+
+// Of which rows a decode step chose the token.
+enum Chose : int32_t {
+    CHOSE_NONE = 0,  // of none: they want more, or are not finite
+    CHOSE_FROM_LOGITS = 1,  // of all, from logits
+    CHOSE_LARGEST = 2,  // of all, before logits were brought together: those of the program are an earlier step's
+};
+
+// Of other headers.
+struct SamplingTable;
+struct Status;
+struct StealPort;
+struct ThiefSlot;
+
 // Rows that an instruction reads or writes.
 struct Operand {
     void* base;  // first row; null: a step's own pointer (ids, ...), which Step has
@@ -157,9 +196,9 @@ struct Weight {
     const void* scale;
     const void* offset;
     const void* table;  // W_INT4: 16 bf16 values, one apart from the next
-    int32_t rounds_rows;  // whether rows are rounded to 8 bits before they are multiplied; see q8_activations.h
-    int32_t short_numbers;  // of W_INT4: numbers were rounded to it, and not taken out of a file's blocks
-    const void* numbers;  // of W_INT4 by columns: see dequant_lut_amx.h; null: there are none
+    int32_t int8_activations;  // whether rows are rounded to int8 before they are multiplied; see q8_activations.h
+    int32_t scale16;  // of W_INT4: scale and offset are in one word of 16 bits in `scale`; see weight.h
+    const void* lut;  // of W_INT4 by columns: see dequant_lut_amx.h; null: there are none
 };
 
 // Runs [lo, hi) x columns [left, right) of a buffer; `whole`: all its columns.
@@ -189,6 +228,104 @@ struct Exchange {
     void* sent;  // room for areas that are not whole, one after the other; like the next
     void* taken;
 };
+
+// One rank's end of the shared region, and the collectives of library `comm` on it.
+struct CommCalls {
+    void* handle;
+    int (*all_reduce)(void*, uint32_t group, char* x, uint64_t count, int dtype);
+    int (*all_gather)(void*, uint32_t group, const char* x, char* const* outs, const uint64_t* bytes, int dtype);
+    int (*reduce_scatter)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype);
+    int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs, const uint64_t* received, int dtype);
+    const uint64_t* steal_ns;  // time for which this rank has run stolen units
+};
+
+// A rank's port as the team sees it that makes it; see steal_port.h.
+struct TeamPort {
+    StealPort* port;
+    ThiefSlot* thieves;  // one for each rank
+    int (*left)(void* comm);  // returns once no rank is at work on what was open: 0, or why one will never be done
+    void* comm;
+    uint64_t ranks;
+};
+
+// A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies.
+struct BoundStream {
+    uint8_t* data;  // null: there is none
+    int32_t fine;  // groups in fine values; all others are coarse
+    int32_t groups;
+};
+
+// What bounds the logits that one instruction gives; see argmax_pruner.h.
+struct ArgmaxPruner {
+    int32_t instruction;  // which of the program's gives the logits
+    int32_t unused;
+    BoundStream few;  // for few rows, mostly coarse
+    BoundStream many;  // for any number of rows, all fine
+    float* lengths;  // [groups] of all columns: the largest length of a group's codes; `most`: the largest number
+    float* most;
+    float* means;  // [depth] of the matrix
+    const int32_t* order;  // [depth]: which of the matrix's stands there
+    float* tops;  // [most rows, pairs]: the highest bound of a row's columns
+    uint64_t* best;  // [most rows]: the largest logit so far, and where; see `key_of`
+    int64_t looked;  // pairs of columns, each of one row, that were computed so far
+    int32_t pause;  // how many steps it does nothing after one that brought nothing
+    int32_t left;  // how many of these are left
+};
+
+// A step in which every row of an attention block is a stream's; see decode_step.h.
+struct Decode {
+    const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
+    int64_t rows;
+    int64_t slots;
+    int64_t block_size;
+    int64_t table_width;
+    int32_t* tables;  // [slots, table_width]: blocks of each slot
+    int64_t* highest;  // of all blocks that ever came
+    int64_t* last_ids;  // [slots]: the token that each slot was given last
+    int64_t* ids;  // where a Step of these rows finds its inputs, as the next three; room for a row of each slot
+    int32_t* positions;
+    int32_t* places;
+    int32_t* block_tables;
+    const SamplingTable* sampling;  // null: nothing is chosen here
+    const int64_t* chosen_from;  // [slots]: from which output position on a slot's token can be chosen here
+    const float* logits;  // [rows, vocabulary]
+    int64_t vocabulary;
+    int64_t own_first;  // the first of the `own_count` rows that this rank samples
+    int64_t own_count;
+    double* values;  // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
+    int64_t* chosen;  // [rows]: results
+    int32_t group;  // ranks that choose tokens of these rows
+    int32_t members;  // how many; 0: this rank chooses all
+    int32_t position;
+    int32_t chose;  // result, a Chose
+    const int64_t* rows_of;  // [members]
+    double* all_values;  // [members]: room for those of every slot and one
+    const float* local_logits;  // [rows, local_columns]: this rank's columns of all rows' logits; null: not known here
+    int64_t local_columns;
+    int64_t first_column;
+    ArgmaxPruner* pruner;  // of the instruction that gives local_logits; null where there is none
+    int32_t meets;  // whether members exchange their first candidates in the next step
+    int32_t unused;
+};
+
+// What a rank needs to run decode steps one after the other without Python; see decode_loop.h.
+struct Following {
+    int32_t fd;  // a stream of frames, each after its length
+    int32_t ranks;  // of the stage
+    int32_t reports;  // whether it answers
+    const int64_t* rows;  // [ranks]: of the step
+    int64_t own_rows;  // those that this rank counts as its own
+    Status* status;
+    uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
+    int64_t frame_room;
+    int64_t* columns;  // room for [3, slots]: of the step that was begun last
+    uint8_t* answer;  // room for all ids and kAnswerRoom
+    int64_t steps;  // result: how many were run
+    int64_t busy_ns;  // result: nanoseconds inside them
+};
+
+// Bytes of each record, in the order above: Python compares them with its own.
+constexpr int RECORD_BYTES[] = {sizeof(Operand), sizeof(Instruction), sizeof(Step), sizeof(Weight), sizeof(Area), sizeof(Exchange), sizeof(CommCalls), sizeof(TeamPort), sizeof(BoundStream), sizeof(ArgmaxPruner), sizeof(Decode), sizeof(Following)};
 
 // Whether the kernel splits its work into units, which another rank can steal.
 inline bool has_units(int op) {

@@ -30,9 +30,9 @@ class LookupTables:
         return self._made[key]
 
     def _make(self, table: Tensor, scale16: bool) -> Tensor:
-        nbytes = self._library.weft_numbers_bytes()
+        nbytes = self._library.weft_lut_bytes()
         made = self._pages.take(nbytes) if nbytes else torch.empty(0, dtype=torch.uint8)
         if nbytes:
-            weight = WeightRecord(kind=WeightKind.INT4, table=table.data_ptr(), short_numbers=scale16)
-            self._library.weft_lay_numbers(ctypes.addressof(weight), made.data_ptr())
+            weight = WeightRecord(kind=WeightKind.INT4, table=table.data_ptr(), scale16=scale16)
+            self._library.weft_fill_lut(ctypes.addressof(weight), made.data_ptr())
         return made

@@ -129,7 +129,7 @@ class Packing:
     @property
     def suits_lossless_bf16(self) -> bool:
         """Whether this variant is faster for few rows with 12 bits a number, and little slower for many."""
-        return bool(self._library.weft_suits_bf12())
+        return bool(self._library.weft_suits_bf16_12bit())
 
     def sizes(self, kind: WeightKind, shape: tuple[int, int], interleaved: bool) -> tuple[int, int, int]:
         """Bytes of data, of scales, and of offsets where they are not stored with the scales."""

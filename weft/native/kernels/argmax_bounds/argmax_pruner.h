@@ -15,19 +15,10 @@ constexpr int kFirstPause = 1, kLongestPause = 1024;  // steps
 constexpr int kFewRows = 2;                           // for which coarse codes are best: reading takes longer than multiplying
 constexpr int kFineGroups = 1;                        // that are fine beside them: the first, where rows weigh most
 
-struct ArgmaxPruner {
-    int32_t instruction, unused;  // which of the program's gives the logits
-    BoundCodes codes;
-    float* tops;          // [most rows, pairs]: the highest bound of a row's columns
-    uint64_t* best;       // [most rows]: the largest logit so far, and where; see `key_of`
-    int64_t looked;       // pairs of columns, each of one row, that were computed so far
-    int32_t pause, left;  // how many steps it does nothing after one that brought nothing, and how many of these are left
-};
-
 // `call` runs on one thread, once per pruned argmax, when each row's logits at its highest bound are known or when there will
 // be none: it exchanges what the ranks have found. `floors`, or null: [rows, 2]; a logit below the second of a pair is not
 // searched for.
-struct Telling {
+struct CandidateExchange {
     std::function<void()> call;
     const double* floors = nullptr;
 };
@@ -54,8 +45,8 @@ inline float logit_of(uint64_t key) {
 // else of them.
 class PrunedArgmax {
 public:
-    PrunedArgmax(const ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, const Telling& telling)
-        : telling_(telling), pruner_(pruner), instruction_(instruction),
+    PrunedArgmax(const ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, const CandidateExchange& exchange)
+        : exchange_(exchange), pruner_(pruner), instruction_(instruction),
           weight_(*static_cast<const Weight*>(instruction.p[WEIGHT])), rows_(rows), pairs_(pairs_of(weight_)),
           few_(rows <= kFewRows), most_(4 * rows + (few_ ? pairs_ / 3 : pairs_ * std::max<int64_t>(rows / 8, 1) / 4)) {
         std::fill_n(pruner.best, rows, key_of(-INFINITY, 0));
@@ -71,7 +62,7 @@ public:
                 it.pool_->barrier(me.thread);
                 with_product(it.instruction_, it.weight_, [&](auto product) {
                     if (!it.gave_up()) it.look_at_highest(product, me);  // all threads do, or none
-                    it.tell(me.thread);
+                    it.exchange(me.thread);
                     if (!it.gave_up()) it.look_at_others(product, me);
                 });
             },
@@ -93,12 +84,12 @@ private:
 
     // Bounds of all rows and this thread's pairs. Each thread rounds the rows for itself, and reads them from near.
     void bound(const TeamMember& me) {
-        RowsInOrder ordered(instruction_.in[0], weight_, pruner_.codes);
+        RowsInOrder ordered(instruction_.in[0], weight_, pruner_);
         std::vector<BoundedBlock>& rounded = rounded_blocks();
         bool finite = true;
         blocks([&](int64_t row, int count, int i) {
             if (int(rounded.size()) <= i) rounded.emplace_back();
-            finite = finite && rounded[i].round(ordered, row, count, weight_.depth, pruner_.codes, few_);
+            finite = finite && rounded[i].round(ordered, row, count, weight_.depth, pruner_, few_);
         });
         if (!finite) return give_up();
         me.run_evenly(pairs_, [&](int64_t from, int64_t to) {
@@ -106,10 +97,10 @@ private:
                 blocks([&](int64_t row, int count, int i) { bound(rounded[i].rows(), row, count, i, int(pair)); });
         });
     }
-    void tell(int thread) {
+    void exchange(int thread) {
         pool_->barrier(thread);
-        if (!telling_.call) return;
-        if (!thread) telling_.call();
+        if (!exchange_.call) return;
+        if (!thread) exchange_.call();
         pool_->barrier(thread);
     }
     static std::vector<BoundedBlock>& rounded_blocks() {
@@ -138,18 +129,19 @@ private:
     }
     void bound_few(const BoundedRows& block, int pair, Vec<float> bounds[][kBoundVectors]) const {
         static constexpr auto tiles = bounds_of_rows<true, 2>(std::make_index_sequence<2 * kFewRows>());
-        const BoundStream& stream = pruner_.codes.few;
-        tiles[block.count - 1](block, stream, stream.pair(pair), kSoon, bounds);
+        const BoundStream& stream = pruner_.few;
+        tiles[block.count - 1](block, stream, pair_of(stream, int(pair)), kSoon, bounds);
     }
     // A single block of rows fetches what it will soon take, the first two of several the next pair.
     void bound_many(const BoundedRows& block, int number, int pair, Vec<float> bounds[][kBoundVectors]) const {
         static constexpr auto alone = bounds_of_rows<false, 2>(std::make_index_sequence<kRows>());
         static constexpr auto first = bounds_of_rows<false, 1>(std::make_index_sequence<kRows>());
         static constexpr auto others = bounds_of_rows<false, 0>(std::make_index_sequence<kRows>());
-        const BoundStream& stream = pruner_.codes.many;
+        const BoundStream& stream = pruner_.many;
         const bool single = rows_ <= kRows;
         const auto& tiles = single ? alone : number < 2 ? first : others;
-        tiles[block.count - 1](block, stream, stream.pair(pair), single ? kSoon : stream.pair_bytes() + 64 * number, bounds);
+        tiles[block.count - 1](block, stream, pair_of(stream, int(pair)),
+                               single ? kSoon : bound_pair_bytes(stream) + 64 * number, bounds);
     }
 
     const float* tops(int64_t row) const { return pruner_.tops + row * pairs_; }
@@ -215,13 +207,13 @@ private:
     // The least logit that the largest may still be.
     float least_of(int64_t row) const {
         const float best = logit_of(__atomic_load_n(&pruner_.best[row], __ATOMIC_RELAXED));
-        return telling_.floors ? std::max(best, float(telling_.floors[2 * row + 1])) : best;
+        return exchange_.floors ? std::max(best, float(exchange_.floors[2 * row + 1])) : best;
     }
 
     void give_up() { gave_up_.store(true, std::memory_order_relaxed); }
 
     Pool* pool_ = nullptr;
-    const Telling& telling_;
+    const CandidateExchange& exchange_;
     const ArgmaxPruner& pruner_;
     const Instruction& instruction_;
     const Weight& weight_;
@@ -234,17 +226,15 @@ private:
 };
 
 // Whether the next step of so many rows would be tried.
-inline bool tries(const ArgmaxPruner& pruner, int64_t rows) {
-    return !pruner.left && (rows <= kFewRows || pruner.codes.many.data);
-}
+inline bool tries(const ArgmaxPruner& pruner, int64_t rows) { return !pruner.left && (rows <= kFewRows || pruner.many.data); }
 
 // Ids of the largest logits that `instruction` would give, written to every second of `values`; returns whether all were found
 // without computing every logit. Where pruning does not pay, it pauses for some steps, and no exchange with other ranks runs.
 inline bool pruned_argmax(ArgmaxPruner& pruner, const Instruction& instruction, int64_t rows, double* values, Pool* pool,
-                          const Telling& telling) {
+                          const CandidateExchange& exchange) {
     if (pruner.left) return --pruner.left, false;
     if (!tries(pruner, rows)) return false;
-    PrunedArgmax search(pruner, instruction, rows, telling);
+    PrunedArgmax search(pruner, instruction, rows, exchange);
     const bool found = search.run(pool);
     pruner.looked += search.looked();
     pruner.pause = found ? 0 : std::min(std::max(2 * pruner.pause, kFirstPause), kLongestPause);
@@ -256,7 +246,9 @@ inline bool pruned_argmax(ArgmaxPruner& pruner, const Instruction& instruction, 
 #else
 
 inline bool tries(const ArgmaxPruner&, int64_t) { return false; }
-inline bool pruned_argmax(ArgmaxPruner&, const Instruction&, int64_t, double*, Pool*, const Telling&) { return false; }
+inline bool pruned_argmax(ArgmaxPruner&, const Instruction&, int64_t, double*, Pool*, const CandidateExchange&) {
+    return false;
+}
 
 #endif
 
@@ -275,12 +267,12 @@ WEFT_C int weft_suits_argmax_pruning() {
 WEFT_C void weft_argmax_pruner_sizes(const weft::Weight* weight, int64_t* sizes) {
     const int32_t pairs = weft::pairs_of(*weight), groups = weft::bound_groups(weight->depth);
     const weft::BoundStream few{nullptr, std::min(groups, weft::kFineGroups), groups}, many{nullptr, groups, groups};
-    sizes[0] = groups, sizes[1] = pairs, sizes[2] = few.fine, sizes[3] = pairs * few.pair_bytes();
-    sizes[4] = many.fine, sizes[5] = pairs * many.pair_bytes(), sizes[6] = weft::kFewRows;
+    sizes[0] = groups, sizes[1] = pairs, sizes[2] = few.fine, sizes[3] = pairs * bound_pair_bytes(few);
+    sizes[4] = many.fine, sizes[5] = pairs * bound_pair_bytes(many), sizes[6] = weft::kFewRows;
 }
 // 0 where a number of the matrix is none or infinite; `pruner` is then of no use.
 WEFT_C int weft_argmax_pruner_pack(weft::Pool* pool, const weft::Weight* weight, const weft::ArgmaxPruner* pruner) {
-    return weft::pack_for_bounds(*weight, pruner->codes, pool);
+    return weft::pack_for_bounds(*weight, *pruner, pool);
 }
 // Of each of `rows` rows, which of the logits that `instruction` would give is the largest, to every second of `values`; 0
 // where it gave up.

@@ -39,14 +39,14 @@ struct BoundedRows {
 // Rows of an operand as products with a matrix take them, in the order of its bound codes.
 class RowsInOrder {
 public:
-    RowsInOrder(const Operand& from, const Weight& weight, const BoundCodes& codes)
+    RowsInOrder(const Operand& from, const Weight& weight, const ArgmaxPruner& codes)
         : from_(from), weight_(weight), order_(codes.order), row_(weight.depth), ordered_(weight.depth) {}
 
     // Valid until the next call.
     const float* row(int64_t row) {
         if (from_.dtype == BF16) take(row_of<const bf16>(from_, row));
         else take(row_of<const float>(from_, row));
-        if (weight_.rounds_rows && rounded(weight_.kind)) round();
+        if (weight_.int8_activations && rounded(weight_.kind)) round();
         for (int k = 0; k < weight_.depth; ++k) ordered_[k] = row_[order_[k]];
         return ordered_.data();
     }
@@ -75,7 +75,7 @@ class BoundedBlock {
 public:
     // `count` rows of `rows` from `first` on, for the stream `few` or `many`. False where a number is none or infinite, or
     // so large that a sum might be.
-    bool round(RowsInOrder& rows, int64_t first, int count, int depth, const BoundCodes& with, bool few) {
+    bool round(RowsInOrder& rows, int64_t first, int count, int depth, const ArgmaxPruner& with, bool few) {
         count_ = count, depth_ = depth, groups_ = bound_groups(depth), rests_ = few, made_of_ = few ? 2 * count : count;
         fine_ = few ? with.few.fine : groups_;
         numbers_.assign(groups_ * kBoundGroup, 0), shifts_.assign(made_of_, 0);
@@ -89,7 +89,7 @@ public:
     BoundedRows rows() const { return {made_.data(), codes_.data(), shifts_.data(), made_of_}; }
 
 private:
-    bool round_row(int r, const BoundCodes& with) {
+    bool round_row(int r, const ArgmaxPruner& with) {
         float reach = 0;
         for (int g = 0; g < groups_; ++g) reach += round_group(r, g, with.lengths[g]) * with.most[g];
         double shift = 0, size = 0;

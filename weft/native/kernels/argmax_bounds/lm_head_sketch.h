@@ -24,33 +24,25 @@ constexpr int kCodeLine = kPair * 4;  // bytes: fine codes of four of the depth,
 
 inline int bound_groups(int depth) { return ceil_div(depth, kBoundGroup); }
 
-// Quantized matrix in the order in which it is read: for each pair of column panels its groups, the first `fine` of them in
-// fine values; in each group the values, 32 steps and 32 distances; after the groups 32 units, fp32.
+// A BoundStream holds the quantized matrix in the order in which it is read: for each pair of column panels its groups, the
+// first `fine` of them in fine values; in each group the values, 32 steps and 32 distances; after the groups 32 units, fp32.
 //   fine    [depth / 4][32 columns][4]
 //   coarse  [depth / 8][32 columns][4], the first four depths in the low half of a byte, the next four in the high half
 // The depth is padded with zeros.
-struct BoundStream {
-    uint8_t* data;  // null: there is none
-    int32_t fine, groups;
-
-    static constexpr int64_t codes_bytes(bool is_fine) { return kBoundGroup / (is_fine ? 4 : 8) * kCodeLine; }
-    static constexpr int64_t group_bytes(bool is_fine) { return codes_bytes(is_fine) + 2 * kPair; }
-    int64_t place(int g) const { return std::min(g, fine) * group_bytes(true) + std::max(0, g - fine) * group_bytes(false); }
-    int64_t pair_bytes() const { return place(groups) + kPair * int64_t(sizeof(float)); }
-    uint8_t* pair(int number) const { return data + number * pair_bytes(); }
-    float* units(int number) const { return reinterpret_cast<float*>(pair(number) + place(groups)); }
-};
-
-struct BoundCodes {
-    BoundStream few, many;  // for few rows, mostly coarse; for any number of rows, all fine
-    float *lengths, *most;  // [groups] of all columns: the largest length of a group's codes, the largest number
-    float* means;           // [depth] of the matrix
-    const int32_t* order;   // [depth]: which of the matrix's stands there
-};
+inline constexpr int64_t bound_codes_bytes(bool is_fine) { return kBoundGroup / (is_fine ? 4 : 8) * kCodeLine; }
+inline constexpr int64_t bound_group_bytes(bool is_fine) { return bound_codes_bytes(is_fine) + 2 * kPair; }
+inline int64_t place_of(const BoundStream& s, int g) {
+    return std::min(g, s.fine) * bound_group_bytes(true) + std::max(0, g - s.fine) * bound_group_bytes(false);
+}
+inline int64_t bound_pair_bytes(const BoundStream& s) { return place_of(s, s.groups) + kPair * int64_t(sizeof(float)); }
+inline uint8_t* pair_of(const BoundStream& s, int pair) { return s.data + pair * bound_pair_bytes(s); }
+inline float* units_of(const BoundStream& s, int pair) {
+    return reinterpret_cast<float*>(pair_of(s, pair) + place_of(s, s.groups));
+}
 
 // A pair's columns, number by number as products take them: [depth][32], fp32.
 inline void columns_of_pair(const Weight& w, int pair, float* panel) {
-    if (w.rounds_rows && grouped(w.kind)) {  // where numbers are not rounded to bf16
+    if (w.int8_activations && grouped(w.kind)) {  // where numbers are not rounded to bf16
         for (int k = 0; k < w.depth; ++k)
             for (int c = 0; c < kPair; ++c) {
                 const int code = code_of(w, pair, c, k);
@@ -85,7 +77,7 @@ inline void means_of(const Weight& w, float* means) {
 // Puts one pair's columns into codes.
 class PairCoder {
 public:
-    PairCoder(const Weight& w, const BoundCodes& to)
+    PairCoder(const Weight& w, const ArgmaxPruner& to)
         : w_(w), to_(to), groups_(bound_groups(w.depth)), panel_(int64_t(w.depth) * kPair), largest_(groups_) {}
 
     // False where a number is none or infinite. raise(group, largest square of a column's codes, largest number).
@@ -94,7 +86,7 @@ public:
         if (!find_units()) return false;
         for (int g = 0; g < groups_; ++g) code_group(g), put(pair, g), raise(g, square_, 127.5f * most_of(step_));
         for (const BoundStream& stream : {to_.few, to_.many})
-            if (stream.data) std::copy_n(units_.of, kPair, stream.units(pair));
+            if (stream.data) std::copy_n(units_.of, kPair, units_of(stream, pair));
         return true;
     }
 
@@ -166,10 +158,10 @@ private:
         for (const BoundStream& stream : {to_.few, to_.many}) {
             if (!stream.data) continue;
             const bool is_fine = g < stream.fine;
-            uint8_t* const to = stream.pair(pair) + stream.place(g);
+            uint8_t* const to = pair_of(stream, pair) + place_of(stream, g);
             is_fine ? put_fine(to) : put_coarse(to);
-            std::copy_n(steps_, kPair, to + stream.codes_bytes(is_fine));
-            std::copy_n(distances_, kPair, to + stream.codes_bytes(is_fine) + kPair);
+            std::copy_n(steps_, kPair, to + bound_codes_bytes(is_fine));
+            std::copy_n(distances_, kPair, to + bound_codes_bytes(is_fine) + kPair);
         }
     }
     void put_fine(uint8_t* to) const {
@@ -184,7 +176,7 @@ private:
     }
 
     const Weight& w_;
-    const BoundCodes& to_;
+    const ArgmaxPruner& to_;
     const int groups_;
     std::vector<float> panel_;
     std::vector<Columns> largest_;  // of each group
@@ -195,7 +187,7 @@ private:
 };
 
 // Where `order` is given all else is made. False where a number of the matrix is none or infinite.
-inline bool pack_for_bounds(const Weight& weight, const BoundCodes& to, Pool* pool) {
+inline bool pack_for_bounds(const Weight& weight, const ArgmaxPruner& to, Pool* pool) {
     const int groups = bound_groups(weight.depth);
     std::vector<std::atomic<float>> squares(groups), most(groups);
     std::atomic<bool> finite{true};

@@ -1,5 +1,5 @@
-// Groups of bounds (upper_bounds.h) where no instruction adds four products of bytes: pairs are added in 16 bits, which hold the
-// eight pairs that half of a group's coarse codes are, but of fine ones one. AVX2 only.
+// Groups of bounds (upper_bounds.h) where no instruction adds four products of bytes: pairs are added in 16 bits, which hold
+// the eight pairs that half of a group's coarse codes are, but of fine ones one. AVX2 only.
 #pragma once
 
 #include "kernels/argmax_bounds/bounded_rows.h"
@@ -58,9 +58,9 @@ WEFT_INLINE const uint8_t* add_groups(const BoundedRows& rows, int from, int to,
                                       Vec<float> bounds[][kBoundVectors]) {
     const BoundedGroup* group = rows.groups + from * R;
     const int8_t* x = rows.codes + int64_t(from) * kBoundGroup * R;
-    constexpr int64_t kBytes = BoundStream::group_bytes(!Coarse);
+    constexpr int64_t kBytes = bound_group_bytes(!Coarse);
     for (int g = from; g < to; ++g, group += R, x += kBoundGroup * R, codes += kBytes) {
-        const uint8_t* const steps = codes + BoundStream::codes_bytes(!Coarse);
+        const uint8_t* const steps = codes + bound_codes_bytes(!Coarse);
 #pragma GCC unroll 1
         for (int v = 0; v < kBoundVectors; ++v) {
             if constexpr (Lines > 0)

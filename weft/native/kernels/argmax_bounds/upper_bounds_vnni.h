@@ -106,8 +106,8 @@ WEFT_INLINE const uint8_t* add_groups(const BoundedRows& rows, int from, int to,
                                       Vec<float> bounds[][kBoundVectors]) {
     const BoundedGroup* group = rows.groups + from * R;
     const int8_t* x = rows.codes + int64_t(from) * kBoundGroup * R;
-    for (int g = from; g < to; ++g, group += R, x += kBoundGroup * R, codes += BoundStream::group_bytes(!Coarse)) {
-        const uint8_t* const steps = codes + BoundStream::codes_bytes(!Coarse);
+    for (int g = from; g < to; ++g, group += R, x += kBoundGroup * R, codes += bound_group_bytes(!Coarse)) {
+        const uint8_t* const steps = codes + bound_codes_bytes(!Coarse);
         BoundSums<R> sums;
         begin<R>(sums, group);
         if (Coarse) add_coarse<R, Lines>(sums, codes, x, ahead);

@@ -49,8 +49,8 @@ public:
         load(to);
     }
 
-    // 0 and 1 for 16 columns of a weight times `left` rows, 2 and 3 times `right` ones (right: 0 where they are not used), 4 and
-    // 5 for those columns, 6 and 7 for the rows, pairs of the depth below each other.
+    // 0 and 1 for 16 columns of a weight times `left` rows, 2 and 3 times `right` ones (right: 0 where they are not used), 4
+    // and 5 for those columns, 6 and 7 for the rows, pairs of the depth below each other.
     void shape_columns(int left, int right) {
         if (had(COLUMNS, left, right)) return;
         alignas(64) Shape to;

@@ -204,7 +204,7 @@ private:
 // f(what multiplies the instruction's rows with `weight`)
 template <class F> inline void with_product(const Instruction& instruction, const Weight& weight, F&& f) {
     if (weight.kind == W_F64) return f(Product<InF64>(instruction, weight));
-    if (weight.rounds_rows && rounded(weight.kind)) {
+    if (weight.int8_activations && rounded(weight.kind)) {
         if (weight.kind == W_INT8) return f(RoundedProduct<W_INT8>(instruction, weight));
         if (weight.kind == W_INT8G) return f(RoundedProduct<W_INT8G>(instruction, weight));
         return f(RoundedProduct<W_INT4>(instruction, weight));

@@ -73,9 +73,9 @@ private:
 // Up to 32 rows times the columns of a pair.
 class ColumnsTimesRows {
 public:
-    // tile[r][0 .. 32) = sum over all of the depth of a[r][k] * the pair's number, for up to 32 rows, of pairs [first, last) one
-    // after the other, each followed by done(pair); `ring`: room for kRing groups. Vectors take the next group from codes, a
-    // pair's first one too, while registers multiply with the one before.
+    // tile[r][0 .. 32) = sum over all of the depth of a[r][k] * the pair's number, for up to 32 rows, of pairs [first, last)
+    // one after the other, each followed by done(pair); `ring`: room for kRing groups. Vectors take the next group from codes,
+    // a pair's first one too, while registers multiply with the one before.
     template <class Done>
     void operator()(AmxRegisters& registers, const Weight& w, int first, int last, Rows<bf16> a, int count, float* tile,
                     bf16* ring, const Done& done) {

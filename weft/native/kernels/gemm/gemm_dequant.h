@@ -12,7 +12,7 @@ namespace weft {
 
 // Calls f(CodesOfPair of the weight's kind and `pair`, or CodesByColumn).
 template <bool Apart, class F> WEFT_INLINE void with_codes(const Weight& w, int pair, F f) {
-    if (w.kind == W_BF12) f(CodesOfPair<W_BF12, Apart>(w, pair));
+    if (w.kind == W_BF16_12BIT) f(CodesOfPair<W_BF16_12BIT, Apart>(w, pair));
     else if (w.kind == W_INT8) f(CodesOfPair<W_INT8, Apart>(w, pair));
     else if (w.kind == W_INT8G) f(CodesOfPair<W_INT8G, Apart>(w, pair));
 #if defined(__AMX_BF16__)

@@ -221,7 +221,7 @@ private:
     void one_tile(const Source& source, const RoundedRows& rows, int count, const Steps& steps, float* tile) const {
         constexpr auto all = std::make_index_sequence<Tile>();
         if constexpr (!grouped(Kind)) rounded_tile_of<Brings::NOTHING>(count, source, rows, steps, tile, all);
-        else if (Kind == W_INT4 && weight_.short_numbers)
+        else if (Kind == W_INT4 && weight_.scale16)
             rounded_tile_of<Brings::SHORT_NUMBERS>(count, source, rows, steps, tile, all);
         else if (!weight_.offset) rounded_tile_of<Brings::SCALES>(count, source, rows, steps, tile, all);
         else rounded_tile_of<Brings::SCALES_AND_OFFSETS>(count, source, rows, steps, tile, all);

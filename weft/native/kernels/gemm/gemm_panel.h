@@ -77,13 +77,13 @@ constexpr int kApartTile = kTogether > 1 ? 0 : kVectorBytes == 64 ? 12 : kVector
 // So many rows do so, tile by tile: taking apart is cheap beside twelve, laying a panel is not beside six.
 constexpr int kApartRows = kVectorBytes == 64 ? 3 * kApartTile : kApartTile;
 
-// The same of codes; those of W_BF12 are nearly as cheap as halves.
+// The same of codes; those of W_BF16_12BIT are nearly as cheap as halves.
 #if defined(__AVX512F__)
-constexpr int kCodedRows = 8, kBf12Tile = kTileRows, kBf12Rows = 3 * kBf12Tile;
+constexpr int kCodedRows = 8, kBf16In12BitsTile = kTileRows, kBf16In12BitsRows = 3 * kBf16In12BitsTile;
 #elif defined(__AVX2__)
-constexpr int kCodedRows = 6, kBf12Tile = 4, kBf12Rows = kBf12Tile;
+constexpr int kCodedRows = 6, kBf16In12BitsTile = 4, kBf16In12BitsRows = kBf16In12BitsTile;
 #else
-constexpr int kCodedRows = 0, kBf12Tile = 0, kBf12Rows = 0;
+constexpr int kCodedRows = 0, kBf16In12BitsTile = 0, kBf16In12BitsRows = 0;
 #endif
 
 // Calls one(rows, a, tile) for near-equal tiles of at most `most` rows.
@@ -99,13 +99,13 @@ template <class A, class F> inline void in_even_tiles(int rows, int most, Rows<A
 template <class C> inline int rows_from_codes(int kind, int64_t rows) {
     if (sizeof(typename C::B) == 4 && kind != W_F32) {
         if (kind != W_BF16 && !dots(kind)) return 0;
-        const int most = kind == W_BF16 ? kApartRows : kind == W_BF12 ? kBf12Rows : kCodedRows;
+        const int most = kind == W_BF16 ? kApartRows : kind == W_BF16_12BIT ? kBf16In12BitsRows : kCodedRows;
         return rows <= most ? int(rows) : 0;
     }
     if (kind != W_BF16 && !dots(kind)) return 0;
     if (C::kLaysCodes) return int(std::min<int64_t>(rows, C::kRows));
     if (C::kDepth != 2) return 0;
-    if (rows < 4 || (kind == W_BF12 && rows <= kTileRows)) return int(rows);
+    if (rows < 4 || (kind == W_BF16_12BIT && rows <= kTileRows)) return int(rows);
     if (rows < 8) return 4;
     // Twelve would need more registers than there are. Eight leave too little to the other tiles of a dozen rows, and no
     // room for the scales and offsets of four bits beside them.
@@ -123,24 +123,26 @@ inline void tile_from_codes(const Weight& w, int pair, Rows<bf16> a, Slab slab, 
 
 constexpr int kSteppedRows = 3;  // few, whose products wait for memory
 
-static_assert(InBf16::kRows == kTileRows, "of W_BF12, so many rows all take their numbers from codes");
+static_assert(InBf16::kRows == kTileRows, "of W_BF16_12BIT, so many rows all take their numbers from codes");
 
-// A tile of rows times a pair of W_BF12, all of the depth.
-template <int MR> void tile_of_bf12(const CodesOfPair<W_BF12, false>& codes, Rows<bf16> a, int depth, float* tile) {
-    using Codes = CodesOfPair<W_BF12, false>;
+// A tile of rows times a pair of W_BF16_12BIT, all of the depth.
+template <int MR> void tile_of_bf16_12bit(const CodesOfPair<W_BF16_12BIT, false>& codes, Rows<bf16> a, int depth, float* tile) {
+    using Codes = CodesOfPair<W_BF16_12BIT, false>;
     using Fetch = std::conditional_t<(MR <= kSteppedRows), FetchSteps<Codes>, FetchChunks<Codes>>;
     tile_of_steps<MR, false>(codes, a, {0, depth, false}, tile, nullptr, 0, Fetch{codes});
 }
 
 template <size_t... R>
-inline void tile_of_bf12(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, std::index_sequence<R...>) {
-    constexpr void (*tiles[])(const CodesOfPair<W_BF12, false>&, Rows<bf16>, int, float*) = {tile_of_bf12<int(R) + 1>...};
-    tiles[rows - 1](CodesOfPair<W_BF12, false>(w, pair), a, w.depth, tile);
+inline void tile_of_bf16_12bit(int rows, const Weight& w, int pair, Rows<bf16> a, float* tile, std::index_sequence<R...>) {
+    constexpr void (*tiles[])(const CodesOfPair<W_BF16_12BIT, false>&, Rows<bf16>, int,
+                              float*) = {tile_of_bf16_12bit<int(R) + 1>...};
+    tiles[rows - 1](CodesOfPair<W_BF16_12BIT, false>(w, pair), a, w.depth, tile);
 }
 
 // The first tile of a pair; its numbers are left in `panel` where `more` rows follow.
 inline void first_tile(const Weight& w, int pair, Rows<bf16> a, int rows, Slab slab, float* tile, bf16* panel, bool more) {
-    if (w.kind == W_BF12 && !more) return tile_of_bf12(rows, w, pair, a, tile, std::make_index_sequence<kTileRows>());
+    if (w.kind == W_BF16_12BIT && !more)
+        return tile_of_bf16_12bit(rows, w, pair, a, tile, std::make_index_sequence<kTileRows>());
     int step = more ? 2 * kPair : 0;
     switch (rows) {
         case 1: return tile_from_codes<1, false>(w, pair, a, slab, tile, panel, 0);
@@ -163,7 +165,7 @@ inline void tile_of_floats(int rows, const Codes& codes, Rows<float> a, Slab sla
 
 #if defined(WEFT_ONLY_AVX2)
 
-static_assert(std::max({kApartRows, kCodedRows, kBf12Rows}) <= kEightsRows);
+static_assert(std::max({kApartRows, kCodedRows, kBf16In12BitsRows}) <= kEightsRows);
 
 // Both halves of the columns, of which the first one asks for what is soon taken.
 inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab slab, float* tile, float*, bool) {
@@ -224,7 +226,7 @@ inline void first_tile(const Weight& w, int pair, Rows<float> a, int rows, Slab 
     if (w.kind == W_BF16) return tiles_of_halves(rows, pair_data(w, pair), a, slab, tile);
 #if defined(__AVX512F__)
     with_codes<true>(w, pair, [&](auto codes) {
-        constexpr int most = std::is_same_v<decltype(codes), CodesOfPair<W_BF12, true>> ? kBf12Tile : kCodedRows;
+        constexpr int most = std::is_same_v<decltype(codes), CodesOfPair<W_BF16_12BIT, true>> ? kBf16In12BitsTile : kCodedRows;
         in_even_tiles(rows, most, a, tile, [&](int n, Rows<float> from, float* to) {
             tile_of_floats(n, codes, from, slab, to, std::make_index_sequence<most>());
         });

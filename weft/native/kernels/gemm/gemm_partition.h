@@ -71,8 +71,8 @@ private:
 // chunk at most.
 inline LinearParts parts_of(const Instruction& instruction, const Weight& weight, RowRange rows, int64_t near, int owner,
                             int threads) {
-    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = rounded(weight.kind) || weight.kind == W_BF12;
-    const Share share = share_of(pairs_of(weight), halves, coded && !weight.rounds_rows, rows, owner, threads);
+    const bool halves = instruction.n[EPILOGUE] == SILU_MUL_OF, coded = rounded(weight.kind) || weight.kind == W_BF16_12BIT;
+    const Share share = share_of(pairs_of(weight), halves, coded && !weight.int8_activations, rows, owner, threads);
     return {share, halves ? 2 : 1, even_chunk(share.rows.count, near)};
 }
 

@@ -91,7 +91,7 @@ struct ColumnNumbers {
     Vec<float> scale[kColumnVectors], offset[kColumnVectors];
 };
 
-inline float offset_unit(const Weight& w) { return w.short_numbers ? -ShortNumber::kZeroUnit : 1.0f; }
+inline float offset_unit(const Weight& w) { return w.scale16 ? -ShortNumber::kZeroUnit : 1.0f; }
 
 // 32 fp16 numbers as fp32.
 WEFT_INLINE void take_halves(const uint16_t* numbers, Vec<float> (&to)[kColumnVectors]) {
@@ -132,7 +132,7 @@ public:
     WordsOfCodes(const Weight& w, int pair, int64_t ahead) : codes_(pair_data(w, pair)), ahead_(ahead) {
         const int64_t numbers = int64_t(pair) * ceil_div(w.depth, kGroup) * kPair;
         if (!grouped(Kind)) return;
-        scale_ = static_cast<const uint16_t*>(w.scale) + numbers, short_ = w.short_numbers;
+        scale_ = static_cast<const uint16_t*>(w.scale) + numbers, short_ = w.scale16;
         if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
     }
 

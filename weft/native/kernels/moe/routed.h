@@ -166,8 +166,8 @@ inline void plan_dispatch(const Instruction& i, const Step& step, const TeamMemb
     with_choices(i.in[0], [&](auto tag) { plan.run<typename decltype(tag)::type>(); });
 }
 
-// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DISPATCH` found; KIND selects the sizes
-// of what is sent, KIND + 1 of what is received.
+// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DISPATCH` found; KIND selects the
+// sizes of what is sent, KIND + 1 of what is received.
 inline Exchanged run_routed(const Instruction& i, const CommCalls& comm) {
     const int n = i.n[MEMBERS], kind = i.n[KIND];
     const Sizes send(i.p[COUNT], kind, n), take(i.p[COUNT], kind + 1, n);

@@ -59,20 +59,20 @@ private:
     bool fetches_;
 };
 
-// Numbers of W_BF12: those of chunks whose numbers are all near, or of others, laid first.
-class FloatsOfBf12 {
+// Numbers of W_BF16_12BIT: those of chunks whose numbers are all near, or of others, laid first.
+class FloatsOfBf16In12Bits {
 public:
     static constexpr bool kPaired = true, kMixed = false;
-    static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
+    static constexpr int kChunk = kBf16In12BitsChunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
-    FloatsOfBf12(const Weight& w, int pair, bool fetches)
+    FloatsOfBf16In12Bits(const Weight& w, int pair, bool fetches)
         : fetches_(fetches), codes_(pair_data(w, pair)),
-          groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
+          groups_(static_cast<const Bf16In12BitsGroup*>(w.scale) + bf16_12bit_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
     template <bool Anew, class Step, class Last> WEFT_INLINE void each_step(int from, int depth, Step step, Last last) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
-            const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+            const Bf16In12BitsGroup& group = groups_[chunk / (kGroup / kChunk)];
             const char* const at = codes_ + int64_t(chunk) * kChunkBytes;
             if (__builtin_expect(depth < kChunk, 0) || group.kind(chunk) == WITH_FAR) from_laid(chunk, depth, step, last);
             else if (group.kind(chunk) == WITH_ZEROS) from_codes<Anew, true>(at, group.lowest, step);
@@ -86,7 +86,8 @@ private:
     // As the number of its own bits.
     template <bool Zeros> static WEFT_INLINE __m256i number(__m256i own, __m256i lowest) {
         if (!Zeros) return _mm256_add_epi16(own, lowest);
-        // One less than 0, or than the bits of -0, has ones at the four highest bits of the exponent, which are all of `lowest`.
+        // One less than 0, or than the bits of -0, has ones at the four highest bits of the exponent, which are all of
+        // `lowest`.
         const __m256i less = _mm256_sub_epi16(own, _mm256_set1_epi16(1));
         return _mm256_or_si256(own, _mm256_andnot_si256(less, lowest));
     }
@@ -144,7 +145,7 @@ private:
     }
 
     void lay(int chunk, __m256i (&laid)[kSteps][kEights]) const {
-        const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+        const Bf16In12BitsGroup& group = groups_[chunk / (kGroup / kChunk)];
         const char* const at = codes_ + int64_t(chunk) * kChunkBytes;
         if (has_zeros_near(group.lowest)) lay_codes<true>(at, base(group.lowest), laid);
         else lay_codes<false>(at, base(group.lowest), laid);
@@ -158,7 +159,7 @@ private:
 
     bool fetches_;
     const char* codes_;
-    const Bf12Group* groups_;
+    const Bf16In12BitsGroup* groups_;
     const FarNumber* far_;
 };
 
@@ -173,7 +174,7 @@ public:
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind != W_INT4) return;
         if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
-        short_ = w.short_numbers;
+        short_ = w.scale16;
         alignas(16) uint8_t high[16], low[16];
         for (int code = 0; code < 16; ++code) {
             const uint16_t bits = static_cast<const bf16*>(w.table)[code].bits;
@@ -282,7 +283,7 @@ private:
 // Calls f(numbers of the weight's kind and `pair`); `Mixed`: columns may be.
 template <bool Mixed, class F> WEFT_INLINE void with_floats(const Weight& w, int pair, bool fetches, F f) {
     if (w.kind == W_BF16) f(FloatsOfHalves(w, pair, fetches));
-    else if (w.kind == W_BF12) f(FloatsOfBf12(w, pair, fetches));
+    else if (w.kind == W_BF16_12BIT) f(FloatsOfBf16In12Bits(w, pair, fetches));
     else if (w.kind == W_INT8) f(FloatsOfCodes<W_INT8, Mixed>(w, pair, fetches));
     else if (w.kind == W_INT8G) f(FloatsOfCodes<W_INT8G>(w, pair, fetches));
     else f(FloatsOfCodes<W_INT4>(w, pair, fetches));

@@ -31,7 +31,7 @@ public:
         if (kGrouped) scale_ = static_cast<const uint16_t*>(w.scale) + numbers;
         if (Kind == W_INT4) {
             if (w.offset) offset_ = static_cast<const uint16_t*>(w.offset) + numbers;
-            short_ = w.short_numbers;
+            short_ = w.scale16;
             __m256i table = _mm256_loadu_si256(static_cast<const __m256i*>(w.table));
             table_ = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(table), 16);
         }

@@ -1,4 +1,4 @@
-// Numbers of W_BF12 out of their codes, 64 at a time: two neighbours of the depth for 32 columns, as pairs of bf16.
+// Numbers of W_BF16_12BIT out of their codes, 64 at a time: two neighbours of the depth for 32 columns, as pairs of bf16.
 // AVX-512 only.
 #pragma once
 
@@ -10,13 +10,13 @@
 namespace weft {
 
 // As of other kinds, but a step's values are two vectors of bf16 pairs, of columns 0 to 15 and 16 to 31.
-template <bool Apart> class CodesOfPair<W_BF12, Apart> {
+template <bool Apart> class CodesOfPair<W_BF16_12BIT, Apart> {
 public:
     static constexpr bool kGrouped = true;
-    static constexpr int kChunk = kBf12Chunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
+    static constexpr int kChunk = kBf16In12BitsChunk, kSteps = kChunk / 2, kChunkBytes = kChunk / 4 * kQuadBytes;
 
     CodesOfPair(const Weight& w, int pair)
-        : codes_(pair_data(w, pair)), groups_(static_cast<const Bf12Group*>(w.scale) + bf12_group(w, pair, 0)),
+        : codes_(pair_data(w, pair)), groups_(static_cast<const Bf16In12BitsGroup*>(w.scale) + bf16_12bit_group(w, pair, 0)),
           far_(static_cast<const FarNumber*>(w.offset)) {}
 
     // What is soon taken, when `chunk` is.
@@ -24,7 +24,7 @@ public:
 
     template <class Step, class Chunk> WEFT_INLINE void each_step(int from, int depth, Step step, Chunk begin) const {
         for (int chunk = from / kChunk; depth > 0; ++chunk, depth -= kChunk) {
-            const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+            const Bf16In12BitsGroup& group = groups_[chunk / (kGroup / kChunk)];
             begin(chunk);
             if (__builtin_expect(depth < kChunk, 0) || group.kind(chunk) == WITH_FAR) from_laid(chunk, depth, step);
             else if (group.kind(chunk) == WITH_ZEROS) from_codes<true>(chunk, group.lowest, step);
@@ -42,7 +42,8 @@ private:
     template <bool Zeros> static WEFT_INLINE __m512i number(__m512i bits, __m512i lowest) {
         const __m512i own = _mm512_and_si512(bits, _mm512_set1_epi16(int16_t(kOwnBits)));
         if (!Zeros) return _mm512_add_epi16(own, lowest);
-        // One less than 0, or than the bits of -0, has ones at the four highest bits of the exponent, which are all of `lowest`.
+        // One less than 0, or than the bits of -0, has ones at the four highest bits of the exponent, which are all of
+        // `lowest`.
         const __m512i less = _mm512_sub_epi16(own, _mm512_set1_epi16(1));
         return _mm512_ternarylogic_epi32(own, less, lowest, 0xf2);  // a | (~b & c)
     }
@@ -90,7 +91,7 @@ private:
     }
 
     WEFT_INLINE void lay(int chunk, __m512i (&laid)[kSteps][2]) const {
-        const Bf12Group& group = groups_[chunk / (kGroup / kChunk)];
+        const Bf16In12BitsGroup& group = groups_[chunk / (kGroup / kChunk)];
         const __m512i lowest = _mm512_set1_epi16(int16_t(group.lowest << 7));
         const char* at = codes_ + int64_t(chunk) * kChunkBytes;
         if (has_zeros_near(group.lowest)) lay_codes<true>(at, lowest, laid);
@@ -107,7 +108,7 @@ private:
     }
 
     const char* codes_;
-    const Bf12Group* groups_;
+    const Bf16In12BitsGroup* groups_;
     const FarNumber* far_;
 };
 

@@ -13,7 +13,7 @@
 namespace weft {
 
 constexpr int kNumbers = 16;            // that a code of 4 bits picks from
-constexpr int kScaleWords = 1 << 16;    // which Weight::numbers has the numbers of: bf16 [kScaleWords][kNumbers]
+constexpr int kScaleWords = 1 << 16;    // which Weight::lut has the numbers of: bf16 [kScaleWords][kNumbers]
 constexpr int kScalesSoon = kSoon / 8;  // 64 bytes of scales belong to 512 of codes
 
 // Of the 32 columns of a group, from words of scales and, perhaps, of offsets.
@@ -23,7 +23,7 @@ struct NumbersOfGroup {
     NumbersOfGroup(const Weight& w, const uint16_t* scales, const uint16_t* offsets) {
         alignas(64) float scale[kPair], offset[kPair] = {};
         for (int c = 0; c < kPair; c += kWidth<float>) {
-            if (w.short_numbers) {
+            if (w.scale16) {
                 const ShortNumbers columns(load_halves(scales + c));
                 store(scale + c, columns.scale), store(offset + c, columns.offset());
             } else {
@@ -42,7 +42,7 @@ struct NumbersOfGroup {
 
 // Numbers of every word that a scale may be, for weights with the table and the kind of scales of `w`, without offsets of
 // their own.
-inline void lay_numbers(const Weight& w, bf16* to) {
+inline void fill_lut(const Weight& w, bf16* to) {
     for (int word = 0; word < kScaleWords; word += kPair, to += kPair * kNumbers) {
         uint16_t words[kPair];
         for (int c = 0; c < kPair; ++c) words[c] = uint16_t(word + c);
@@ -69,7 +69,7 @@ public:
     WEFT_INLINE void lay_columns(int group, int depth, bf16* to) const {
         const uint16_t* const scale = scale_ + group * kPair;
         const __mmask32 there = depth < kGroup ? (__mmask32(1) << depth) - 1 : ~__mmask32(0);
-        if (const auto* numbers = static_cast<const bf16*>(weight_.numbers)) {
+        if (const auto* numbers = static_cast<const bf16*>(weight_.lut)) {
             __builtin_prefetch(reinterpret_cast<const char*>(scale) + kScalesSoon, 0, 2);
             pick(group, there, to, [&](int c) WEFT_LAMBDA_INLINE {
                 uint64_t words;  // of four columns: a load for each would be one too many

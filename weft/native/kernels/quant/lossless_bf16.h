@@ -20,7 +20,7 @@
 
 namespace weft {
 
-constexpr int kNearExponents = 16, kBf12Chunk = 16;  // neighbours of the depth
+constexpr int kNearExponents = 16, kBf16In12BitsChunk = 16;  // neighbours of the depth
 constexpr int kStepNumbers = 2 * kPair, kQuadNumbers = 2 * kStepNumbers, kGroupNumbers = kGroup * kPair;
 constexpr int kQuadBytes = kQuadNumbers * 3 / 2;
 constexpr int kOwnBits = 0x87ff, kLentFrom = 11;  // of a word: its own number's, and where the fourth vector's four begin
@@ -29,7 +29,7 @@ constexpr int kOwnBits = 0x87ff, kLentFrom = 11;  // of a word: its own number's
 enum ChunkKind : int { PLAIN, WITH_ZEROS, WITH_FAR };
 
 // Of Weight::scale, [pair][depth / 32].
-struct Bf12Group {
+struct Bf16In12BitsGroup {
     uint32_t first;  // of its far numbers, in Weight::offset
     uint16_t far;    // how many, in the order of their places
     uint8_t lowest;
@@ -48,7 +48,9 @@ struct FarNumber {
 // What a weight has room for: one for each group, and a few. More would make it slow before they made it large.
 inline int64_t most_far(int pairs, int depth) { return int64_t(pairs) * ceil_div(depth, kGroup) + 64; }
 
-inline int64_t bf12_group(const Weight& w, int pair, int k) { return int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup; }
+inline int64_t bf16_12bit_group(const Weight& w, int pair, int k) {
+    return int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup;
+}
 
 // The 128 numbers of four neighbours, in the order of W_BF16 with two neighbours together; wrong ones where they are far.
 inline void decode_quad(const uint16_t* words, int lowest, uint16_t* numbers) {
@@ -60,9 +62,9 @@ inline void decode_quad(const uint16_t* words, int lowest, uint16_t* numbers) {
 }
 
 // Those of a group's that are in `chunk`, whole, among the chunk's numbers as `decode_quad` gave them.
-inline void put_far(const Bf12Group& group, const FarNumber* all, int chunk, uint16_t* numbers) {
-    constexpr int kNumbers = kBf12Chunk * kPair;
-    const int first = chunk % (kGroup / kBf12Chunk) * kNumbers;
+inline void put_far(const Bf16In12BitsGroup& group, const FarNumber* all, int chunk, uint16_t* numbers) {
+    constexpr int kNumbers = kBf16In12BitsChunk * kPair;
+    const int first = chunk % (kGroup / kBf16In12BitsChunk) * kNumbers;
     for (const FarNumber *far = all + group.first, *end = far + group.far; far < end; ++far)
         if (far->place / kNumbers * kNumbers == first) numbers[far->place - first] = far->number.bits;
 }
@@ -72,7 +74,7 @@ struct GroupOfPair {
 
     // Decodes the group at depth `k`; values past the depth are unspecified.
     GroupOfPair(const Weight& w, int pair, int k) {
-        const Bf12Group& group = static_cast<const Bf12Group*>(w.scale)[bf12_group(w, pair, k)];
+        const Bf16In12BitsGroup& group = static_cast<const Bf16In12BitsGroup*>(w.scale)[bf16_12bit_group(w, pair, k)];
         const auto* words = reinterpret_cast<const uint16_t*>(pair_data(w, pair) + int64_t(k / 4) * kQuadBytes);
         for (int i = 0; i < kGroupNumbers; i += kQuadNumbers, words += kQuadBytes / 2)
             decode_quad(words, group.lowest, numbers + i);
@@ -139,15 +141,15 @@ inline bool all_plain(const uint16_t* numbers, int lowest) {
 }
 
 // `count` numbers of a group, in the order of W_BF16 with two neighbours together; far ones to `far`.
-inline Bf12Group encode_group(const uint16_t* numbers, int count, char* to, FarNumber* far) {
+inline Bf16In12BitsGroup encode_group(const uint16_t* numbers, int count, char* to, FarNumber* far) {
     const int lowest = lowest_exponent(numbers, count);
     for (int i = 0; i < count; i += kQuadNumbers, to += kQuadBytes)
         encode_quad(numbers + i, lowest, reinterpret_cast<uint16_t*>(to));
-    Bf12Group group{0, 0, uint8_t(lowest), 0};
+    Bf16In12BitsGroup group{0, 0, uint8_t(lowest), 0};
     int kinds[2] = {};
     for (int step = 0; step < count; step += kStepNumbers) {
         if (all_plain(numbers + step, lowest)) continue;
-        int& of_chunk = kinds[step / (kBf12Chunk * kPair)];
+        int& of_chunk = kinds[step / (kBf16In12BitsChunk * kPair)];
         for (int i = step; i < step + kStepNumbers; ++i) {
             const int kind = chunk_kind(numbers[i], lowest);
             if (kind == WITH_FAR) far[group.far++] = {uint16_t(i), {numbers[i]}};
@@ -162,17 +164,17 @@ inline Bf12Group encode_group(const uint16_t* numbers, int count, char* to, FarN
 // is room for.
 inline bool encode_pair(const Weight& w, int pair, const uint16_t* numbers, std::atomic<int64_t>& taken) {
     char* to = const_cast<char*>(pair_data(w, pair));
-    auto* groups = static_cast<Bf12Group*>(const_cast<void*>(w.scale));
+    auto* groups = static_cast<Bf16In12BitsGroup*>(const_cast<void*>(w.scale));
     auto* apart = static_cast<FarNumber*>(const_cast<void*>(w.offset));
     const int64_t room = most_far(pairs_of(w), w.depth);
     FarNumber far[kGroupNumbers];
     for (int k = 0; k < w.depth; k += kGroup, numbers += kGroupNumbers, to += kGroup / 4 * kQuadBytes) {
         const int count = ceil_div(std::min(kGroup, w.depth - k), 2) * kStepNumbers;
-        Bf12Group group = encode_group(numbers, count, to, far);
+        Bf16In12BitsGroup group = encode_group(numbers, count, to, far);
         const int64_t first = group.far ? taken.fetch_add(group.far) : 0;
         if (first + group.far > room) return false;
         group.first = uint32_t(first);
-        groups[bf12_group(w, pair, k)] = group;
+        groups[bf16_12bit_group(w, pair, k)] = group;
         std::memcpy(apart + first, far, group.far * sizeof(FarNumber));
     }
     return true;

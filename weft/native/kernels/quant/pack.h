@@ -15,11 +15,11 @@ namespace weft {
 inline int64_t scale_bytes(int kind, int pairs, int depth) {
     const int64_t groups = int64_t(pairs) * ceil_div(depth, kGroup);
     if (kind == W_INT8) return int64_t(pairs) * kPair * 4;
-    if (kind == W_BF12) return groups * int64_t(sizeof(Bf12Group));
+    if (kind == W_BF16_12BIT) return groups * int64_t(sizeof(Bf16In12BitsGroup));
     return grouped(kind) ? groups * kPair * 2 : 0;
 }
 inline int64_t offset_bytes(int kind, int pairs, int depth) {
-    if (kind == W_BF12) return most_far(pairs, depth) * int64_t(sizeof(FarNumber));
+    if (kind == W_BF16_12BIT) return most_far(pairs, depth) * int64_t(sizeof(FarNumber));
     return kind == W_INT4 ? scale_bytes(kind, pairs, depth) : 0;
 }
 
@@ -100,7 +100,7 @@ template <class S> void pack_panel(const Weight& w, const PanelRows& rows, int p
 }
 
 template <class S>
-bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
+bool pack_pair_bf16_12bit(const Weight& w, const char* from, int64_t stride_bytes, int pair, std::atomic<int64_t>& far) {
     std::vector<float> buffer(17 * (int64_t(w.depth) + 1));
     std::vector<uint32_t> words(int64_t(ceil_div(w.depth, kGroup)) * kGroup / 2 * kPair);
     PanelRows panels[2] = {rows_of_panel(w, from, stride_bytes, pair, 0), rows_of_panel(w, from, stride_bytes, pair, 1)};
@@ -114,10 +114,10 @@ bool pack_pair_bf12(const Weight& w, const char* from, int64_t stride_bytes, int
 }
 
 // False where more numbers are far than `w` has room for.
-inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
-    auto pack_pair = format == FROM_BF16  ? pack_pair_bf12<bf16>
-                     : format == FROM_F64 ? pack_pair_bf12<double>
-                                          : pack_pair_bf12<float>;
+inline bool pack_bf16_12bit(const Weight& w, const char* from, int format, int64_t stride_bytes, Pool* pool) {
+    auto pack_pair = format == FROM_BF16  ? pack_pair_bf16_12bit<bf16>
+                     : format == FROM_F64 ? pack_pair_bf16_12bit<double>
+                                          : pack_pair_bf16_12bit<float>;
     std::atomic<int64_t> far{0};
     std::atomic<bool> fits{true};
     parallel_for(pool, pairs_of(w), [&](int pair) {
@@ -129,7 +129,7 @@ inline bool pack_bf12(const Weight& w, const char* from, int format, int64_t str
 // Fills `w`, whose memory is there, from `from` in `format`; `stride_bytes` from row to row of it. `peaks`, for W_INT8: of
 // each row; null: of what is packed. False where `w` is of a kind that does not suit the numbers.
 inline bool pack(const Weight& w, const char* from, int format, int64_t stride_bytes, const float* peaks, Pool* pool) {
-    if (w.kind == W_BF12) return pack_bf12(w, from, format, stride_bytes, pool);
+    if (w.kind == W_BF16_12BIT) return pack_bf16_12bit(w, from, format, stride_bytes, pool);
     const bool codes = rounded(w.kind);
     parallel_for(pool, 2 * pairs_of(w), [&](int i) {
         PanelRows rows = rows_of_panel(w, from, stride_bytes, i / 2, i % 2, peaks);

@@ -17,7 +17,7 @@ WEFT_C void weft_packed_sizes(int kind, int columns, int depth, int interleaved,
 // Whether many rows, whose products memory does not bound, lose little where numbers of bf16 take 12 bits: where vectors
 // or tile registers have products of pairs, or are so short (AVX2) that products of fp32 take longer than all else. Those
 // of AVX-512 lose a tenth from 8 rows on (docs/performance.md).
-WEFT_C int weft_suits_bf12() {
+WEFT_C int weft_suits_bf16_12bit() {
 #if defined(__AVX512BF16__) || defined(WEFT_ONLY_AVX2)
     return 1;
 #else
@@ -25,8 +25,8 @@ WEFT_C int weft_suits_bf12() {
 #endif
 }
 
-// Bytes of Weight::numbers of weights of 4 bits whose rows are not rounded; 0 where they have none.
-WEFT_C int64_t weft_numbers_bytes() {
+// Bytes of Weight::lut of weights of 4 bits whose rows are not rounded; 0 where they have none.
+WEFT_C int64_t weft_lut_bytes() {
 #if defined(__AMX_BF16__)
     return int64_t(weft::kScaleWords) * weft::kNumbers * int64_t(sizeof(weft::bf16));
 #else
@@ -34,10 +34,10 @@ WEFT_C int64_t weft_numbers_bytes() {
 #endif
 }
 
-// Lays them at `to`, on a cache line, for weights without offsets that share the table and the kind of scales of `like`.
-WEFT_C void weft_lay_numbers([[maybe_unused]] const weft::Weight* like, [[maybe_unused]] void* to) {
+// Writes it to `to`, on a cache line, for weights without offsets that share the table and the kind of scales of `like`.
+WEFT_C void weft_fill_lut([[maybe_unused]] const weft::Weight* like, [[maybe_unused]] void* to) {
 #if defined(__AMX_BF16__)
-    weft::lay_numbers(*like, static_cast<weft::bf16*>(to));
+    weft::fill_lut(*like, static_cast<weft::bf16*>(to));
 #endif
 }
 

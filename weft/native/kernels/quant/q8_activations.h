@@ -1,4 +1,4 @@
-// Rows rounded to 8 bits, as weights in codes are multiplied with where they ask for it (Weight::rounds_rows): code =
+// Rows rounded to 8 bits, as weights in codes are multiplied with where they ask for it (Weight::int8_activations): code =
 // x / scale to nearest, ties to even, scale = largest |x| / 127 of 32 of the depth (ggml's quantize_row_q8_0, with scales
 // in fp32). A group with a number that is none, or with an infinity, has a scale that is none.
 #pragma once

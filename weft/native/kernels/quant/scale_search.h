@@ -14,7 +14,8 @@ namespace weft {
 
 class ShortRounding {
 public:
-    // Of `count` numbers between `low` and `high`, which are NaN where one of them is; a short group is filled up with its last.
+    // Of `count` numbers between `low` and `high`, which are NaN where one of them is; a short group is filled up with its
+    // last.
     ShortRounding(const float* x, int count, float low, float high) {
         float all[kGroup];
         for (int k = 0; k < kGroup; ++k) all[k] = x[std::min(k, count - 1)];

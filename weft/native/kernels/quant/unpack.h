@@ -44,7 +44,7 @@ private:
     alignas(64) float numbers_[16], scale_[kPair], offset_[kPair];
 };
 
-template <> class GroupOf<W_BF12> {
+template <> class GroupOf<W_BF16_12BIT> {
 public:
     GroupOf(const Weight& w, int pair, int k, int = 0, int = kPair) : group_(w, pair, k) {}
     float at(int column, int i) const { return widen(group_.at(column, i)); }
@@ -59,7 +59,7 @@ template <class F> inline void with_kind(int kind, F f) {
         case W_INT8: return f(std::integral_constant<int, W_INT8>());
         case W_INT8G: return f(std::integral_constant<int, W_INT8G>());
         case W_INT4: return f(std::integral_constant<int, W_INT4>());
-        case W_BF12: return f(std::integral_constant<int, W_BF12>());
+        case W_BF16_12BIT: return f(std::integral_constant<int, W_BF16_12BIT>());
         default: return;
     }
 }
@@ -68,7 +68,7 @@ template <class F> inline void with_kind(int kind, F f) {
 template <int Kind>
 constexpr bool has_dot =
 #if defined(__AVX512F__) || defined(WEFT_ONLY_AVX2)
-    Kind == W_INT8 || Kind == W_INT8G || Kind == W_INT4 || Kind == W_BF12;
+    Kind == W_INT8 || Kind == W_INT8G || Kind == W_INT4 || Kind == W_BF16_12BIT;
 #else
     false;
 #endif

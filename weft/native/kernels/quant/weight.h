@@ -15,10 +15,10 @@
 //                    or 16 c + 2 j + p
 //   W_INT4 by columns (for AMX, and rows that are not rounded): [depth / 32][8][32] 16-bit words of four codes; code j of
 //                    word k of the q-th 32 of group g belongs to column 4 q + j and depth 32 g + k
-//   W_BF12           [depth / 32] groups, which lossless_bf16.h describes
+//   W_BF16_12BIT           [depth / 32] groups, which lossless_bf16.h describes
 // Scales of W_INT8: fp32 per packed column. Scales and offsets of groups: fp16 [pair][depth / 32][32 columns], or words of
 // 16 bits that stand for both (see ShortNumber).
-// Depths are rounded up; columns beyond the last hold zeros, of W_BF12 the numbers of the pair's first. An interleaved
+// Depths are rounded up; columns beyond the last hold zeros, of W_BF16_12BIT the numbers of the pair's first. An interleaved
 // weight [2 I, depth] (gate above up) puts gate i in column i % 16 of pair i / 16, and up i sixteen columns after it.
 #pragma once
 
@@ -70,7 +70,7 @@ inline constexpr bool rounded(int kind) { return kind == W_INT8 || grouped(kind)
 inline constexpr int chunk_of(int kind) { return kind == W_INT4 ? 16 : 8; }
 
 // Whether codes of 4 bits lie column by column.
-inline bool by_columns(const Weight& w) { return kTakesColumns && w.kind == W_INT4 && !w.rounds_rows; }
+inline bool by_columns(const Weight& w) { return kTakesColumns && w.kind == W_INT4 && !w.int8_activations; }
 
 // Bytes of one pair.
 inline int64_t pair_bytes(int kind, int depth) {
@@ -78,7 +78,7 @@ inline int64_t pair_bytes(int kind, int depth) {
         case W_F32: return int64_t(depth) * kPair * 4;
         case W_F64: return int64_t(depth) * kPair * 8;
         case W_BF16: return int64_t(ceil_div(depth, 2 * kTogether)) * kTogether * kPair * 4;
-        case W_BF12: return int64_t(ceil_div(depth, kGroup)) * kGroup * kPair * 3 / 2;
+        case W_BF16_12BIT: return int64_t(ceil_div(depth, kGroup)) * kGroup * kPair * 3 / 2;
         case W_INT4: depth = kTakesColumns ? ceil_div(depth, kGroup) * kGroup : depth; [[fallthrough]];  // in either order
         default: return int64_t(ceil_div(depth, chunk_of(kind))) * kPair * 8;
     }
@@ -116,8 +116,8 @@ struct GroupNumber {
     GroupNumber(const Weight& w, int pair, int column, int k) {
         const int64_t at = (int64_t(pair) * ceil_div(w.depth, kGroup) + k / kGroup) * kPair + column;
         const uint16_t own = static_cast<const uint16_t*>(w.scale)[at];
-        scale = w.short_numbers ? ShortNumber{own}.scale() : from_half(own);
-        if (w.short_numbers) offset = ShortNumber{own}.offset();
+        scale = w.scale16 ? ShortNumber{own}.scale() : from_half(own);
+        if (w.scale16) offset = ShortNumber{own}.offset();
         else offset = w.offset ? from_half(static_cast<const uint16_t*>(w.offset)[at]) : 0.0f;
     }
 };

@@ -1,7 +1,7 @@
 // TCP connections to the ranks of a group that spans hosts, and one function over them: exchange. Bytes only.
 //
-// Connections are made and proven in Python (weft/comm/distributed/links.py); this file is handed their descriptors. A pair of ranks
-// has one connection, and the order of its messages is the order of the pair's calls. A message is a frame and its
+// Connections are made and proven in Python (weft/comm/distributed/links.py); this file is handed their descriptors. A pair of
+// ranks has one connection, and the order of its messages is the order of the pair's calls. A message is a frame and its
 // payload; a payload of no bytes is sent as a frame alone, so that members that skip a call are found.
 #pragma once
 

@@ -7,6 +7,8 @@
 
 #include <atomic>
 
+#include "runtime/records.h"
+
 namespace weft {
 
 struct Instruction;
@@ -31,15 +33,5 @@ static_assert(sizeof(StealPort) == 128 && sizeof(ThiefSlot) == 128, "as in weft/
 
 // Runs units of what is open, where it is not what `seen` says this rank has run already; whether it ran some.
 using Steal = int (*)(StealPort* port, ThiefSlot* thief, uint64_t* seen);
-
-// A rank's port as the team sees it that makes it.
-struct TeamPort {
-    StealPort* port;
-    ThiefSlot* thieves;  // one for each rank
-    // Returns once no rank is at work on what was open: 0, or why one will never be done.
-    int (*left)(void* comm);
-    void* comm;
-    uint64_t ranks;
-};
 
 }  // namespace weft
