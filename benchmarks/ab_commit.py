@@ -167,8 +167,8 @@ def main() -> None:
                 name: partial(running, place, cached, arguments)
                 for name, place in ((arguments.commit, folder), ("this one", ROOT))
             }
-            told, seen = in_starts(probe, makers, bursts, arguments.starts, arguments.rounds)
-            found |= told
+            measured, seen = in_starts(probe, makers, bursts, arguments.starts, arguments.rounds)
+            found |= measured
             looks += seen
     tell(arguments, found, looks)
 

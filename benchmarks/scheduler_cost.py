@@ -136,14 +136,14 @@ class Rank:
         (part,) = self.plans.split(plan)
         unpack_for_rank(pack(RunStep(part)))
         unpack_from_rank(pack(StepDone(plan.index, result)))
-        told = time.thread_time()
+        planned = time.thread_time()
         inputs = self.inputs.build(part)
         built = time.thread_time()
         rows = inputs.sampled
         values = self.sampler.sample(self.logits[: len(rows)], rows, self.sampler.width(rows))
         self.sampler.remember(values, rows)
         ended = time.thread_time()
-        for name, seconds in zip(self.times, (told - began, built - told, ended - built), strict=True):
+        for name, seconds in zip(self.times, (planned - began, built - planned, ended - built), strict=True):
             self.times[name].append(seconds)
 
     def medians_us(self) -> dict[str, float]:

@@ -224,8 +224,8 @@ def main() -> None:
     if arguments.save:
         head = {"about": about(), "operations": subject.kinds, "tp": arguments.tp, "threads": threads}
         arguments.save.write_text(json.dumps({**head, "memory": memory, "cases": cases}, indent=1) + "\n")
-        told = {**head["about"], "operations": "; ".join(subject.kinds), **memory}
-        title = "\n".join(("# Where a step's time goes\n", *(f"- {name}: {value}" for name, value in told.items())))
+        lines = {**head["about"], "operations": "; ".join(subject.kinds), **memory}
+        title = "\n".join(("# Where a step's time goes\n", *(f"- {name}: {value}" for name, value in lines.items())))
         arguments.save.with_suffix(".md").write_text(f"{title}\n\n{text}\n")
 
 

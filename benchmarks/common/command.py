@@ -74,13 +74,13 @@ def run_command(main: Callable[[], int | None]) -> None:
             sys.exit(main())
     except KeyboardInterrupt:
         _leave("interrupted", 130)
-    except _Told as told:
-        _leave(told.number.name, 128 + told.number)
+    except _Signalled as signalled:
+        _leave(signalled.number.name, 128 + signalled.number)
     except WeftError as error:
         _leave(str(error), error.exit_code)
 
 
-class _Told(BaseException):
+class _Signalled(BaseException):
     """To end, by a signal."""
 
     def __init__(self, number: signal.Signals) -> None:
@@ -89,7 +89,7 @@ class _Told(BaseException):
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """The first SIGTERM or SIGHUP raises `_Told`, so that whatever was started is ended on the way out."""
+    """The first SIGTERM or SIGHUP raises `_Signalled`, so that whatever was started is ended on the way out."""
     taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
 
     def put_back() -> None:
@@ -98,7 +98,7 @@ def _ended_in_order() -> Iterator[None]:
 
     def tell(number: int, _: object) -> NoReturn:
         put_back()
-        raise _Told(signal.Signals(number))
+        raise _Signalled(signal.Signals(number))
 
     for number in taken:  # a handler that is not the default is kept, as nohup sets one
         signal.signal(number, tell)

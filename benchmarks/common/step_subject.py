@@ -30,8 +30,8 @@ from weft.program.ir import Instruction
 from weft.program.program import StepProgram
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
-from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
+from weft.weights.storage import weight_storage
 from weft.worker.numerics import numerics_of
 from weft.worker.runner import RankCapacity, Runner
 
@@ -58,7 +58,7 @@ class OneRank:
     def __init__(self, checkpoint: Checkpoint, settings: EngineConfig, threads: int, num_blocks: int) -> None:
         config = parse_config(checkpoint.config)
         shards = Shards(config, resolve({}, num_experts=config.num_experts))
-        kept_weights(settings, checkpoint, shards.specs)  # refuses what contradicts itself, as every engine does
+        weight_storage(settings, checkpoint, shards.specs)  # refuses what contradicts itself, as every engine does
         numerics = numerics_of(settings)
         device, comm = torch.device("cpu"), LockstepWorld(1, ()).comms[0]
         torch.set_num_threads(threads)

@@ -30,13 +30,13 @@ def times_of(pid: int) -> Path:
 
 def _timed(file: Any) -> None:
     """From now on every runner of this process writes what its steps took."""
-    plain, told = Runner.step, False
+    plain, printed = Runner.step, False
 
     def step(runner: Runner, plan: RankPlan) -> Any:
-        nonlocal told
-        if not told:
+        nonlocal printed
+        if not printed:
             file.write(json.dumps(labels_of(runner)) + "\n")
-            told = True
+            printed = True
         program = runner.program and runner.program.program
         if program is not None:
             program.profile(True)

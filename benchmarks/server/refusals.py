@@ -107,8 +107,8 @@ async def client(port: int, count: int, took: list[float], connections: str) -> 
         length = int(head.partition(b"content-length: ")[2].split()[0])
         body = await reader.readexactly(length)
         took.append(time.monotonic() - began)
-        told = b"retry-after: " in head and b"x-should-retry: true" in head and b'"code":"queue_full"' in body
-        wrong += not (head.startswith(b"http/1.1 429") and told)
+        complete = b"retry-after: " in head and b"x-should-retry: true" in head and b'"code":"queue_full"' in body
+        wrong += not (head.startswith(b"http/1.1 429") and complete)
         if connections == "new":
             writer.close()
     if pair is not None:

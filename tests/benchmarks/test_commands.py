@@ -26,10 +26,10 @@ def test_whole_numbers(text: str) -> None:
         whole(text)
 
 
-@pytest.mark.parametrize(("text", "told"), [("0", "2 or more"), ("x", "2 or more"), ("3", r"even number.*; 4\?")])
-def test_even_numbers(text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("0", "2 or more"), ("x", "2 or more"), ("3", r"even number.*; 4\?")])
+def test_even_numbers(text: str, message: str) -> None:
     assert even("2") == 2
-    with pytest.raises(argparse.ArgumentTypeError, match=told):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
         even(text)
 
 

@@ -89,14 +89,14 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
         assert waiting.wait(PATIENCE_S)
         pip(requirement, folder)
 
-    def told(line: str) -> None:
+    def heard(line: str) -> None:
         if line.startswith("waiting"):
             waiting.set()
 
     paths = list[Path]()
 
     def run() -> None:
-        paths.append(embedded_model(told, cache=tmp_path, download=slow, model=MODEL))
+        paths.append(embedded_model(heard, cache=tmp_path, download=slow, model=MODEL))
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(2)]
     threads[0].start()

@@ -140,8 +140,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             status = os.waitid(os.P_PIDFD, fd, os.WEXITED)
             assert status is not None
-            told = os.read(pipe, 1 << 20)
-            outcomes[rank] = json.loads(told) if told else {"signal": status.si_status, "ended": time.monotonic()}
+            written = os.read(pipe, 1 << 20)
+            outcomes[rank] = json.loads(written) if written else {"signal": status.si_status, "ended": time.monotonic()}
             if status.si_status:
                 meeting.mark_dead(rank)
                 first_death = first_death or outcomes[rank]["ended"]

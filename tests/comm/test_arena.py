@@ -53,8 +53,8 @@ def region() -> Iterator[Region]:
 
 def entered(region: Region, rank: int, script: str, *words: str, limit: int = 0) -> tuple[list[str], str]:
     """What a process of its own says that has entered as `rank`; its errors."""
-    told = map(str, (region.fd, region.size, rank, limit))
-    command = [sys.executable, "-c", ENTER + script, *told, *words]
+    arguments = map(str, (region.fd, region.size, rank, limit))
+    command = [sys.executable, "-c", ENTER + script, *arguments, *words]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, pass_fds=[region.fd], env=environ, capture_output=True, text=True, timeout=60)
     return done.stdout.split(), done.stderr

@@ -87,21 +87,23 @@ def test_a_rank_may_close_while_others_go_on(rank_host: Any, backend: str) -> No
 @pytest.mark.parametrize("how", ["kinds", "dtypes", "sizes", "splits", "gather sizes", "pairs"])
 def test_ranks_that_disagree(rank_host: Any, native_comm: None, how: str, world: int) -> None:
     outcome = rank_host.run("shared_memory", world, "disagree", timeout=NEVER, how=how)
-    told = [error for error in errors(outcome) if "disagree" in error]
-    assert told and all(error.startswith("PeerError: ranks") and "rank 1: call " in error for error in told), outcome
+    messages = [error for error in errors(outcome) if "disagree" in error]
+    assert messages and all(error.startswith("PeerError: ranks") and "rank 1: call " in error for error in messages), (
+        outcome
+    )
     assert all(is_told(error) for error in errors(outcome)), outcome
 
 
 @pytest.mark.parametrize("how", ["kinds", "dtypes", "sizes", "splits", "gather sizes", "pairs", "shapes"])
 def test_ranks_that_disagree_in_a_debug_run(rank_host: Any, backend: str, how: str) -> None:
     outcome = rank_host.run(backend, 3, "disagree", debug=True, timeout=NEVER, how=how)
-    told = [error for error in errors(outcome) if "disagree" in error]
-    assert told and all(error.startswith("PeerError: ") for error in told), outcome
+    messages = [error for error in errors(outcome) if "disagree" in error]
+    assert messages and all(error.startswith("PeerError: ") for error in messages), outcome
     assert all(is_told(error) for error in errors(outcome)), outcome
     if how == "shapes":
-        assert "[2, 6]" in told[0] and "[3, 4]" in told[0]
+        assert "[2, 6]" in messages[0] and "[3, 4]" in messages[0]
     if how == "kinds":
-        assert "all_gather" in told[0] and "all_reduce" in told[0]
+        assert "all_gather" in messages[0] and "all_reduce" in messages[0]
 
 
 def test_shapes_of_equal_size_pass_where_nothing_compares_them(rank_host: Any, native_comm: None) -> None:
@@ -112,10 +114,10 @@ def test_shapes_of_equal_size_pass_where_nothing_compares_them(rank_host: Any, n
 
 def test_a_failure_elsewhere_ends_the_wait(rank_host: Any, native_comm: None) -> None:
     outcome = rank_host.run("shared_memory", 3, "disagree_elsewhere", timeout=NEVER)
-    told = errors(outcome)
-    assert "disagree" in told[0] and "disagree" in told[1]
+    messages = errors(outcome)
+    assert "disagree" in messages[0] and "disagree" in messages[1]
     # whichever of the two the bystander sees first
-    assert "rank 0 gave up on rank 1;" in told[2] or "rank 1 gave up on rank 0;" in told[2]
+    assert "rank 0 gave up on rank 1;" in messages[2] or "rank 1 gave up on rank 0;" in messages[2]
 
 
 def test_a_failed_comm_stays_failed(rank_host: Any, backend: str) -> None:

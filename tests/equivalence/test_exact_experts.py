@@ -194,8 +194,8 @@ def told_weights_of_the_next_row(patch: pytest.MonkeyPatch) -> None:
     original = AllToAll._send_choices
 
     def faulty(self: AllToAll, *args: Any) -> Choices:
-        told = original(self, *args)
-        return replace(told, weights=told.weights.roll(1, 0))
+        found = original(self, *args)
+        return replace(found, weights=found.weights.roll(1, 0))
 
     patch.setattr(AllToAll, "_send_choices", faulty)
 

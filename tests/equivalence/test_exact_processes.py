@@ -92,8 +92,8 @@ def record(model: Model, world: int, sizes: Sizes | ExpertSizes, work: Workload 
     alone = model.reference if work is MIXED else of_one_rank(model.path, EXACT, work)
     assert same_bits(run_workload(recording, work), alone)
     plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
-    told = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
-    found = {"sizes": told, "plans": plans}, [digests.found for digests in recording.digests]
+    sizes_of_all = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
+    found = {"sizes": sizes_of_all, "plans": plans}, [digests.found for digests in recording.digests]
     return RECORDED.setdefault((model.path, world, sizes, work), found)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.families import parse_config
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.cli.args import quantization as quantization_args
 from weft.cli.main import main
 from weft.explain import explain
@@ -96,7 +96,7 @@ def test_rows_of_an_embedding_that_every_rank_has_whole_are_packed_once_more() -
     layout = resolve({"attention.tp": 2, "embedding.tp": 1})
     head = CONFIG.vocab_size // 2 * CONFIG.hidden_size * 2
     for packed in (True, False):
-        report = explain("m", CONFIG, layout, dtype="bfloat16", kept=Kept(packed=packed))
+        report = explain("m", CONFIG, layout, dtype="bfloat16", storage=WeightStorage(packed=packed))
         assert [rank.bytes["lm_head"] for rank in report.ranks] == [head * packed] * 2
         assert report.tied_view is not packed
         code = "tied_packed_again" if packed else "tied_one_copy"
@@ -141,8 +141,8 @@ def test_rounded_rows_change_no_byte_but_those_of_bounds_and_that_is_said(capsys
     words = ("--quantization", "int8", "--no-prune-argmax", "--activations")
     full, rounded = (explained(capsys, *words, each) for each in ("full", "int8"))
     for found, value, how in ((full, "full", "not quantized"), (rounded, "int8", "int8")):
-        told = f"activations {value}: activations are {how}; that changes only the copy of lm_head for prune_argmax"
-        assert told in [note["message"] for note in found.pop("notes")]
+        message = f"activations {value}: activations are {how}; that changes only the copy of lm_head for prune_argmax"
+        assert message in [note["message"] for note in found.pop("notes")]
     assert full == rounded
     assert main(["explain", "--activations", "int8"]) == 78
 
@@ -162,7 +162,7 @@ def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "layout", "cuts"),
+    ("storage", "layout", "cuts"),
     [
         ("int8", {"dense.tp": 5}, False),
         ("int4", {"lm_head.tp": 5}, False),
@@ -172,11 +172,11 @@ def test_where_all_take_their_largest_logit_less_moves(capsys: Capture) -> None:
         ("gguf", {"dense.tp": 5}, False),
     ],
 )
-def test_where_groups_of_4_bits_are_cut(kept: str, layout: dict[str, Any], cuts: bool) -> None:
+def test_where_groups_of_4_bits_are_cut(storage: str, layout: dict[str, Any], cuts: bool) -> None:
     """Of 1,536 numbers a third are whole groups of 32, a fifth are not."""
     assert CONFIG.intermediate_size == 1536
     given = {"attention.dp": max(layout.values()), "o_proj.tp": 1, "dense.tp": 1, "lm_head.tp": 1, **layout}
-    report = explain("model", CONFIG, resolve(given), dtype="bfloat16", kept=Kept(kept))
+    report = explain("model", CONFIG, resolve(given), dtype="bfloat16", storage=WeightStorage(storage))
     assert ("cuts_groups" in {note.code for note in report.notes}) == cuts
 
 
@@ -192,8 +192,8 @@ def test_rows_are_counted_as_this_cpu_has_them_whether_its_kernels_are_built_or_
     found = explained(capsys, *words)
     asked = explained(capsys, *words, "--activations", "int8" if how == "int8" else "full")
     assert found["ranks"] == asked["ranks"]
-    told = f"the default of this CPU ({variant}); that changes only the copy of lm_head for prune_argmax"
-    assert any(f"with quantized weights activations are {how}" in text and told in text for text in messages(found))
+    message = f"the default of this CPU ({variant}); that changes only the copy of lm_head for prune_argmax"
+    assert any(f"with quantized weights activations are {how}" in text and message in text for text in messages(found))
 
 
 def messages(found: dict[str, Any]) -> list[str]:

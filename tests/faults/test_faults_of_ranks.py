@@ -103,8 +103,8 @@ def test_a_rank_killed_while_loading_is_named_with_the_phase(plan: LaunchPlan) -
 def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     starting = Starting(plan, None, spawner("good"))
     executor = starting.wait()
-    told: list[int] = []
-    monkeypatch.setattr(starting._watch.rendezvous, "mark_dead", told.append)
+    marked: list[int] = []
+    monkeypatch.setattr(starting._watch.rendezvous, "mark_dead", marked.append)
     dead = executor.workers[0]
     assert isinstance(dead, WorkerProcess)
     late, fate = iter([None] if ends_late else []), WorkerProcess.fate
@@ -114,7 +114,7 @@ def test_the_peers_of_a_dead_rank_are_told(plan: LaunchPlan, ends_late: bool, mo
         os.kill(dead.pid, signal.SIGKILL)
         with pytest.raises(PeerError):
             executor.wait(wake)
-        assert set(told) == {0}
+        assert set(marked) == {0}
     finally:
         os.close(wake)
         executor.close()

@@ -211,8 +211,10 @@ def test_a_crash_loop_of_one_replica_leaves_the_others(model: Path) -> None:
             ended = [streams.send(f"number {whole + cut + number}") for number in range(2)]
             for _, lines in [answer.result(PATIENCE_S) for answer in ended]:
                 whole, cut = whole + (lines[-1] == "data: [DONE]"), cut + (lines[-1] == "cut")
-                told = "".join(lines)
-                assert lines[-1] == "data: [DONE]" or "the processes of replica 1 died" in told or CLOSED in told
+                received = "".join(lines)
+                assert (
+                    lines[-1] == "data: [DONE]" or "the processes of replica 1 died" in received or CLOSED in received
+                )
         assert whole > 0 and cut > 0 and restarts(server) == [0, 4]
         assert streams.send("on").result(PATIENCE_S)[1][-1] == "data: [DONE]"
         assert "replica 1 is not started again, the others go on: the ranks died 5 times within 60 s" in server.text

@@ -27,7 +27,7 @@ from weft.launch_plan.memory import (
 from weft.layout.resolve import resolve
 from weft.plural import size
 from weft.settings import EngineConfig
-from weft.weights.kept import kept_weights
+from weft.weights.storage import weight_storage
 
 BIG = parse_config(
     {**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768}
@@ -156,8 +156,8 @@ def test_sizes_in_words(count: int, text: str) -> None:
 def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
     def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: Any) -> int:
         engine = EngineConfig(**{"dtype": "bfloat16", **given})
-        kept = kept_weights(replace(engine, prune_argmax=None), None, (), variant)
-        held = Shards(BIG, resolve(layout or {}), kept=kept)
+        storage = weight_storage(replace(engine, prune_argmax=None), None, (), variant)
+        held = Shards(BIG, resolve(layout or {}), storage=storage)
         return rank_memories(held, engine, 2, None)[0].workspace
 
     numbers = BIG.vocab_size * BIG.hidden_size

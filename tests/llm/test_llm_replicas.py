@@ -69,8 +69,8 @@ def test_experts_move_in_each_replica_by_its_own_loads(model: Path, two: LLM, tm
         assert [one.outputs[0].token_ids for one in found] == [
             one.outputs[0].token_ids for one in two.generate(prompts, GREEDY)
         ]
-        told = [engine.stats().experts for engine in llm._engines._engines]
-        assert all(one is not None and one.decisions >= 1 and one.failures == 0 for one in told)
+        reports = [engine.stats().experts for engine in llm._engines._engines]
+        assert all(one is not None and one.decisions >= 1 and one.failures == 0 for one in reports)
     loads = [read_loads(path) for path in (stats, tmp_path / "stats-replica1.json")]
     # prompts but for what prefixes saved, and answers, in the last layer answers alone: 2 experts a row
     assert all(load.sum(axis=1)[0] > load.sum(axis=1)[1] >= 2 * 4 * 11 for load in loads)

@@ -97,4 +97,4 @@ def addresses(record: InstructionRecord) -> list[int]:
 
 def of_weight(address: int) -> list[int | None]:
     weight = WeightRecord.from_address(address)
-    return [weight.data, weight.scale, weight.offset, weight.table, weight.numbers]
+    return [weight.data, weight.scale, weight.offset, weight.table, weight.lut]

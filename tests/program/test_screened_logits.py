@@ -23,7 +23,7 @@ from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.settings import EngineConfig
-from weft.weights.kept import kept_weights
+from weft.weights.storage import weight_storage
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.numerics import numerics_of
 from weft.worker.runner import RankCapacity, Runner
@@ -92,8 +92,8 @@ def test_it_takes_the_bytes_that_are_planned_for_all_rows_of_a_block(
         block_size=16,
     )
     config = parse_config(checkpoint.config)
-    kept = kept_weights(engine, checkpoint, param_specs(config), kernels())
-    shards = Shards(config, resolve({"attention.tp": tp}), kept=kept)
+    storage = weight_storage(engine, checkpoint, param_specs(config), kernels())
+    shards = Shards(config, resolve({"attention.tp": tp}), storage=storage)
     limits = RankCapacity(num_blocks=4, block_size=16, max_num_seqs=2, max_model_len=64, max_num_batched_tokens=batched)
     executor = ProgramExecutor(checkpoint, shards, numerics_of(engine), limits)
     rows = pruned_rows(engine, shards.layout)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.ops import Numerics, make_ops
 from weft.ops.native.packed import PackedWeight
 from weft.ops.native.step_ops import StepOps
@@ -71,12 +71,12 @@ def _sizes(name: str, parts: PackedParts) -> None:
     wanted = FORMATS[name].matrix_bytes(ROWS, DEPTH)
     assert name == LOSSLESS or parts.nbytes == wanted  # whose 12 bits only the kernels have
     if FORMATS[name].chosen is Chosen.OPTION:
-        kept = Kept(name)
+        storage = WeightStorage(name)
     elif FORMATS[name].chosen is Chosen.FILE and FORMATS[name].kept:
-        kept = Kept("gguf", {"weight": name})
+        storage = WeightStorage("gguf", {"weight": name})
     else:
         return
-    assert kept.matrix_bytes("weight", (ROWS, DEPTH), lm_head=False, between_blocks=True) == wanted
+    assert storage.matrix_bytes("weight", (ROWS, DEPTH), lm_head=False, between_blocks=True) == wanted
 
 
 def _parts_of_rows(name: str, weight: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.seams.quant_conformance import check_format
 from weft.arch import parse_config
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.explain import explain
 from weft.explain.text import print_report
 from weft.layout.resolve import resolve
@@ -72,7 +72,7 @@ def test_a_linear_layer_runs_with_it(int8_activations: bool) -> None:
 def test_explain_counts_its_bytes() -> None:
     data = Path(__file__).parents[1] / "explain" / "data" / "config.json"
     config = parse_config(json.loads(data.read_text()))
-    report = explain("m", config, resolve({"dense.tp": 2}, 2), dtype="bfloat16", kept=Kept("toy"))
+    report = explain("m", config, resolve({"dense.tp": 2}, 2), dtype="bfloat16", storage=WeightStorage("toy"))
     elements = 3 * config.hidden_size * config.intermediate_size * config.num_layers
     console = Console(width=200)
     with console.capture() as capture:

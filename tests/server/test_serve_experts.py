@@ -96,13 +96,13 @@ def metrics(url: str) -> dict[str, float]:
     """What the engine counts; asked again where a long step kept it from answering."""
     found: dict[str, float] = {}
 
-    def told() -> bool:
+    def counted() -> bool:
         page = httpx.get(f"{url}/metrics", timeout=240).text
         lines = re.findall(r"^weft:expert_(\S+?)(?:_total)?\{.*\} (\S+)$", page, re.M)
         found.update((name, float(value)) for name, value in lines)
         return bool(found)
 
-    until(told, "no counters")
+    until(counted, "no counters")
     return found
 
 

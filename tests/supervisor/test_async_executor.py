@@ -35,7 +35,7 @@ class SentTo(SimpleNamespace):
         return self.rank, lambda frames, timeout_s: self.channel.send(frames[self.rank], timeout_s)
 
 
-class Told:
+class FakeRanks:
     """A watch over two ranks that say what the test makes them say."""
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Told:
 
 
 @pytest.fixture
-def ranks() -> tuple[ProcessExecutor, Told]:
+def ranks() -> tuple[ProcessExecutor, FakeRanks]:
     """Two attention-dp groups of one rank each."""
-    told: Any = Told()
+    fake: Any = FakeRanks()
     layout = resolve({"attention.dp": 2}, world_size=2)
-    return ProcessExecutor(layout, 8, told, StepClock(60.0)), told
+    return ProcessExecutor(layout, 8, fake, StepClock(60.0)), fake
 
 
 def plan(index: int) -> StepPlan:
@@ -79,32 +79,34 @@ def ids(executor: ProcessExecutor) -> tuple[int, list[list[int]]]:
         [(1, 0), (1, 1), (0, 0), (0, 1)],
     ],
 )
-def test_parts_find_their_steps(ranks: tuple[ProcessExecutor, Told], order: list[tuple[int, int]]) -> None:
-    executor, told = ranks
+def test_parts_find_their_steps(ranks: tuple[ProcessExecutor, FakeRanks], order: list[tuple[int, int]]) -> None:
+    executor, fake = ranks
     for index in range(2):
         executor.submit(plan(index))
-    assert [worker.channel.plans for worker in told.workers] == [[0, 1], [0, 1]]
+    assert [worker.channel.plans for worker in fake.workers] == [[0, 1], [0, 1]]
     for rank, index in order:
-        told.say(rank, index)
+        fake.say(rank, index)
     assert ids(executor) == (0, [[0], [1]])
     assert ids(executor) == (1, [[10], [11]])
 
 
 @pytest.mark.parametrize("said", [[(0, 1)], [(0, 0), (0, 0)], [(0, 0), (0, 1), (0, 2)]])
-def test_what_nobody_asked_for_is_refused(ranks: tuple[ProcessExecutor, Told], said: list[tuple[int, int]]) -> None:
-    executor, told = ranks
+def test_what_nobody_asked_for_is_refused(
+    ranks: tuple[ProcessExecutor, FakeRanks], said: list[tuple[int, int]]
+) -> None:
+    executor, fake = ranks
     for index in range(2):
         executor.submit(plan(index))
     for rank, index in said:
-        told.say(rank, index)
+        fake.say(rank, index)
     with pytest.raises(PeerError, match="rank 0 sent"):
         executor.collect()
 
 
-def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[ProcessExecutor, Told]) -> None:
-    executor, told = ranks
+def test_one_step_at_a_time_is_the_same_without_a_queue(ranks: tuple[ProcessExecutor, FakeRanks]) -> None:
+    executor, fake = ranks
     for index in range(3):
-        told.say(1, index)
-        told.say(0, index)
+        fake.say(1, index)
+        fake.say(0, index)
         result = executor.step(plan(index))
         assert [group.runs[0].token_id for group in result.groups] == [10 * index, 10 * index + 1]

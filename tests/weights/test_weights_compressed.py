@@ -21,8 +21,8 @@ from weft.ops import Numerics, make_ops
 from weft.ops.native.packed import PackedWeight
 from weft.ops.weights import Weight
 from weft.settings import EngineConfig
-from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
+from weft.weights.storage import weight_storage
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -56,8 +56,8 @@ def test_bytes_are_those_that_are_held(tmp_path: Path, given: dict[str, Any], ti
     """Sizes in whole panels: padding is not priced."""
     checkpoint = open_checkpoint(make_checkpoint(tmp_path / "m", small_config(tie_word_embeddings=tied, **SIZES)))
     config = parse_config(checkpoint.config)
-    kept = replace(kept_weights(EngineConfig(dtype="bfloat16"), None, ()), compressed=compressed)
-    shards = Shards(config, resolve(given), kept=kept)
+    storage = replace(weight_storage(EngineConfig(dtype="bfloat16"), None, ()), compressed=compressed)
+    shards = Shards(config, resolve(given), storage=storage)
     for rank in range(shards.layout.world):
         ops = make_ops(Numerics(torch.bfloat16, compress_weights=compressed), "cpu")
         prepare = Prepare(ops, shards, rank)

@@ -27,8 +27,8 @@ from weft.ops.weights import Use, Weight, format_of_use
 from weft.quant.registry import format_of
 from weft.settings import EngineConfig
 from weft.weight_formats import kept_blocks
-from weft.weights.kept import kept_weights
 from weft.weights.loader import load_params
+from weft.weights.storage import weight_storage
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -73,7 +73,7 @@ def kept_shards(checkpoint: Checkpoint, given: dict[str, Any], quantization: str
     config = parse_config(checkpoint.config)
     plain = Shards(config, resolve(given))
     engine = EngineConfig(dtype="bfloat16", quantization=quantization)
-    return Shards(config, plain.layout, kept=kept_weights(engine, checkpoint, plain.specs))
+    return Shards(config, plain.layout, storage=weight_storage(engine, checkpoint, plain.specs))
 
 
 @pytest.mark.parametrize("qtype", list(kept_blocks()))
@@ -195,13 +195,13 @@ def test_scales_that_are_not_finite_are_found(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_in_codes_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     checkpoint = open_checkpoint(make_checkpoint(tmp_path / "m", small_config()))
     with pytest.raises(ConfigError, match=words) as error:
-        kept_weights(EngineConfig(**settings), checkpoint, Shards(parse_config(checkpoint.config), resolve({})).specs)
+        weight_storage(EngineConfig(**settings), checkpoint, Shards(parse_config(checkpoint.config), resolve({})).specs)
     assert error.value.field == "quantization"
 
 
 def test_rows_of_8_bits_need_matrices_in_codes() -> None:
     with pytest.raises(ConfigError, match="give --quantization int8, int4 or gguf too") as error:
-        kept_weights(EngineConfig(dtype="bfloat16", activations="int8"), None, ())
+        weight_storage(EngineConfig(dtype="bfloat16", activations="int8"), None, ())
     assert error.value.field == "activations"
 
 
@@ -225,10 +225,10 @@ def test_what_rows_are_is_said(rounds: bool) -> None:
 )
 def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as error:
-        kept_weights(EngineConfig(compress_weights=True, **settings), None, ())
+        weight_storage(EngineConfig(compress_weights=True, **settings), None, ())
     assert error.value.field == "compress_weights"
     for asked in (None, False):
-        kept_weights(EngineConfig(compress_weights=asked, **settings), None, ())
+        weight_storage(EngineConfig(compress_weights=asked, **settings), None, ())
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,10 @@ def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str,
 )
 def test_bounds_of_logits_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as error:
-        kept_weights(EngineConfig(prune_argmax=True, **settings), None, ())
+        weight_storage(EngineConfig(prune_argmax=True, **settings), None, ())
     assert error.value.field == "prune_argmax"
     for asked in (None, False):
-        kept_weights(EngineConfig(prune_argmax=asked, **settings), None, ())
+        weight_storage(EngineConfig(prune_argmax=asked, **settings), None, ())
 
 
 def test_compressed_numbers_meet_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:

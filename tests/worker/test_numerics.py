@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from weft.settings import EngineConfig
-from weft.weights.kept import uses_int8_activations
+from weft.weights.storage import uses_int8_activations
 from weft.worker.numerics import numerics_of
 
 

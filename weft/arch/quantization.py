@@ -36,7 +36,7 @@ QUANTIZABLE = frozenset({"attention", "o_proj", "dense", "experts", "shared_expe
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class WeightStorage:
     """How matrices that layers multiply by are stored: `quantization` as the engine's setting, and, for gguf, the
     format of every tensor that may stay in its file's blocks, by name."""
 

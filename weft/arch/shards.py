@@ -12,7 +12,7 @@ from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.forward_plan import ForwardPlan, forward_plan
 from weft.arch.params import param_specs
-from weft.arch.quantization import QUANTIZABLE, QUANTIZED, Kept, compressed_bytes, weight_bits
+from weft.arch.quantization import QUANTIZABLE, QUANTIZED, WeightStorage, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.layout.boundaries import finds_largest
@@ -29,7 +29,7 @@ class Shards:
     layout: Layout
     slot_maps: tuple[tuple[int, SlotMap], ...] = ()
     """Expert of every slot, for layers whose experts are not placed round robin."""
-    kept: Kept = Kept()
+    storage: WeightStorage = WeightStorage()
     """Which matrices are quantized; all others are counted at the dtype's width."""
 
     @cached_property
@@ -121,7 +121,7 @@ class Shards:
     @property
     def packs_head_again(self) -> bool:
         """Whether a part of the embedding's rows is packed again as lm_head, although lm_head is a view of it."""
-        return self.tied_view and self.kept.packed and self.layout.embedding.tp != self.layout.lm_head.tp
+        return self.tied_view and self.storage.packed and self.layout.embedding.tp != self.layout.lm_head.tp
 
     def target_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
         """Shape of every runtime parameter of `rank` that has memory of its own: its parts' slices along dim 0."""
@@ -184,10 +184,10 @@ class Shards:
             return None
         shape = self.local_shape(spec, rank)
         if spec.expert is not None:  # a file's blocks are taken of matrices that are one tensor
-            one = self.kept.matrix_bytes("", shape, False, False)
-            return one * self._times(spec, rank) if one is not None and self.kept.experts else None
-        found = self.kept.matrix_bytes(spec.name, shape, self._is_head(spec), self._between_blocks(spec, rank))
-        compresses = self.kept.compressed and not self.config.quantization
+            one = self.storage.matrix_bytes("", shape, False, False)
+            return one * self._times(spec, rank) if one is not None and self.storage.experts else None
+        found = self.storage.matrix_bytes(spec.name, shape, self._is_head(spec), self._between_blocks(spec, rank))
+        compresses = self.storage.compressed and not self.config.quantization
         return compressed_bytes(shape) if found is None and compresses else found
 
     def _multiplies(self, spec: ParamSpec) -> bool:
@@ -203,7 +203,7 @@ class Shards:
     def _between_blocks(self, spec: ParamSpec, rank: int) -> bool:
         """Whether no block of a file is cut; rows that are packed once more are not a file's."""
         interval = self.interval(spec, rank) if spec.dim == 1 else None
-        block = self.kept.block_numbers(spec.name)
+        block = self.storage.block_numbers(spec.name)
         again = self.is_view(spec) and self.packs_head_again
         return not again and (interval is None or not (interval[0] % block or interval[1] % block))
 
@@ -211,12 +211,12 @@ class Shards:
     def cuts_groups(self) -> bool:
         """Whether quantized values of ranks are not those of one rank: groups of a slice's columns share a scale, and
         are other groups where a whole row's group is split."""
-        return any(end % self.kept.group for end in self._depth_ends())
+        return any(end % self.storage.group for end in self._depth_ends())
 
     def _depth_ends(self) -> Iterator[int]:
         """Where quantized matrices are split along their depth; none at 0."""
         for spec in self.counted_specs:
-            if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.kept.experts):
+            if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.storage.experts):
                 for rank in range(self.layout.stage_size):
                     yield from {*(self.interval(spec, rank) or ())} - {0, spec.shape[1]}
 
@@ -227,8 +227,8 @@ class Shards:
             return 0
         head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
         columns, depth = self.local_shape(head, rank)
-        quantized = self.kept.format_name(head.name, True, self._between_blocks(head, rank)) is not None
-        return argmax_sketch_bytes(columns, depth, rows, few_only=quantized and self.kept.int8_activations)
+        quantized = self.storage.format_name(head.name, True, self._between_blocks(head, rank)) is not None
+        return argmax_sketch_bytes(columns, depth, rows, few_only=quantized and self.storage.int8_activations)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

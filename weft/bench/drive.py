@@ -22,7 +22,7 @@ PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 WARM_UP = "warm-up"
 """Salt of requests that are not counted."""
 
-Told = Callable[[Outcome], None]
+OnOutcome = Callable[[Outcome], None]
 """Hears of every request's end."""
 
 
@@ -37,7 +37,7 @@ class BenchRun:
 
 
 async def run_load(
-    target: BenchTarget, workload: Workload, load: OfferedLoad, repeat: int, told: Told = lambda _: None
+    target: BenchTarget, workload: Workload, load: OfferedLoad, repeat: int, on_outcome: OnOutcome = lambda _: None
 ) -> BenchRun:
     """Warms up, then measures. UnavailableError: nothing of the warm-up was answered."""
     settings = workload.settings
@@ -49,7 +49,7 @@ async def run_load(
             await warm_up(client, target, workload, _salt(load), repeat)
         bodies = [msgspec.json.encode(body_of(target, settings, request)) for request in requests]
         busy, began = time.process_time(), time.perf_counter()
-        driver = _Driver(client, settings, told)
+        driver = _Driver(client, settings, on_outcome)
         if load.rate is None:
             await driver.in_flight(requests, bodies, load.concurrency or 1)
         else:
@@ -73,9 +73,9 @@ async def warm_up(client: httpx.AsyncClient, target: BenchTarget, workload: Work
 
 
 class _Driver:
-    def __init__(self, client: httpx.AsyncClient, settings: BenchSettings, told: Told) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: BenchSettings, on_outcome: OnOutcome) -> None:
         self._client, self._path, self._limit = client, PATHS[settings.endpoint], settings.timeout
-        self._clock, self._told = clock_from_now(), told
+        self._clock, self._on_outcome = clock_from_now(), on_outcome
         self.outcomes: list[Outcome] = []
 
     async def in_flight(self, requests: Sequence[BenchRequest], bodies: Sequence[bytes], concurrency: int) -> None:
@@ -103,7 +103,7 @@ class _Driver:
         outcome = Outcome(asked=request.output_len, due=due)
         self.outcomes.append(outcome)
         await send(self._client, self._path, body, outcome, self._clock, self._limit)
-        self._told(outcome)
+        self._on_outcome(outcome)
 
 
 def arrivals(rate: float, seed: int) -> Iterator[float]:

@@ -36,8 +36,8 @@ class KernelChoices:
 def choices_of(
     engine: EngineConfig, layout: Layout, machine: Machine, rows: int, int8_activations: bool = False
 ) -> KernelChoices:
-    """Of `engine`, its dtype named, whose switches `kept_weights` took. `rows`: that logits may be bounded of;
-    `int8_activations`: as `Kept` has it."""
+    """Of `engine`, its dtype named, whose switches `weight_storage` took. `rows`: that logits may be bounded of;
+    `int8_activations`: as `WeightStorage` has it."""
     bf16 = engine.dtype == "bfloat16" and engine.device == "cpu"
     compresses = bf16 and engine.quantization in ("none", "gguf")
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)

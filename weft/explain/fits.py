@@ -127,7 +127,7 @@ def lines(found: Fit) -> Iterator[str]:
 
 
 def _ranks(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> Iterator[RankFit]:
-    shards = Shards(config, layout, kept=load.kept)
+    shards = Shards(config, layout, storage=load.storage)
     exchange = _exchange(shards, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
     for rank in memory_of_ranks(shards, load.itemsize, load.pruned_rows):

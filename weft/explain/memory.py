@@ -142,7 +142,7 @@ def alike_weights(shards: Shards, rank: int) -> Alike:
     keep a file's blocks are counted separately."""
     found: dict[tuple[object, ...], list[ParamSpec]] = {}
     for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
-        own = spec.name if shards.kept.blocks else ""
+        own = spec.name if shards.storage.blocks else ""
         found.setdefault((spec.module, spec.shape, spec.dim, spec.cut, spec.expert is None, own), []).append(spec)
     return tuple((specs[0], len(specs)) for specs in found.values())
 

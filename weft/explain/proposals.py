@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.errors import LayoutError
 from weft.explain.units import binary
 from weft.layout.counts import divisors
@@ -29,7 +29,7 @@ class StepLoad:
     rows: int
     sampled: int
     itemsize: int
-    kept: Kept = Kept()
+    storage: WeightStorage = WeightStorage()
     pruned_rows: int = 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.fit import check_fit
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.explain.choices import KernelChoices
 from weft.explain.cores import Cores
@@ -40,7 +40,7 @@ class LayoutReport:
     hops: tuple[TransferTraffic, ...]
     """Between pipeline stages."""
     notes: tuple[LayoutNote, ...]
-    kept: Kept
+    storage: WeightStorage
     """How matrices are."""
     largest: tuple[int, ...]
     """Bytes that each rank receives at each of `batches` in place of the boundaries `AT_SAMPLING`, at most, where all
@@ -97,7 +97,7 @@ def explain(
     *,
     dtype: str,
     batch: int = 1,
-    kept: Kept | None = None,
+    storage: WeightStorage | None = None,
     choices: KernelChoices | None = None,
     cores: Cores | None = None,
 ) -> LayoutReport:
@@ -108,8 +108,8 @@ def explain(
     """
     check_fit(layout, config)
     choices = choices or KernelChoices()
-    kept = replace(kept or Kept(), compressed=choices.compressed)
-    shards, itemsize = Shards(config, layout, kept=kept), DTYPE_BYTES[dtype]
+    storage = replace(storage or WeightStorage(), compressed=choices.compressed)
+    shards, itemsize = Shards(config, layout, storage=storage), DTYPE_BYTES[dtype]
     ranks = memory_of_ranks(shards, itemsize, choices.pruned_rows)
     batches = (1,) if batch == 1 else (1, batch)
     largest = largest_bytes(layout, batches, choices.pruned_rows > 0) if choices.programs else ()
@@ -126,7 +126,7 @@ def explain(
         traffic=traffic_of(shards, itemsize, batches),
         hops=hop_traffic(shards, itemsize, batches),
         notes=notes_of(shards, ranks, (*largest_note(largest), *choices.notes)),
-        kept=kept,
+        storage=storage,
         largest=largest,
         cores=cores,
     )

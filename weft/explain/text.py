@@ -10,7 +10,7 @@ from rich.text import Text
 from weft.explain.picture import picture
 from weft.explain.report import LayoutReport
 from weft.explain.traffic import CollectiveCall, RoutedTraffic, Traffic
-from weft.explain.units import binary, count, kept_words
+from weft.explain.units import binary, count, storage_words
 from weft.layout.layout import Layout
 from weft.plural import counted
 
@@ -48,7 +48,7 @@ def _model_line(report: LayoutReport) -> Text:
         f"{config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads / {config.num_kv_heads} KV heads of {config.head_dim}, "
         f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, "
-        f"{report.dtype}{kept_words(report.kept)}"
+        f"{report.dtype}{storage_words(report.storage)}"
     )
     return Text.assemble((report.model, "bold"), f"  {facts}")
 

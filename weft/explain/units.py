@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 
 
-def kept_words(kept: Kept) -> str:
+def storage_words(storage: WeightStorage) -> str:
     """', matrices in int4'; nothing for whole numbers of the dtype."""
-    words = "" if kept.quantization == "none" else f", matrices in {kept.quantization}"
-    return words + (f", {'others' if words else 'matrices'} in 12 bits" if kept.compressed else "")
+    words = "" if storage.quantization == "none" else f", matrices in {storage.quantization}"
+    return words + (f", {'others' if words else 'matrices'} in 12 bits" if storage.compressed else "")
 
 
 def binary(number: int) -> str:

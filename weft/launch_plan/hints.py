@@ -9,7 +9,7 @@ from weft.checkpoint.checkpoint import Checkpoint
 from weft.native import isa
 from weft.settings import EngineConfig
 from weft.weight_formats import Chosen, chosen_by, kept_blocks
-from weft.weights.kept import block_formats, dtypes_of
+from weft.weights.storage import block_formats, dtypes_of
 
 
 def hints(

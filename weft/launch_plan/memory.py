@@ -128,7 +128,7 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    prunes = may_prune_argmax(engine) and shards.kept.prunes
+    prunes = may_prune_argmax(engine) and shards.storage.prunes
     bounds = shards.argmax_sketch_bytes(0, pruned_rows(engine, shards.layout)) if prunes else 0
     return activations * itemsize + logits + bounds
 

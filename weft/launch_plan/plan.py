@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.fit import check_fit
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
@@ -38,7 +38,7 @@ from weft.plural import counted, size, up_to
 from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
 from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
-from weft.weights.kept import kept_weights
+from weft.weights.storage import weight_storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LaunchPlan:
     """Of the processes' time."""
     experts: ExpertPlan | None = None
     """Where experts begin, and how they are balanced, where anything was asked for."""
-    kept: Kept = field(default_factory=Kept)
+    storage: WeightStorage = field(default_factory=WeightStorage)
     """Which weights are quantized."""
     hosts: tuple[HostResources, ...] = ()
     """Where the ranks are on several hosts: what each gives them."""
@@ -77,7 +77,7 @@ class LaunchPlan:
     @property
     def shards(self) -> Shards:
         """What each rank holds."""
-        return Shards(self.config, self.layout, self.slot_maps, self.kept)
+        return Shards(self.config, self.layout, self.slot_maps, self.storage)
 
     @property
     def slot_maps(self) -> tuple[tuple[int, SlotMap], ...]:
@@ -193,8 +193,8 @@ def plan_launch(
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())
     unused = check_checkpoint(checkpoint, shards.specs)
-    kept = kept_weights(engine, checkpoint, shards.specs, able)
-    shards = replace(shards, kept=kept)
+    storage = weight_storage(engine, checkpoint, shards.specs, able)
+    shards = replace(shards, storage=storage)
     memory = None
     if engine.device == "cpu":
         staged = experts.staged if experts else 0
@@ -229,7 +229,7 @@ def plan_launch(
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
         limits=limits,
         experts=experts,
-        kept=kept,
+        storage=storage,
         hosts=tuple(hosts),
         isa="" if len({host.kernels for host in hosts}) < 2 else able or "",
     )

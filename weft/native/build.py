@@ -49,11 +49,11 @@ class BuildStatus:
     reason: str = ""
 
 
-Told = Callable[[str], object]
+Report = Callable[[str], object]
 """What hears a sentence for people."""
 
 
-def ensure_built(wanted: Sequence[str] | None = None, say: Told = lambda said: None) -> tuple[BuildStatus, ...]:
+def ensure_built(wanted: Sequence[str] | None = None, say: Report = lambda said: None) -> tuple[BuildStatus, ...]:
     """Builds what is missing or stale of what this machine loads, or of the `wanted`, as many at a time as there are
     cores; `say`, in any thread, hears of each that begins. Raises nothing."""
     chosen = needed() if wanted is None else tuple(wanted)
@@ -94,7 +94,7 @@ def _version_hash(compiler: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(compiler).encode() + b"\0" + said).hexdigest()[:8]
 
 
-def _ensure(name: str, compiler: Sequence[str], version: str, say: Told) -> BuildStatus:
+def _ensure(name: str, compiler: Sequence[str], version: str, say: Report) -> BuildStatus:
     if name not in names():
         return BuildStatus(name, "failed", None, reason=f"there is no source {source_of(name).name}")
     for directory in directories():

@@ -7,7 +7,7 @@ import torch
 from weft.native import kernels
 from weft.ops import Numerics
 from weft.settings import EngineConfig
-from weft.weights.kept import uses_int8_activations
+from weft.weights.storage import uses_int8_activations
 
 _DTYPES = {
     "float32": torch.float32,

@@ -53,8 +53,8 @@ def test_every_route_holds_its_declaration(keyed: Running, path: str, key: str |
 
 
 def test_the_routes_of_this_file_are_all(keyed: Running) -> None:
-    told = set(keyed.http.get("/openapi.json").json()["paths"])
-    assert told == (GETS | POSTS) - {"/v1/models/tiny"} | {"/v1/models/{name}"}
+    documented = set(keyed.http.get("/openapi.json").json()["paths"])
+    assert documented == (GETS | POSTS) - {"/v1/models/tiny"} | {"/v1/models/{name}"}
 
 
 @pytest.mark.parametrize(("key", "wanted"), [(None, 401), (USER, 200)])

@@ -6,7 +6,7 @@ import argparse
 
 from weft.arch.config import ModelConfig
 from weft.arch.params import param_specs
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.cli.args.model_config import model_checkpoint
 from weft.explain.choices import KernelChoices, Machine, choices_of
 from weft.launch_plan.memory import pruned_rows
@@ -15,7 +15,7 @@ from weft.native import isa
 from weft.native.libraries import disabled
 from weft.options import check_range
 from weft.settings import EngineConfig
-from weft.weights.kept import kept_weights
+from weft.weights.storage import weight_storage
 
 COUNTED = (
     "dtype",
@@ -39,17 +39,17 @@ def check_batch(rows: int) -> None:
     check_range("--batch", rows, 1, MOST_ROWS)
 
 
-def kept_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> Kept:
+def storage_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> WeightStorage:
     """From `engine`, with its dtype resolved; opens MODEL where the file's blocks matter. ConfigError: not possible."""
     if engine.quantization != "gguf":
-        return kept_weights(engine, None, (), _variant())
+        return weight_storage(engine, None, (), _variant())
     file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
-    return kept_weights(engine, file, param_specs(config), _variant())
+    return weight_storage(engine, file, param_specs(config), _variant())
 
 
-def choices_from(engine: EngineConfig, layout: Layout, kept: Kept) -> KernelChoices:
+def choices_from(engine: EngineConfig, layout: Layout, storage: WeightStorage) -> KernelChoices:
     """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
-    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), kept.int8_activations)
+    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), storage.int8_activations)
 
 
 def _variant() -> str | None:

@@ -16,7 +16,7 @@ from weft.arch.config import ModelConfig
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
-from weft.cli.args.quantization import COUNTED, check_batch, choices_from, kept_from
+from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
 from weft.cli.view.console import PipedConsole
 from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     layout = layout_from(args, config, runnable=False)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
-    kept, cores = kept_from(args, engine, config), _cores(engine, layout)
-    choices = choices_from(engine, layout, kept)
+    storage, cores = storage_from(args, engine, config), _cores(engine, layout)
+    choices = choices_from(engine, layout, storage)
     report = explain(
-        name, config, layout, dtype=engine.dtype, batch=args.batch, kept=kept, choices=choices, cores=cores
+        name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores
     )
     if args.svg is not None:
         _write(args.svg, to_svg(report))
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
-    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, kept, choices.pruned_rows)
+    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, storage, choices.pruned_rows)
     return _fit(args, config, layout, load)
 
 

@@ -34,11 +34,11 @@ class Immediate:
         return torch.cat((left.to(right.dtype), right), 1)
 
     def emit(self, call: Call) -> None:
-        record, kept = InstructionRecord(op=call.op, exact=self._exact), _Kept()
+        record, references = InstructionRecord(op=call.op, exact=self._exact), _References()
         for index, rows in enumerate(call.inputs):
-            record.inputs[index] = operand(kept.rows(rows))
+            record.inputs[index] = operand(references.rows(rows))
         record.out = operand(call.out)
-        fill(record, call, kept.address)
+        fill(record, call, references.address)
         for index, rows in call.buffers.items():
             record.p[index] = rows.data_ptr()
         if call.cache is not None:
@@ -46,7 +46,7 @@ class Immediate:
         if call.op is AttentionCodes.ATTENTION and call.meta is not None:
             workspace, record.n[WORK_CHUNKS] = self._workspace(call.numbers[HEAD_DIM], call.meta)
             record.p[WORKSPACE] = workspace.data_ptr()
-        step = self._nothing if call.meta is None else kept.step(call.meta)
+        step = self._nothing if call.meta is None else references.step(call.meta)
         step.rows[0] = len(call.out)
         self.pool.run_one(record, step)
 
@@ -60,16 +60,16 @@ class Immediate:
         return found
 
 
-class _Kept:
+class _References:
     """What a record points to, which must live until the call is done."""
 
     def __init__(self) -> None:
-        self._kept: list[object] = []
+        self._alive: list[object] = []
 
     def rows(self, x: Tensor) -> Tensor:
         """Rows whose columns are neighbours; those of a slice may stay apart from each other."""
         found = x if x.stride(1) == 1 else x.contiguous()
-        self._kept.append(found)
+        self._alive.append(found)
         return found
 
     def address(self, tensor: object) -> int | None:
@@ -78,17 +78,17 @@ class _Kept:
             return tensor.address
         if isinstance(tensor, PackedSlots):
             addresses = tensor.addresses()
-            self._kept.append(addresses)
+            self._alive.append(addresses)
             return ctypes.addressof(addresses)
         if not isinstance(tensor, Tensor):
             return None
-        self._kept.append(found := tensor.contiguous())
+        self._alive.append(found := tensor.contiguous())
         return found.data_ptr()
 
     def step(self, meta: AttentionMeta) -> StepRecord:
         """The step's record of rows that have keys."""
         step, ends = StepRecord(), torch.tensor(meta.row_ends, dtype=torch.int32)
-        self._kept.append(ends)
+        self._alive.append(ends)
         step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
         step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
         step.row_ends, step.runs, step.table_width = ends.data_ptr(), len(ends), meta.block_tables.shape[1]

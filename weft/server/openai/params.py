@@ -103,7 +103,7 @@ def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], 
 def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a chat."""
     shown = Shown(
-        logprobs=_told(request, _logprobs_of_chat(request)),
+        logprobs=_alternatives(request, _logprobs_of_chat(request)),
         prompt_logprobs=request.prompt_logprobs,
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
@@ -122,7 +122,7 @@ def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown
 def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a completion. Repeating a prompt with log-probabilities asks for those of the prompt."""
     shown = Shown(
-        logprobs=_told(request, request.logprobs),
+        logprobs=_alternatives(request, request.logprobs),
         prompt_logprobs=request.prompt_logprobs,
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
@@ -146,7 +146,7 @@ def is_mute(request: CompletionRequest) -> bool:
     return request.echo and request.max_tokens == 0
 
 
-def _told(request: Common, logprobs: int | None) -> int | None:
+def _alternatives(request: Common, logprobs: int | None) -> int | None:
     """Alternatives that an answer shows of each token."""
     return logprobs if logprobs is None or not request.logprob_token_ids else len(request.logprob_token_ids)
 

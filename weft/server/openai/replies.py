@@ -158,7 +158,7 @@ class _Reply(Response, ABC):
 
         return patient
 
-    def _told(self, error: Exception) -> RequestError:
+    def _reported(self, error: Exception) -> RequestError:
         shown = shown_error(error)
         self._answer.watch.failed(shown.status)
         return shown
@@ -181,7 +181,7 @@ class WholeReply(_Reply):
             body = await self._body()
             response = Response(body, 200, self._answer.headers, "application/json")
         except Exception as error:  # one request's code path must not end the server
-            response = error_response(self._told(error))
+            response = error_response(self._reported(error))
         await response(scope, receive, send)
 
     async def _body(self) -> bytes:
@@ -239,11 +239,11 @@ class EventReply(_Reply):
     async def _fail(self, error: Exception, begun: bool, scope: Scope, receive: Receive, send: Send) -> None:
         """A status while nothing has been sent; else a frame without the last chunk, as an answer that was cut must not
         look whole."""
-        told = self._told(error)
+        reported = self._reported(error)
         if begun:
-            await _write(send, error_frame(told))
+            await _write(send, error_frame(reported))
         else:
-            await error_response(told)(scope, receive, send)
+            await error_response(reported)(scope, receive, send)
 
     def _opening(self) -> bytes:
         opening = [self._answer.form.first(index) for index in range(len(self._answer.choices))]
@@ -266,8 +266,8 @@ class EventReply(_Reply):
 
     def _frames(self, index: int, piece: ChoiceDelta) -> bytes:
         """Nothing for a piece without anything for the client."""
-        told = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
-        if not told and not (piece.token_ids and self._answer.form.shows_ids):
+        has_content = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
+        if not has_content and not (piece.token_ids and self._answer.form.shows_ids):
             return b""
         return self._frame(self._answer.form.chunk(index, piece))
 

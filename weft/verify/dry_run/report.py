@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.explain.notes import LayoutNote
-from weft.explain.units import binary, kept_words
+from weft.explain.units import binary, storage_words
 from weft.layout.ranks import describe
 from weft.plural import counted
 from weft.verify.dry_run.run import Collective, DryRun
@@ -17,7 +17,7 @@ from weft.verify.dry_run.run import Collective, DryRun
 SHOWN = 6
 
 
-def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dict[str, Any]:
+def document(found: DryRun, storage: WeightStorage, notes: Sequence[LayoutNote] = ()) -> dict[str, Any]:
     """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
     routed rows where choices are even, and at the most."""
     return {
@@ -25,8 +25,8 @@ def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dic
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
-        "quantization": kept.quantization,
-        "compressed": kept.compressed,
+        "quantization": storage.quantization,
+        "compressed": storage.compressed,
         "param_bytes": found.param_bytes,
         "params_by_module": dict(found.params_by_module),
         "argmax_sketch_bytes": found.bounds,
@@ -49,7 +49,8 @@ def document(found: DryRun, kept: Kept, notes: Sequence[LayoutNote] = ()) -> dic
 
 def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[LayoutNote] = ()) -> Iterator[str]:
     """What the rank holds, then what it exchanges in one decode step, then what that leaves open."""
-    yield f"{name}, {dtype}{kept_words(shards.kept)}: {describe(shards.layout, found.rank)} of {shards.layout.world}"
+    held = f"{describe(shards.layout, found.rank)} of {shards.layout.world}"
+    yield f"{name}, {dtype}{storage_words(shards.storage)}: {held}"
     yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
     for module, nbytes in found.params_by_module.items():
         yield f"    {module:<15}{binary(nbytes):>12}"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from weft.arch.quantization import Kept
+from weft.arch.quantization import WeightStorage
 from weft.arch.spec import ParamSpec
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.errors import ConfigError
@@ -15,9 +15,9 @@ from weft.settings import EngineConfig
 from weft.weight_formats import Chosen, chosen_by, kept_blocks
 
 
-def kept_weights(
+def weight_storage(
     engine: EngineConfig, checkpoint: Checkpoint | None, specs: Iterable[ParamSpec], variant: str | None = None
-) -> Kept:
+) -> WeightStorage:
     """`engine` with its dtype named; on a CPU as its C++ parts keep matrices, `variant` of them (None: there are none).
     ConfigError for a dtype or device that has no kernel for quantized weights, and for gguf without a file that has
     such blocks; for compressed weights and bounds of logits where there are none."""
@@ -32,23 +32,23 @@ def kept_weights(
             legal=("auto", "full"),
         )
     packed = engine.device == "cpu" and engine.dtype != "float16"
-    kept = Kept(asked, packed=packed, prunes=variant is not None and isa.suits_argmax_pruning(variant))
+    storage = WeightStorage(asked, packed=packed, prunes=variant is not None and isa.suits_argmax_pruning(variant))
     if asked == "none":
-        return kept
+        return storage
     if engine.device != "cpu":
         raise _refused(engine, f"quantized weights run on the CPU only, not on {engine.device}; legal: none")
     dtypes = dtypes_of(asked)
     if engine.dtype not in dtypes:
         legal = " or ".join(dtypes)
         raise _refused(engine, f"it computes in {legal}, not in {engine.dtype}; give --dtype {dtypes[0]}")
-    kept = replace(kept, int8_activations=uses_int8_activations(engine, variant))
+    storage = replace(storage, int8_activations=uses_int8_activations(engine, variant))
     if asked != "gguf":
-        return replace(kept, experts=engine.moe_backend in ("auto", "packed"))
+        return replace(storage, experts=engine.moe_backend in ("auto", "packed"))
     blocks = block_formats(checkpoint, specs) if checkpoint is not None else {}
     if not blocks:
         legal = ", ".join(("none", *chosen_by(Chosen.OPTION)))
         raise _refused(engine, f"the model has no tensor in {', '.join(kept_blocks())}; legal: {legal}")
-    return replace(kept, blocks=blocks)
+    return replace(storage, blocks=blocks)
 
 
 def dtypes_of(quantization: str) -> tuple[str, ...]:
