@@ -25,7 +25,6 @@ _TYPES: dict[Any, str] = {
 _TOP = """// {says} Do not edit: written by
 // `python -m weft.ops.generate` from weft/ops/operations/ and weft/native/records.py.
 #pragma once
-
 """
 
 
@@ -69,8 +68,8 @@ def _kernel_table(operations: Mapping[int, OpCode]) -> str:
     cases = (f"case {name}: return {kernel};" for name, (_, kernel) in kernels.items())
     return "\n".join(
         [
-            _TOP.format(says="Which kernel computes an operation.")
-            + "\n".join(f'#include "{each}"' for each in includes),
+            _TOP.format(says="Which kernel computes an operation."),
+            *(f'#include "{each}"' for each in includes),
             "\n// clang-format off\nnamespace weft {\n\n// Null for an exchange between ranks.",
             "inline Kernel kernel_of(int op) {\n    switch (op) {",
             *(f"        {case}" for case in cases),
@@ -87,9 +86,8 @@ def _enum(kind: type[IntEnum]) -> str:
 
 
 def _record_bytes() -> str:
-    sizes = ", ".join(f"sizeof({record.cpp.name})" for record in RECORDS)
-    says = "// Bytes of each record, in the order above: Python compares them with its own."
-    return f"{says}\nconstexpr int RECORD_BYTES[] = {{{sizes}}};\n"
+    says = "// Bytes of each record, in the order above: Python compares them with its own.\n"
+    return says + _block("constexpr int RECORD_BYTES[] =", (f"sizeof({record.cpp.name})," for record in RECORDS))
 
 
 def _struct(record: Any) -> str:

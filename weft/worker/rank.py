@@ -95,38 +95,38 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         _steps(runner, report, comm)
 
 
-def _steps(runner: Runner, way: StartupReporter, comm: MeteredComm) -> None:
+def _steps(runner: Runner, report: StartupReporter, comm: MeteredComm) -> None:
     """Runs steps until `Shutdown`."""
     ranks = runner.shards.layout.stage_size
-    frames = DecodeFrames(way.channel, way.status, runner.limits, ranks, reports=runner.reports)
+    frames = DecodeFrames(report.channel, report.status, runner.limits, ranks, reports=runner.reports)
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:
         ran = False
-        if not way.faults:  # they are counted in Python
+        if not report.faults:  # they are counted in Python
             ran = runner.follow(frames.record)
             number, busy_ns = number + frames.record.steps, busy_ns + frames.record.busy_ns
-        message = unpack_for_rank(way.channel.receive())
+        message = unpack_for_rank(report.channel.receive())
         if isinstance(message, Shutdown):
             return
         if isinstance(message, CountExperts):
-            way.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
+            report.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
             continue
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")
         plan, number = message.plan, number + 1
-        way.status.step(number, busy=True)
-        way.faults.reach("step")
+        report.status.step(number, busy=True)
+        report.faults.reach("step")
         if plan.experts is not None:
-            way.faults.reach("switch" if plan.experts.switches else "move")
+            report.faults.reach("switch" if plan.experts.switches else "move")
         began = time.perf_counter_ns()
         result = runner.choose(plan) if ran else runner.step(plan)
         busy_ns += time.perf_counter_ns() - began
-        way.faults.reach("sampled")
-        way.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
-        way.status.step(number, busy=False)
+        report.faults.reach("sampled")
+        report.status.work(busy_ns, *(now - then for now, then in zip(_work(runner, comm), before, strict=True)))
+        report.status.step(number, busy=False)
         if runner.reports:
-            way.channel.send(pack(StepDone(plan.index, result)))
+            report.channel.send(pack(StepDone(plan.index, result)))
 
 
 def _steps_of(status: RankStatus) -> tuple[int, bool]:

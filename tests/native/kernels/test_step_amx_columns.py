@@ -50,8 +50,8 @@ def test_where_there_are_tile_registers_codes_lie_by_columns() -> None:
     raw[:4, 3] = torch.arange(1, 5).to(torch.uint8)
     made = packing.pack_blocks(step_cases.file_blocks(raw, "Q4_0", 32))
     assert (made.data.view(torch.uint16)[1].item() == 0x4321) == LOOKS_UP
-    assert made.record.numbers == (made.lut.data_ptr() or None)
-    assert bool(made.record.numbers) == LOOKS_UP
+    assert made.record.lut == (made.lut.data_ptr() or None)
+    assert bool(made.record.lut) == LOOKS_UP
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["fp16", "short"])

@@ -2,7 +2,6 @@
 // `python -m weft.ops.generate` from weft/ops/operations/ and weft/native/records.py.
 #pragma once
 
-
 #include <stdint.h>
 
 // clang-format off
@@ -325,7 +324,20 @@ struct Following {
 };
 
 // Bytes of each record, in the order above: Python compares them with its own.
-constexpr int RECORD_BYTES[] = {sizeof(Operand), sizeof(Instruction), sizeof(Step), sizeof(Weight), sizeof(Area), sizeof(Exchange), sizeof(CommCalls), sizeof(TeamPort), sizeof(BoundStream), sizeof(ArgmaxPruner), sizeof(Decode), sizeof(Following)};
+constexpr int RECORD_BYTES[] = {
+    sizeof(Operand),
+    sizeof(Instruction),
+    sizeof(Step),
+    sizeof(Weight),
+    sizeof(Area),
+    sizeof(Exchange),
+    sizeof(CommCalls),
+    sizeof(TeamPort),
+    sizeof(BoundStream),
+    sizeof(ArgmaxPruner),
+    sizeof(Decode),
+    sizeof(Following),
+};
 
 // Whether the kernel splits its work into units, which another rank can steal.
 inline bool has_units(int op) {
