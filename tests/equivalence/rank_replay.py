@@ -41,7 +41,7 @@ from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.native.step_ops import StepOps
 from weft.program.lower import End
-from weft.program.program import Most, StepProgram, record
+from weft.program.program import StepProgram, record
 from weft.step.plan import StepPlan, most_sampled
 from weft.weights.loader import load_params
 from weft.worker.runner import Runner
@@ -93,7 +93,8 @@ class ExactProgram:
         tables = {index: layer.experts.tables for index, layer in layers if layer.experts is not None}
         recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches, tables)
         end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
-        most, positions = Most(LIMITS.max_num_batched_tokens, most_sampled(LIMITS.max_num_seqs)), LIMITS.max_model_len
+        most = StepCapacity(LIMITS.max_num_batched_tokens, most_sampled(LIMITS.max_num_seqs))
+        positions = LIMITS.max_model_len
         self.digests = digests
         self.program = StepProgram(recording, runner.shards, pool, runner.caches, most, positions, end, exact=True)
 

@@ -184,7 +184,7 @@ class Pool:
         nbytes = self.lib.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
         return int(nbytes), chunks.value
 
-    def shown_bytes(self, instructions: int, rows: int, runs: int, table_width: int) -> int:
+    def published_bytes(self, instructions: int, rows: int, runs: int, table_width: int) -> int:
         """Of what a program shows to other ranks of so many instructions, and of a step of so many rows of an attention
         block, runs, and blocks of a run."""
         return int(self.lib.weft_published_bytes(instructions, rows, runs, table_width))
@@ -204,16 +204,16 @@ class Program:
         code: Sequence[InstructionRecord],
         comm: CommRecord | None,
         keeps: Sequence[object],
-        shown: tuple[int | None, int] = (None, 0),
+        published: tuple[int | None, int] = (None, 0),
     ) -> None:
-        """`shown`: address and bytes of memory that other ranks find there too, for what is open to them
-        (`Pool.shown_bytes`). WeftError where the library has no kernel for an instruction."""
+        """`published`: address and bytes of memory that other ranks find there too, for what is open to them
+        (`Pool.published_bytes`). WeftError where the library has no kernel for an instruction."""
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
         self._run: Callable[..., int] = pool.lib.weft_program_run
         self._decode: Callable[..., int] = pool.lib.weft_program_decode
-        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given, *shown)
+        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given, *published)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
 

@@ -21,7 +21,7 @@ from weft.ops.native.step_ops import StepOps
 from weft.ops.slot_tables import SlotTables
 from weft.program.ir import NotTraceableError
 from weft.program.lower import End
-from weft.program.program import ExchangeFailedError, Most, StepProgram, record
+from weft.program.program import ExchangeFailedError, StepCapacity, StepProgram, record
 
 
 class RankProgram:
@@ -80,7 +80,7 @@ def build_program(
     ops: Ops,
     cos_sin: Tensor,
     caches: Sequence[KVCache],
-    most: Most,
+    most: StepCapacity,
     max_positions: int,
     slot_tables: Mapping[int, SlotTables],
 ) -> RankProgram:

@@ -142,12 +142,12 @@ class Lowering:
             at = self._base + self._places.of[buffer.storage] + view.left * buffer.dtype.itemsize
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
-    def _address(self, tensor: object, shown: bool = False) -> int | None:
-        """`shown`: other ranks read it, and it never changes."""
+    def _address(self, tensor: object, published: bool = False) -> int | None:
+        """`published`: other ranks read it, and it never changes."""
         if isinstance(tensor, Tensor) and (moved := self._moved.get(tensor.untyped_storage().data_ptr())) is not None:
             self.keeps.append(moved)
             return moved.data_ptr() + int(tensor.storage_offset()) * tensor.itemsize
-        if shown and isinstance(tensor, Tensor) and tensor.is_contiguous():
+        if published and isinstance(tensor, Tensor) and tensor.is_contiguous():
             tensor = self._pages.vector(tensor)
         self.keeps.append(tensor)
         if tensor is None:

@@ -69,7 +69,7 @@ def record(
 
 
 @dataclass(frozen=True, slots=True)
-class Most:
+class StepCapacity:
     """What a program has room for in a step of one dp group: rows, and how many of them are sampled."""
 
     rows: int
@@ -85,7 +85,7 @@ class StepProgram:
         shards: Shards,
         pool: Pool,
         caches: Sequence[KVCache],
-        most: Most,
+        most: StepCapacity,
         max_positions: int,
         end: End | None = None,
         exact: bool = False,
@@ -109,13 +109,13 @@ class StepProgram:
             if each.exchange is not None
         }
         self.arena_bytes = places.nbytes
-        shown = _shown(pages, pool, len(code), most, caches, max_positions)
+        published = _published(pages, pool, len(code), most, caches, max_positions)
         self._native = Program(
             pool,
             code,
             None if end is None else end.record,
-            [*assembler.keeps, shown],
-            (None, 0) if shown is None else (shown.data_ptr(), len(shown)),
+            [*assembler.keeps, published],
+            (None, 0) if published is None else (published.data_ptr(), len(published)),
         )
         self._registers = assembler.registers
         self._logits = recording.logits.buffer
@@ -236,17 +236,17 @@ class ExchangeFailedError(PeerError):
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
 
 
-def _shown(
-    pages: Pages, pool: Pool, instructions: int, most: Most, caches: Sequence[KVCache], positions: int
+def _published(
+    pages: Pages, pool: Pool, instructions: int, most: StepCapacity, caches: Sequence[KVCache], positions: int
 ) -> Tensor | None:
     """Memory for what a program shows to other ranks, where they find it. `most`, `positions`: of a step."""
     if not pages.common:
         return None
     width = -(-positions // caches[0].k.shape[2])
-    return pages.reserve(pool.shown_bytes(instructions, most.rows, min(most.rows, most.sampled), width))
+    return pages.reserve(pool.published_bytes(instructions, most.rows, min(most.rows, most.sampled), width))
 
 
-def _room(layout: Layout, most: Most, rows: Rows) -> int:
+def _room(layout: Layout, most: StepCapacity, rows: Rows) -> int:
     """Room for the runs [lo, hi): of an attention block's rows each rank has at most its share, rounded up; of the
     sampled ones it may have all."""
     tp = layout.attention.tp

@@ -26,7 +26,7 @@ from weft.ops.weights import memory_of
 from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
 from weft.program.ir import NotTraceableError
-from weft.program.program import Most
+from weft.program.program import StepCapacity
 from weft.sampling.grammar_masks import GrammarMasks
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
@@ -127,7 +127,8 @@ class Runner:
             check_asked(self.ops.numerics, "a step runs eagerly")
             return None, "as asked"
         limits = self.limits
-        most, positions = Most(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs)), limits.max_model_len
+        most = StepCapacity(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs))
+        positions = limits.max_model_len
         tables = {i: layer.experts.tables for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
         try:
             found = build_program(
