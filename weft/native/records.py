@@ -373,7 +373,7 @@ class DecodeRecord(ctypes.Structure):
         },
     )
     _fields_ = (
-        ("columns", _POINTER),
+        ("columns", ctypes.c_char_p),
         *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
         *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
         *((name, _POINTER) for name in ("sampling", "chosen_from", "logits")),
