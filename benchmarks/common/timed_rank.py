@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.step_subject import labels_of
-from weft.native.records import FollowingRecord
+from weft.native.runtime_records import FollowingRecord
 from weft.step.plan import RankPlan
 from weft.worker.main import main
 from weft.worker.runner import Runner

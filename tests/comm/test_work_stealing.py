@@ -15,7 +15,7 @@ import pytest
 from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
-from weft.native.records import TeamPortRecord
+from weft.native.runtime_records import TeamPortRecord
 
 PAIR = (0, 1)
 HELP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64))

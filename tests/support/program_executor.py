@@ -16,7 +16,7 @@ from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.layout.rank_plans import RankPlans
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord
+from weft.native.runtime_records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.native.pages import OWN_PAGES, ArenaPages

@@ -23,7 +23,7 @@ from weft.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_ran
 from weft.ipc.status import StatusPage
 from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
-from weft.native.records import FollowingRecord
+from weft.native.runtime_records import FollowingRecord
 from weft.ops.base import Numerics
 from weft.step.plan import StepPlan, StepResult
 from weft.worker.faults import Faults

@@ -25,7 +25,8 @@ from weft.layout.layout import Layout
 from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.models.decoder import Batch
-from weft.native.records import Chose, DecodeRecord
+from weft.native.records import Chose
+from weft.native.runtime_records import DecodeRecord
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.argmax_pruning import ArgmaxPruner

@@ -12,15 +12,8 @@ from collections.abc import Callable, Sequence
 
 from weft.errors import ConfigError, WeftError
 from weft.native.libraries import load, missing_reason
-from weft.native.records import (
-    RECORDS,
-    CommRecord,
-    DecodeRecord,
-    FollowingRecord,
-    InstructionRecord,
-    StepRecord,
-    TeamPortRecord,
-)
+from weft.native.records import InstructionRecord, StepRecord
+from weft.native.runtime_records import RECORDS, CommRecord, DecodeRecord, FollowingRecord, TeamPortRecord
 
 SPIN_ALONE_NS = 500_000
 """How long a thread spins before it sleeps where the cores are its own: a step's gaps are shorter."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.native.libraries import SOURCES
-from weft.native.records import ENUMS, MAX_ROW_REGISTERS, RECORDS, AreaRecord, Cpp
+from weft.native.records import ENUMS, MAX_ROW_REGISTERS, AreaRecord, Cpp
+from weft.native.runtime_records import RECORDS
 from weft.ops.operations.declare import F, N, OpCode, P
 from weft.ops.operations.table import MODULES, OPS
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from weft.errors import ConfigError
 from weft.layout.boundaries import SEVERAL_BLOCKS
 from weft.native.isa import NO_ARGMAX_PRUNING
-from weft.native.records import ArgmaxPrunerRecord, BoundStreamRecord, Epilogue, WeightKind
+from weft.native.records import Epilogue, WeightKind
+from weft.native.runtime_records import ArgmaxPrunerRecord, BoundStreamRecord
 from weft.native.step_library import Pool
 from weft.ops.base import Numerics
 from weft.ops.native.large_pages import large_pages

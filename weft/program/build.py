@@ -14,7 +14,7 @@ from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Params
 from weft.layout.ranks import block
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord, FollowingRecord
+from weft.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.ops.attention import KVCache
 from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps

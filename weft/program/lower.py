@@ -11,15 +11,8 @@ from torch import Tensor
 
 from weft.comm.base import Group
 from weft.comm.redistribute import Area, Areas, Plan
-from weft.native.records import (
-    MAX_ROW_REGISTERS,
-    AreaRecord,
-    CommRecord,
-    Dtype,
-    ExchangeRecord,
-    InstructionRecord,
-    OperandRecord,
-)
+from weft.native.records import MAX_ROW_REGISTERS, AreaRecord, Dtype, ExchangeRecord, InstructionRecord, OperandRecord
+from weft.native.runtime_records import CommRecord
 from weft.native.step_library import Pool
 from weft.ops.attention import KVCache
 from weft.ops.native.calls import fill

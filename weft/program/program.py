@@ -21,7 +21,8 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
-from weft.native.records import DecodeRecord, FollowingRecord, StepRecord
+from weft.native.records import StepRecord
+from weft.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics

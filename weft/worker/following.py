@@ -6,7 +6,7 @@ import numpy as np
 
 from weft.ipc.channel import Channel
 from weft.ipc.status import StatusWriter
-from weft.native.records import FollowingRecord
+from weft.native.runtime_records import FollowingRecord
 from weft.step.plan import WORD
 from weft.worker.runner import RankCapacity
 

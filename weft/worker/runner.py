@@ -16,7 +16,7 @@ from weft.ipc.phases import EAGER
 from weft.layers import Params
 from weft.layout.rank_plans import RankPlans
 from weft.models.build import build_decoder
-from weft.native.records import FollowingRecord
+from weft.native.runtime_records import FollowingRecord
 from weft.native.step_library import Awaited
 from weft.ops import Invariance
 from weft.ops.interface import Ops
@@ -128,11 +128,10 @@ class Runner:
             return None, "as asked"
         limits = self.limits
         most = StepCapacity(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs))
-        positions = limits.max_model_len
         tables = {i: layer.experts.tables for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
         try:
             found = build_program(
-                self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, positions, tables
+                self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, limits.max_model_len, tables
             )
         except NotTraceableError as reason:
             check_asked(self.ops.numerics, str(reason))

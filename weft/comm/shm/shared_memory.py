@@ -29,7 +29,7 @@ from weft.comm.checks import (
 from weft.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
 from weft.comm.shm.region import Region
 from weft.errors import PeerError
-from weft.native.records import CommRecord, TeamPortRecord
+from weft.native.runtime_records import CommRecord, TeamPortRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 

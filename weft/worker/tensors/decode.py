@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch
-from weft.native.records import Chose, DecodeRecord, FollowingRecord
+from weft.native.records import Chose
+from weft.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.ops.attention import AttentionMeta
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram

@@ -1,0 +1,202 @@
+"""The records of collectives, work stealing and decode steps, and the list of all that Python and C++ share."""
+
+from __future__ import annotations
+
+import ctypes
+
+from weft.native.records import (
+    AreaRecord,
+    Cpp,
+    ExchangeRecord,
+    InstructionRecord,
+    OperandRecord,
+    StepRecord,
+    WeightRecord,
+)
+
+_POINTER = ctypes.c_void_p
+
+
+class CommRecord(ctypes.Structure):
+    """One rank's end of the shared region, and the collectives of library `comm` on it."""
+
+    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+    cpp = Cpp(
+        "CommCalls",
+        types={
+            "handle": "void*",
+            "all_reduce": "int (*)(void*, uint32_t group, char* x, uint64_t count, int dtype)",
+            "all_gather": "int (*)(void*, uint32_t group, const char* x, char* const* outs, const uint64_t* bytes, "
+            "int dtype)",
+            "reduce_scatter": "int (*)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, "
+            "int dtype)",
+            "all_to_all": "int (*)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, "
+            "char* const* outs, const uint64_t* received, int dtype)",
+            "steal_ns": "const uint64_t*",
+        },
+        notes={"steal_ns": "time for which this rank has run stolen units"},
+    )
+    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "steal_ns"))
+
+
+class TeamPortRecord(ctypes.Structure):
+    """A rank's port as the team sees it that makes it; see steal_port.h."""
+
+    cpp = Cpp(
+        "TeamPort",
+        types={"port": "StealPort*", "thieves": "ThiefSlot*", "left": "int (*)(void* comm)", "comm": "void*"},
+        notes={
+            "thieves": "one for each rank",
+            "left": "returns once no rank is at work on what was open: 0, or why one will never be done",
+        },
+    )
+    _fields_ = (*((name, _POINTER) for name in ("port", "thieves", "left", "comm")), ("ranks", ctypes.c_uint64))
+
+
+class BoundStreamRecord(ctypes.Structure):
+    """A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies."""
+
+    cpp = Cpp(
+        "BoundStream",
+        types={"data": "uint8_t*"},
+        notes={"data": "null: there is none", "fine": "groups in fine values; all others are coarse"},
+    )
+    _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
+
+
+class ArgmaxPrunerRecord(ctypes.Structure):
+    """What bounds the logits that one instruction gives; see argmax_pruner.h."""
+
+    cpp = Cpp(
+        "ArgmaxPruner",
+        types={
+            **dict.fromkeys(("lengths", "most", "means", "tops"), "float*"),
+            "order": "const int32_t*",
+            "best": "uint64_t*",
+        },
+        notes={
+            "instruction": "which of the program's gives the logits",
+            "few": "for few rows, mostly coarse",
+            "many": "for any number of rows, all fine",
+            "lengths": "[groups] of all columns: the largest length of a group's codes; `most`: the largest number",
+            "means": "[depth] of the matrix",
+            "order": "[depth]: which of the matrix's stands there",
+            "tops": "[most rows, pairs]: the highest bound of a row's columns",
+            "best": "[most rows]: the largest logit so far, and where; see `key_of`",
+            "looked": "pairs of columns, each of one row, that were computed so far",
+            "pause": "how many steps it does nothing after one that brought nothing",
+            "left": "how many of these are left",
+        },
+    )
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("instruction", "unused")),
+        ("few", BoundStreamRecord),
+        ("many", BoundStreamRecord),
+        *((name, _POINTER) for name in ("lengths", "most", "means", "order", "tops", "best")),
+        ("looked", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("pause", "left")),
+    )
+
+
+class DecodeRecord(ctypes.Structure):
+    """A step in which every row of an attention block is a stream's; see decode_step.h."""
+
+    cpp = Cpp(
+        "Decode",
+        types={
+            **dict.fromkeys(("columns", "chosen_from", "rows_of"), "const int64_t*"),
+            **dict.fromkeys(("highest", "last_ids", "ids", "chosen"), "int64_t*"),
+            **dict.fromkeys(("tables", "positions", "places", "block_tables"), "int32_t*"),
+            **dict.fromkeys(("logits", "local_logits"), "const float*"),
+            **dict.fromkeys(("values", "all_values"), "double*"),
+            "sampling": "const SamplingTable*",
+            "pruner": "ArgmaxPruner*",
+        },
+        notes={
+            "columns": "[3, rows]: slot, position, tokens that the request had generated",
+            "tables": "[slots, table_width]: blocks of each slot",
+            "highest": "of all blocks that ever came",
+            "last_ids": "[slots]: the token that each slot was given last",
+            "ids": "where a Step of these rows finds its inputs, as the next three; room for a row of each slot",
+            "sampling": "null: nothing is chosen here",
+            "chosen_from": "[slots]: from which output position on a slot's token can be chosen here",
+            "logits": "[rows, vocabulary]",
+            "own_first": "the first of the `own_count` rows that this rank samples",
+            "values": "[own_count, 2]: of these, id and whether the logits were finite; room for every slot and one",
+            "chosen": "[rows]: results",
+            "group": "ranks that choose tokens of these rows",
+            "members": "how many; 0: this rank chooses all",
+            "chose": "result, a Chose",
+            "rows_of": "[members]",
+            "all_values": "[members]: room for those of every slot and one",
+            "local_logits": "[rows, local_columns]: this rank's columns of all rows' logits; null: not known here",
+            "pruner": "of the instruction that gives local_logits; null where there is none",
+            "meets": "whether members exchange their first candidates in the next step",
+        },
+    )
+    _fields_ = (
+        ("columns", ctypes.c_char_p),
+        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
+        *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
+        *((name, _POINTER) for name in ("sampling", "chosen_from", "logits")),
+        *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),
+        *((name, _POINTER) for name in ("values", "chosen")),
+        *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
+        *((name, _POINTER) for name in ("rows_of", "all_values", "local_logits")),
+        *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
+        ("pruner", _POINTER),
+        *((name, ctypes.c_int32) for name in ("meets", "unused")),
+    )
+
+
+class FollowingRecord(ctypes.Structure):
+    """What a rank needs to run decode steps one after the other without Python; see decode_loop.h."""
+
+    cpp = Cpp(
+        "Following",
+        types={
+            "rows": "const int64_t*",
+            "status": "Status*",
+            **dict.fromkeys(("frame", "answer"), "uint8_t*"),
+            "columns": "int64_t*",
+        },
+        notes={
+            "fd": "a stream of frames, each after its length",
+            "ranks": "of the stage",
+            "reports": "whether it answers",
+            "rows": "[ranks]: of the step",
+            "own_rows": "those that this rank counts as its own",
+            "frame": "room for a frame and its length; of longer ones no step here is made",
+            "columns": "room for [3, slots]: of the step that was begun last",
+            "answer": "room for all ids and kAnswerRoom",
+            "steps": "result: how many were run",
+            "busy_ns": "result: nanoseconds inside them",
+        },
+    )
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("fd", "ranks", "reports")),
+        ("rows", _POINTER),
+        ("own_rows", ctypes.c_int64),
+        ("status", _POINTER),
+        ("frame", _POINTER),
+        ("frame_room", ctypes.c_int64),
+        *((name, _POINTER) for name in ("columns", "answer")),
+        *((name, ctypes.c_int64) for name in ("steps", "busy_ns")),
+    )
+
+
+RECORDS = (
+    OperandRecord,
+    InstructionRecord,
+    StepRecord,
+    WeightRecord,
+    AreaRecord,
+    ExchangeRecord,
+    CommRecord,
+    TeamPortRecord,
+    BoundStreamRecord,
+    ArgmaxPrunerRecord,
+    DecodeRecord,
+    FollowingRecord,
+)
+"""In an order in which each one's parts come before it."""
