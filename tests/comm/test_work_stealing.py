@@ -59,7 +59,7 @@ class Pair:
 def pair(native_comm: None) -> Iterator[Pair]:
     region = SharedMemoryComm.create(2, [PAIR])
     host, thief = (SharedMemoryComm(region, rank, timeout=0.2) for rank in PAIR)
-    yield Pair(region, host, thief, host.offering())
+    yield Pair(region, host, thief, host.team_port())
     host.close()
     thief.close()
     region.close()
@@ -147,7 +147,7 @@ def test_who_holds_a_helped_rank_up_is_named_by_those_that_wait(native_comm: Non
     """Rank 1 has stopped in the midst of rank 0's work, which cannot go on; rank 2 waits for rank 0."""
     region = SharedMemoryComm.create(3, [(0, 1, 2), (0, 2)])
     comms = [SharedMemoryComm(region, rank, timeout=0.2) for rank in range(3)]
-    ctypes.c_uint32.from_address(comms[0].offering().visits + 128 * 1).value = 1
+    ctypes.c_uint32.from_address(comms[0].team_port().visits + 128 * 1).value = 1
     with pytest.raises(PeerError, match=r"rank 1 did not come within 0.2 s; rank 2 was in barrier over \(0, 2\)"):
         comms[2].barrier((0, 2))
     for comm in comms:

@@ -68,7 +68,7 @@ def _joined(group: Sequence[Reading]) -> Reading:
         theirs = {name: value for name, value in other.options.items() if name not in _OWN}
         for text in _differences(ours, theirs, first, other):
             notes.append(Diagnostic("warning", "nodes-differ", f"every node must be started alike: {text}"))
-        notes += [note for note in other.notes if note.level != "info" and not _told(note, notes)]
+        notes += [note for note in other.notes if note.level != "info" and not _is_known(note, notes)]
     if refused is None:
         notes.append(Diagnostic("info", "nodes", f"the commands of nodes {shown} describe one deployment"))
     variables = tuple(dict.fromkeys(name for each in group for name in each.variables))
@@ -76,7 +76,7 @@ def _joined(group: Sequence[Reading]) -> Reading:
     return replace(first, layout=layout, notes=tuple(notes), refused=refused, variables=variables)
 
 
-def _told(note: Diagnostic, notes: Sequence[Diagnostic]) -> bool:
+def _is_known(note: Diagnostic, notes: Sequence[Diagnostic]) -> bool:
     return any(other.code == note.code and other.message == note.message for other in notes)
 
 

@@ -94,7 +94,11 @@ def test_what_was_tried_in_vain_takes_no_memory(packing: Packing) -> None:
     before = packing.pack(near, form(WeightKind.BF16_12BIT), arena=arena)
     made = packing.pack(wide, form(WeightKind.BF16_12BIT), arena=arena)
     after = packing.pack(near, form(WeightKind.BF16_12BIT), arena=arena)
-    assert [each.kind for each in (before, made, after)] == [WeightKind.BF16_12BIT, WeightKind.BF16, WeightKind.BF16_12BIT]
+    assert [each.kind for each in (before, made, after)] == [
+        WeightKind.BF16_12BIT,
+        WeightKind.BF16,
+        WeightKind.BF16_12BIT,
+    ]
 
     def line(size: int) -> int:
         return -(-size // 64) * 64
