@@ -33,13 +33,13 @@ class Pair:
     slow_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.open = ctypes.c_uint64.from_address(self.offering.offer)
-        self.inside = ctypes.c_uint32.from_address(self.offering.visits + 128 * 1)  # of rank 1
+        self.open = ctypes.c_uint64.from_address(self.offering.port)
+        self.inside = ctypes.c_uint32.from_address(self.offering.thieves + 128 * 1)  # of rank 1
         self.callback = HELP(self._help)
         self.address = ctypes.cast(self.callback, ctypes.c_void_p).value or 0
 
     def _help(self, offer: int, visit: int, seen: ctypes._Pointer[ctypes.c_uint64]) -> int:
-        assert visit - offer == self.offering.visits + 128 - self.offering.offer, "of rank 1"
+        assert visit - offer == self.offering.thieves + 128 - self.offering.port, "of rank 1"
         time.sleep(self.slow_s)
         self.helped.append(self.open.value)
         seen[0] = self.open.value
@@ -147,7 +147,7 @@ def test_who_holds_a_helped_rank_up_is_named_by_those_that_wait(native_comm: Non
     """Rank 1 has stopped in the midst of rank 0's work, which cannot go on; rank 2 waits for rank 0."""
     region = SharedMemoryComm.create(3, [(0, 1, 2), (0, 2)])
     comms = [SharedMemoryComm(region, rank, timeout=0.2) for rank in range(3)]
-    ctypes.c_uint32.from_address(comms[0].team_port().visits + 128 * 1).value = 1
+    ctypes.c_uint32.from_address(comms[0].team_port().thieves + 128 * 1).value = 1
     with pytest.raises(PeerError, match=r"rank 1 did not come within 0.2 s; rank 2 was in barrier over \(0, 2\)"):
         comms[2].barrier((0, 2))
     for comm in comms:
