@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import openai
 from openai_calls import CALLS, HELLO, call, client, report
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 CALLS.clear()
 TOKENS = 400
@@ -20,8 +20,9 @@ BRACE = {"92": 30.0}
 
 
 class Pet(BaseModel):
-    """What answers are."""
+    """What answers are; without more properties, of which a random model would write many."""
 
+    model_config = ConfigDict(extra="forbid")
     kind: Literal["cat", "dog"]
     tame: bool
 
@@ -59,7 +60,7 @@ def json_object(url: str, model: str) -> None:
 
 @call
 def json_schema(url: str, model: str) -> None:
-    named = {"name": "pet", "strict": True, "schema": {**Pet.model_json_schema(), "additionalProperties": False}}
+    named = {"name": "pet", "strict": True, "schema": Pet.model_json_schema()}
     Pet.model_validate_json(ask(url, model, response_format={"type": "json_schema", "json_schema": named}))
 
 
