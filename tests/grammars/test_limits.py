@@ -10,7 +10,7 @@ import pytest
 
 from tests.grammars.vocabularies import END, IM_END, small_vocabulary
 from weft.grammars.base import GrammarError
-from weft.grammars.constraints import Check, Constraint, grammar_of
+from weft.grammars.constraints import HEADER, Check, Constraint, grammar_of
 from weft.grammars.json_schema import MAX_ENUM, MAX_PROPERTIES
 from weft.grammars.llguidance_compiler import KEPT, LLGuidanceCompiler
 from weft.sampling.grammar_masks import as_bools
@@ -56,9 +56,10 @@ def test_work_beyond_the_limits_is_an_error_and_ends_nothing_else() -> None:
 
 def test_compiled_grammars_are_kept_at_their_start() -> None:
     compiler = LLGuidanceCompiler(VOCABULARY)
-    first = compiler.compile('start: "a" "b"')
+    grammar = HEADER + 'start: "a" "b"'
+    first = compiler.compile(grammar)
     first.feed([ord("a")])
-    second, mask = compiler.compile('start: "a" "b"'), np.zeros(-(-len(VOCABULARY) // 32), np.uint32)
+    second, mask = compiler.compile(grammar), np.zeros(-(-len(VOCABULARY) // 32), np.uint32)
     second.fill(mask)
     assert as_bools(mask, len(VOCABULARY))[ord("a")]
     for number in range(3 * KEPT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import llguidance
@@ -60,7 +61,7 @@ def test_bytes_are_those_of_the_librarys_own_reading(kind: str, tmp_path: Path) 
     tokens = vocabulary.tokens()
     assert tokens == [tokenizer.token_bytes(id) for id in range(size + 7)]
     for id in range(size):
-        if id not in vocabulary.added:
+        if id not in vocabulary.added and tokens[id] != b"\xff":  # which the library keeps for itself; no text has it
             assert own.decode_bytes([id]) == tokens[id], id
     assert tokens[size:] == [b""] * 7
 
@@ -73,9 +74,9 @@ def test_added_tokens_are_tokens_and_never_text(kind: str, tmp_path: Path) -> No
     compiler, tokens = LLGuidanceCompiler(vocabulary), vocabulary.tokens()
     for id in vocabulary.added:
         automaton = compiler.compile(f"start: <[{id}]>")
-        assert allowed(automaton, len(vocabulary)) == {id} | ({*vocabulary.eos} if id in vocabulary.eos else set())
+        assert allowed(automaton, len(vocabulary)) == {id}
         text = tokens[id].decode()
-        spelled = compiler.compile(f'start: "{text}"')
+        spelled = compiler.compile(f"start: {json.dumps(text)}")
         assert id not in allowed(spelled, len(vocabulary))
     free = allowed(compiler.compile("start: /(.|\\n)*/"), len(vocabulary))
     assert free & {*vocabulary.added} == {*vocabulary.eos}

@@ -130,7 +130,7 @@ def _choice(constraint: Constraint, check: Check) -> Grammar:
     if len(options) > MAX_ENUM or sum(map(len, options)) > MAX_BYTES:
         _refuse(constraint, f"legal: at most {MAX_ENUM} texts of {MAX_BYTES} characters together")
     rule = " | ".join(json.dumps(one) for one in dict.fromkeys(options))
-    return _tried(HEADER + f"start: {rule}", constraint, check)
+    return _tried(HEADER + f"start: CHOICE\nCHOICE: {rule}", constraint, check)
 
 
 def _grammar(constraint: Constraint, check: Check) -> Grammar:

@@ -73,8 +73,9 @@ class LLGuidanceAutomaton:
 
     def feed(self, ids: Sequence[int]) -> None:
         """See `Automaton`."""
-        if ids and not self._matcher.consume_tokens(list(ids)):
-            _check(self._matcher)
+        for id in ids:  # one by one: only then the end of an answer is taken where the grammar has come to its own end
+            if not self._matcher.consume_token(id):
+                return _check(self._matcher)
 
     def fill(self, mask: Mask) -> None:
         """See `Automaton`."""
