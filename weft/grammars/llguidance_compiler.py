@@ -103,7 +103,8 @@ class _Pieces:
         self.tokens = vocabulary.tokens()
         self.special_token_ids = list(vocabulary.added)
         self.eos_token_id, self.bos_token_id = vocabulary.eos[0], None
-        first = {token: id for id, token in reversed([*enumerate(self.tokens)]) if token}
+        added = {*vocabulary.added}
+        first = {token: id for id, token in reversed([*enumerate(self.tokens)]) if token and id not in added}
         self._ids, self._longest = first, max(map(len, first), default=1)
 
     def __call__(self, text: str | bytes) -> list[int]:
