@@ -69,8 +69,9 @@ def test_bytes_are_those_of_the_librarys_own_reading(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["byte-level", "SPM"])
 def test_added_tokens_are_tokens_and_never_text(kind: str, tmp_path: Path) -> None:
     tokenizer = spm() if kind == "SPM" else byte_level(tmp_path)
-    vocabulary = tokenizer.vocabulary(tokenizer.vocab_size + 3, (1,))
-    assert vocabulary is not None and set(vocabulary.eos) == {*tokenizer.eos_token_ids, 1}
+    other = 1 if kind == "SPM" else 256
+    vocabulary = tokenizer.vocabulary(tokenizer.vocab_size + 3, (other,))
+    assert vocabulary is not None and set(vocabulary.eos) == {*tokenizer.eos_token_ids, other}
     compiler, tokens = LLGuidanceCompiler(vocabulary), vocabulary.tokens()
     for id in vocabulary.added:
         automaton = compiler.compile(f"start: <[{id}]>")
