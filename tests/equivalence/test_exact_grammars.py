@@ -138,7 +138,7 @@ def test_preempted_requests_go_on_where_they_were(dense: Path, alone: list[Outco
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schemas=st.lists(SCHEMAS, min_size=3, max_size=3))
 def test_answers_that_end_are_documents(dense: Path, world: int, sizes: Sizes, schemas: list[Any]) -> None:
-    """Of schemas that nobody wrote by hand."""
+    """Of random schemas."""
     asked = [params(index, [each for one in schemas for each in (one, None)]) for index in range(5)]
     found, _ = run(dense, layout_of(world, sizes), asked)
     for outcome, schema in zip(found[::2], schemas, strict=True):

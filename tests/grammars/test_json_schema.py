@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from tests.grammars.json_schema_suite import suite
 from tests.grammars.schemas import SCHEMAS
 from tests.grammars.vocabularies import small_vocabulary
-from tests.support.json_schema_suite import suite
 from weft.errors import RequestError
 from weft.grammars.base import GrammarError
 from weft.grammars.constraints import Check, Constraint, Grammar, grammar_of

@@ -23,7 +23,7 @@ from weft.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.log import get_logger
 from weft.machine.interpreter import finding_weft, runs
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Answer, Begin, Job, Ready, pack, unpack_result
+from weft.text_worker.jobs import Begin, Job, JobAnswer, Ready, pack, unpack_result
 
 _log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ _ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP
 
 
 class Texts(Protocol):
-    """Who does text jobs."""
+    """What does text jobs."""
 
     def submit(self, job: Job, connection: object = None) -> Future[Any]:
         """The job's result to be. `connection`: whose job it is; None: the server's own. RequestError through the
@@ -189,7 +189,7 @@ class TextWorker:
             process = self._ready()
             try:
                 process.channel.send(pack(job), WALL * job.cpu_s)
-                answer = msgspec.msgpack.decode(process.channel.receive(WALL * job.cpu_s), type=Answer)
+                answer = msgspec.msgpack.decode(process.channel.receive(WALL * job.cpu_s), type=JobAnswer)
             except TimeoutError:
                 self._restart()
                 raise _took_too_long(job) from None

@@ -1,4 +1,4 @@
-"""Does jobs, in whatever process: the worker's, or a caller's own (`weft.LLM`, tests). Knows no bounds."""
+"""Does jobs, in whatever process: the worker's, or a caller's own (`weft.LLM`, tests). Without bounds of its own."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
 Job = Tokenize | Render | CheckGrammar
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class JobRefusal(msgspec.Struct, frozen=True):
     """A RequestError on its way."""
 
     message: str
@@ -72,7 +72,7 @@ class Refusal(msgspec.Struct, frozen=True):
     code: str | None
 
     @classmethod
-    def of(cls, error: RequestError) -> Refusal:
+    def of(cls, error: RequestError) -> JobRefusal:
         """The same."""
         return cls(str(error), error.param, error.status, error.code)
 
@@ -81,11 +81,11 @@ class Refusal(msgspec.Struct, frozen=True):
         return RequestError(self.message, param=self.param, status=self.status, code=self.code)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class JobAnswer(msgspec.Struct, frozen=True):
     """What a job gave: packed `value`, or why there is none. `ends`: the worker's process ends with this answer."""
 
     value: bytes = b""
-    refusal: Refusal | None = None
+    refusal: JobRefusal | None = None
     ends: bool = False
 
 
@@ -109,7 +109,7 @@ def unpack_job(frame: bytes) -> Job:
     return _jobs.decode(frame)
 
 
-def unpack_result(job: Job, answer: Answer) -> Any:
+def unpack_result(job: Job, answer: JobAnswer) -> Any:
     """What `job` gave. RequestError: why there is nothing."""
     if answer.refusal is not None:
         raise answer.refusal.error()

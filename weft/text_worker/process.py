@@ -17,7 +17,7 @@ from weft.ipc.channel import Channel, ChannelClosed
 from weft.log import configure
 from weft.machine.parent_death import tie_to_parent
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Answer, Begin, Job, Ready, Refusal, pack, unpack_job
+from weft.text_worker.jobs import Begin, Job, JobAnswer, JobRefusal, Ready, pack, unpack_job
 
 DEPTH = 400
 """Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
@@ -50,16 +50,18 @@ def main(arguments: list[str]) -> int:
         return 0
 
 
-def _answer(handler: Handler, job: Job) -> Answer:
+def _answer(handler: Handler, job: Job) -> JobAnswer:
     signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
     try:
-        return Answer(pack(handler.do(job)))
+        return JobAnswer(pack(handler.do(job)))
     except RequestError as error:
-        return Answer(refusal=Refusal.of(error))
+        return JobAnswer(refusal=JobRefusal.of(error))
     except MemoryError:
-        return Answer(refusal=Refusal("needs more memory than a request may take", None, 400, "too_large"), ends=True)
+        return JobAnswer(
+            refusal=JobRefusal("needs more memory than a request may take", None, 400, "too_large"), ends=True
+        )
     except RecursionError:
-        return Answer(refusal=Refusal("is nested too deeply", None, 400, "invalid_value"))
+        return JobAnswer(refusal=JobRefusal("is nested too deeply", None, 400, "invalid_value"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

@@ -38,7 +38,7 @@ class ServedModel:
     aliases: tuple[str, ...] = ()
     root: str | None = None
     texts: Texts = field(init=False)
-    """Who does jobs with texts: the text worker, where it is given, else the caller's own thread."""
+    """Does jobs with texts: the text worker, where it is given, else the caller's own thread."""
     text_worker: InitVar[Texts | None] = None
 
     def __post_init__(self, text_worker: Texts | None) -> None:
