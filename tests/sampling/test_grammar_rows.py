@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.grammars.vocabularies import END, IM_END, small_vocabulary
 from weft.grammars.base import GrammarError
-from weft.grammars.llguidance_compiler import LLGuidanceCompiler
+from weft.grammars.llguidance_compiler import LLGuidanceAutomaton, LLGuidanceCompiler
 from weft.sampling.grammar_masks import GrammarMasks, as_bools, grammar_masks
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
@@ -159,6 +159,23 @@ def test_a_grammar_that_takes_too_much_work_ends_its_own_request() -> None:
         logits = torch.randn(1, len(VOCABULARY))
         found = [step(sampler, logits, (0, position))[0] for position in range(4)]
     assert [each.error for each in found] == [None, None, GRAMMAR_FAILED, GRAMMAR_FAILED]
+
+
+def test_a_grammar_of_a_request_that_waits_is_compiled_once() -> None:
+    class Counting(LLGuidanceCompiler):
+        asked: list[str] = []
+
+        def compile(self, text: str) -> LLGuidanceAutomaton:
+            self.asked.append(text)
+            return super().compile(text)
+
+    with closing(GrammarMasks(lambda: Counting(VOCABULARY), len(VOCABULARY))) as masks:
+        sampler = Sampler(1, len(VOCABULARY), CPU, (END,), None, masks)
+        for grammar in (LETTERS, "start: ("):  # the second fails when it is admitted
+            sampler.admit(NewRequest(-1, [], [], SamplingParams(grammar=grammar), 0))
+        admit(sampler, 0, grammar=LETTERS, temperature=0.0)
+        assert TOKENS[step(sampler, torch.randn(1, len(VOCABULARY)), (0, 0))[0].token_id][:1] == b"a"
+    assert Counting.asked == [LETTERS, "start: (", LETTERS]
 
 
 def test_a_rank_without_a_vocabulary_fails_every_grammar() -> None:

@@ -1,7 +1,8 @@
 """Grammars of a rank's slots: which ids may come next in each, worked out in a thread while the next step runs.
 
 Every rank of an attention block feeds every sampled id to its automaton; the rank that samples a row has its mask
-computed. Jobs run one after the other in one thread, in the order of the calls, so that an automaton needs no lock.
+computed. One thread compiles grammars, which may take long, and another feeds automata and computes masks, each in the
+order of the calls. A slot is fed only after its first mask was asked for, so that no automaton has two threads.
 """
 
 from __future__ import annotations
@@ -23,23 +24,35 @@ from weft.step.vocabulary import Vocabulary
 
 Masks = Mapping[int, Mask | None]
 """By row what its grammar allows; None where that failed."""
+COMPILE, FEED = "compile grammars", "feed grammars"
+"""The threads."""
 WORD_BITS = 32
 """Ids in a word of a mask."""
 
 
 class GrammarMasks:
-    """`make`: builds the compiler, once, in the thread; None: this rank has no vocabulary, and every grammar fails.
-    `cpus`: where the thread may run; empty: where its maker may."""
+    """`make`: builds the compiler, once, in its thread; None: this rank has no vocabulary, and every grammar fails.
+    `cpus`: where threads may run; empty: where their maker may."""
 
     def __init__(self, make: Callable[[], GrammarCompiler] | None, vocab_size: int, cpus: Iterable[int] = ()) -> None:
         self._make, self._words, self._cpus = make, -(-vocab_size // WORD_BITS), [*cpus]
         self._compiler: GrammarCompiler | None = None
         self._running: dict[int, _Running] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
 
     def prepare(self) -> None:
         """Begins to build the compiler: the first grammar then finds it."""
-        self._submit(self._the_compiler)
+        self._submit(COMPILE, self._the_compiler)
+
+    def announce(self, text: str) -> None:
+        """A request with this grammar waits for a slot: it is compiled meanwhile."""
+        self._submit(COMPILE, lambda: self._compile_ahead(text))
+
+    def _compile_ahead(self, text: str) -> None:
+        compiler = self._the_compiler()
+        if compiler is not None:
+            with suppress(GrammarError):  # its admission says so
+                compiler.compile(text)
 
     @property
     def slots(self) -> KeysView[int]:
@@ -54,14 +67,14 @@ class GrammarMasks:
         if text is None:
             return False
         running = self._running[admit.slot] = _Running(self._words)
-        running.job = self._submit(lambda: running.begin(self._the_compiler(), text, admit.output_ids))
+        running.job = self._submit(COMPILE, lambda: running.begin(self._the_compiler(), text, admit.output_ids))
         return True
 
     def feed(self, slot: int, token: int, own: bool) -> None:
         """`slot`, which has a grammar, was given `token`. `own`: this rank sampled it, and will most likely sample the
         next."""
         running = self._running[slot]
-        running.job = self._submit(lambda: running.step(token, own))
+        running.job = self._submit(FEED, lambda: running.step(token, own))
 
     def has(self, rows: SampledRows) -> bool:
         """Whether one of them has a grammar."""
@@ -80,7 +93,7 @@ class GrammarMasks:
         running = self._running[slot]
         running.job.result()
         if not running.filled:
-            running.job = self._submit(running.fill)
+            running.job = self._submit(FEED, running.fill)
             running.job.result()
         return None if running.failed else running.allowed
 
@@ -89,10 +102,10 @@ class GrammarMasks:
             self._compiler = self._make()
         return self._compiler
 
-    def _submit(self, job: Callable[[], object]) -> Future[object]:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "grammars", self._keep_to_cpus)
-        return self._thread.submit(job)
+    def _submit(self, thread: str, job: Callable[[], object]) -> Future[object]:
+        if thread not in self._threads:
+            self._threads[thread] = ThreadPoolExecutor(1, thread, self._keep_to_cpus)
+        return self._threads[thread].submit(job)
 
     def _keep_to_cpus(self) -> None:
         if self._cpus:
@@ -100,13 +113,13 @@ class GrammarMasks:
                 os.sched_setaffinity(0, self._cpus)
 
     def close(self) -> None:
-        """Ends the thread; safe to call twice."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+        """Ends the threads; safe to call twice."""
+        for thread in self._threads.values():
+            thread.shutdown(cancel_futures=True)
 
 
 class _Running:
-    """The automaton of one output. All methods run in the thread."""
+    """The automaton of one output. All methods run in one of the threads."""
 
     def __init__(self, words: int) -> None:
         self.allowed: Mask = np.zeros(words, np.uint32)

@@ -70,7 +70,9 @@ class Sampler:
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
 
     def admit(self, admit: NewRequest) -> None:
-        """A request takes its slot."""
+        """A request takes its slot; below 0: it waits for one, and its grammar is compiled."""
+        if admit.slot < 0:
+            return self.grammars.announce(admit.params.grammar or "")
         self._slots[admit.slot] = slot = Slot.of(admit, self.eos_token_ids)
         params = admit.params
         temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0

@@ -30,7 +30,7 @@ class NewRequest(msgspec.Struct, frozen=True, array_like=True):
     """A request takes `slot` from this step on; it replaces the request that had the slot.
 
     `output_ids` were generated before a preemption (penalties need them and `prompt_ids`). `seed` is resolved: never
-    None.
+    None. `slot` -1: the request still waits, and nothing but the grammar of its `params` counts, which ranks compile.
     """
 
     slot: int

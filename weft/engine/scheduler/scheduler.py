@@ -24,6 +24,7 @@ from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.engine.scheduler.token_budget import TokenBudget
 from weft.engine.waiting_queue import WaitingQueue
 from weft.step.plan import GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest
+from weft.step.sampling_params import SamplingParams
 
 
 class Scheduler:
@@ -41,6 +42,8 @@ class Scheduler:
         self.queued_tokens = 0
         """Known tokens that are not computed yet, of all requests of the group."""
         self._waiting = WaitingQueue()
+        self._unannounced: list[Request] = []
+        """Requests with grammars that ranks have not heard of."""
         self._prefilling: dict[int, Request] = {}
         self._decoding: dict[int, Request] = {}
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
@@ -70,6 +73,8 @@ class Scheduler:
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
         request.queued_step = self._deferred_free.retired
         self._waiting.push(request)
+        if request.params.grammar is not None:
+            self._unannounced.append(request)
 
     def remove(self, request: Request) -> None:
         """Ends a request in any state; its blocks are free now, or when the steps in flight have retired."""
@@ -112,7 +117,15 @@ class Scheduler:
             entry.request.last_step = index
         self.counters.computed_tokens += rows.count + sum([entry.run.count for entry in entries])
         self._in_flight.append(InFlightStep(index, rows, entries))
+        if self._unannounced:
+            new_requests += self._announced()
         return GroupPlan(new_requests, [entry.run for entry in entries], decodes)
+
+    def _announced(self) -> list[NewRequest]:
+        """Requests that have come since the last step and still wait, for ranks to compile their grammars."""
+        waiting = [request for request in self._unannounced if request.slot < 0 and not request.done]
+        self._unannounced.clear()
+        return [NewRequest(-1, [], [], SamplingParams(grammar=each.params.grammar), 0) for each in waiting]
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Processes the results of the oldest step in flight, which must be `index`."""
