@@ -62,7 +62,7 @@ def params(index: int, schemas: Sequence[Any]) -> SamplingParams:
     if index % 2:
         return SamplingParams(max_tokens=20, ignore_eos=True, **drawn)
     biased: Any = {TOKENS.index(token): 5.0 for token in (b'"', b"}", b"]")} if index % 4 else {}
-    return SamplingParams(max_tokens=100, grammar=grammar(schemas[index]), logit_bias=biased, **drawn)
+    return SamplingParams(max_tokens=44, grammar=grammar(schemas[index]), logit_bias=biased, **drawn)
 
 
 @dataclass
@@ -128,7 +128,7 @@ def test_every_layout_gives_the_ids_of_one_rank(dense: Path, alone: list[Outcome
 @pytest.mark.parametrize(("world", "sizes"), [(1, (1, 1, 1, 1, 1)), (2, (2, 2, 2, 2, 2))], ids=str)
 def test_preempted_requests_go_on_where_they_were(dense: Path, alone: list[Outcome], world: int, sizes: Sizes) -> None:
     found, preemptions = run(
-        dense, layout_of(world, sizes), [params(index, [SCHEMA] * 5) for index in range(5)], blocks=29
+        dense, layout_of(world, sizes), [params(index, [SCHEMA] * 5) for index in range(5)], blocks=15
     )
     assert preemptions > 0
     assert found == alone
