@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.checkpoint import embedded_model, open_checkpoint
+from weft.grammars.base import Automaton
 from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.sampling.grammar_masks import as_bools
 from weft.text import Tokenizer
@@ -84,9 +85,9 @@ def test_added_tokens_are_tokens_and_never_text(kind: str, tmp_path: Path) -> No
     assert not free & {*range(tokenizer.vocab_size, tokenizer.vocab_size + 3)}
 
 
-def allowed(automaton: object, size: int) -> set[int]:
+def allowed(automaton: Automaton, size: int) -> set[int]:
     mask = np.zeros(-(-size // 32), np.uint32)
-    automaton.fill(mask)  # type: ignore[attr-defined]
+    automaton.fill(mask)
     return {int(id) for id in as_bools(mask, size).nonzero()[0]}
 
 

@@ -61,7 +61,7 @@ class LocalTexts:
         done: Future[Any] = Future()
         try:
             done.set_result(self._handler.do(job))
-        except Exception as error:
+        except Exception as error:  # the future raises it again
             done.set_exception(error)
         return done
 
@@ -158,7 +158,7 @@ class TextWorker:
                 continue
             try:
                 future.set_result(self._run(job))
-            except Exception as error:
+            except Exception as error:  # the future raises it again
                 future.set_exception(error)
             self._prepare()
         if self._process is not None:
