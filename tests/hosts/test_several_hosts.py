@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,18 @@ from weft.cli.main import main
 TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2")]
 
 
+def sleeps(pid: int) -> bool:
+    """Whether a process's first thread wakes up at most once in a second."""
+    before = wakeups(pid)
+    time.sleep(1.0)
+    return wakeups(pid) <= before + 1
+
+
+def wakeups(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 @pytest.mark.parametrize("layout", TOGETHER, ids=["tp", "gloo", "dp", "replicas"])
 def test_answers_are_those_of_one_host(cluster: Cluster, layout: tuple[str, ...]) -> None:
     server, agent = cluster.serve(*layout)
@@ -25,6 +38,8 @@ def test_answers_are_those_of_one_host(cluster: Cluster, layout: tuple[str, ...]
         texts = [answer(client, prompt).json()["choices"][0]["text"] for prompt in ("Hello", "What is it", "a b c")]
         ranks = client.get("/ready").json()["ranks"]
     assert {rank["host"] for rank in ranks} == {"node0", "node1"}
+    if layout == TOGETHER[0]:
+        until(lambda: sleeps(agent.pid), "an agent without work wakes up again and again")
     assert "host 1 (node1, 10.77.0.2) is here" in server.text
     assert "host 1 is with host 0 at 10.77.0.1:25000, from node1 (10.77.0.2 on eth0)" in agent.text
     server.send(signal.SIGTERM)

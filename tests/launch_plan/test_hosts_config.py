@@ -9,13 +9,16 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.checkpoint import open_checkpoint
+from weft.comm.registry import choose_backend
 from weft.errors import ConfigError, LayoutError
+from weft.ipc.messages import PeerAddresses, WorldSetup
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.resolve import resolve
 from weft.machine.cores import CoreShare
 from weft.machine.own_addresses import Endpoint, own_addresses, parse_endpoint
 from weft.settings import EngineConfig
+from weft.supervisor.setups import setup_of
 
 MIB = 1 << 20
 
@@ -134,3 +137,27 @@ def test_kernels_are_what_all_hosts_run(tmp_path: Path) -> None:
     assert any("kernels amx, of which avx2 is used" in line for line in mixed.settings())
     same = plan(tmp_path, layout, hosts(2048 * MIB, 2048 * MIB, kernels=("avx2", "avx2")), dtype="bfloat16")
     assert same.isa == ""
+
+
+def test_a_devices_number_counts_on_its_host(tmp_path: Path) -> None:
+    layout: dict[str, object] = {"attention.tp": 2, "attention.dp": 2, "nodes": 2}
+    four = plan(tmp_path, layout, hosts(2048 * MIB, 2048 * MIB, ranks=2))
+    world = WorldSetup(
+        layout=four.layout,
+        config=four.config,
+        engine=four.engine,
+        eos_token_ids=(),
+        comm="tcp",
+        comm_limit_s=1.0,
+        where=four.where,
+        host_of=four.host_of,
+        ranks_per_host=four.layout.ranks_per_node,
+        vocabulary=four.vocabulary,
+    )
+    setups = [setup_of(world, rank, CoreShare((), 1), b"", PeerAddresses()) for rank in range(4)]
+    assert [setup.local for setup in setups] == [0, 1, 0, 1]
+
+
+def test_ranks_on_devices_of_several_hosts_call_over_tcp(tmp_path: Path) -> None:
+    shards = plan(tmp_path, {"attention.tp": 2, "nodes": 2}, hosts(2048 * MIB, 2048 * MIB)).shards
+    assert choose_backend("auto", shards, "cuda", hosts=2).name == "tcp"

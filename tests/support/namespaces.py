@@ -133,7 +133,7 @@ class Host:
 
     def run(self, *words: str) -> str:
         """A command of the system in this host."""
-        done = subprocess.run([*self._nsenter(), *words], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([*self.entered(), *words], capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -154,7 +154,7 @@ class Host:
         core = self.core if core is None else core
         variables = {"TMPDIR": str(self.folder), "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", **environ}
         process = subprocess.Popen(
-            [*self._nsenter(), "taskset", "-c", str(core), sys.executable, "-m", module, *words],
+            [*self.entered(), "taskset", "-c", str(core), sys.executable, "-m", module, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -169,13 +169,14 @@ class Host:
 
     def python(self, code: str) -> str:
         """What a program of Python prints here."""
-        words = [*self._nsenter(), "taskset", "-c", str(self.core), sys.executable, "-c", code]
+        words = [*self.entered(), "taskset", "-c", str(self.core), sys.executable, "-c", code]
         environ = {**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=ROOT, env=environ)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def _nsenter(self) -> list[str]:
+    def entered(self) -> list[str]:
+        """Words that run the command after them here."""
         return ["nsenter", "--target", str(self.init), "--net", "--pid", "--mount", "--uts", "--ipc", "--time", "--"]
 
     def processes(self) -> list[str]:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from weft.agent.ranks_session import RanksSession
+from weft.agent.waker import Waker
 from weft.checkpoint import Checkpoint
 from weft.comm.backend import HostSite
 from weft.comm.distributed.links import PROOF_S, LinkToken, UnprovenPeerError, introduce, tune
@@ -49,7 +50,7 @@ from weft.supervisor.processes import Spawner
 _log = get_logger(__name__)
 RETRY_S = 0.5
 STATES_S = 0.2
-"""How often the states of ranks are sent while they change."""
+"""How often the states of ranks are sent while they change, or frames pass."""
 TAKEN_S = 6.0
 """How long to ask again where another agent has this one's number: host 0 may not have seen its end yet."""
 
@@ -79,6 +80,7 @@ class Agent:
         self._sessions: dict[int, RanksSession] = {}
         self._sent: dict[int, object] = {}
         self._channel: Channel | None = None
+        self._waker = Waker()
 
     def run(self) -> None:
         """Until host 0 ends on purpose."""
@@ -87,6 +89,7 @@ class Agent:
                 self._say(f"host 0 is lost; its ranks are ended, waiting for it at {self._setup.config.endpoint}")
         finally:
             self._end_ranks()
+            self._waker.close()
 
     # -- finding host 0
 
@@ -159,15 +162,17 @@ class Agent:
         """Until the connection ends; True: host 0 ends on purpose."""
         reader, poll = FrameReader(sock), select.poll()
         poll.register(sock, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         self._sent.clear()
+        changing = False
         try:
             while True:
-                busy = any(session.alive for session in self._sessions.values())
-                poll.poll(STATES_S * 1000 if busy else None)
+                poll.poll(STATES_S * 1000 if changing or not self._waker.rest() else None)
+                self._waker.wake()
                 for frame in reader.frames():
                     if self._obey(read(to_agent, frame, "host 0"), sock):
                         return True
-                self._send_states(every=False)
+                changing = self._send_states(every=False)
         except (PeerError, TimeoutError) as error:
             _log.error("host 0: %s", error)
             return False
@@ -200,20 +205,24 @@ class Agent:
         token = token_of(self._key, message.salt)
         connection = self._connect(SESSION, message.session)
         tune(connection)
-        session = RanksSession(Channel(connection), message, site, self._setup.checkpoint.table(), token, self._spawner)
+        table = self._setup.checkpoint.table()
+        session = RanksSession(Channel(connection), message, site, table, token, self._spawner, self._waker)
         self._sessions[message.session] = session
         session.start()
 
-    def _send_states(self, *, every: bool) -> None:
-        """Of each session whose ranks' states have changed, or of all."""
+    def _send_states(self, *, every: bool) -> bool:
+        """Of each session whose ranks' states have changed, or of all; whether any have."""
+        changed = False
         for number, session in list(self._sessions.items()):
             states = session.states()
             content = [state.content for state in states]
+            changed |= content != self._sent.get(number)
             if every or content != self._sent.get(number):
                 self._sent[number] = content
                 self._tell(RankStates(number, states))
         if every and not self._sessions:
             self._tell(RankStates(0, []))
+        return changed
 
     def _tell(self, message: FromAgent) -> None:
         assert self._channel is not None

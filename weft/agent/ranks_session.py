@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
+from weft.agent.waker import Waker
 from weft.arch.shards import Shards
 from weft.comm.backend import HostSite, Rendezvous
 from weft.comm.groups import groups_of
@@ -48,9 +49,16 @@ class RanksSession:
     host's files. The ranks are tied to the thread."""
 
     def __init__(
-        self, channel: Channel, begin: BeginRanks, site: HostSite, checkpoint: bytes, token: bytes, spawner: Spawner
+        self,
+        channel: Channel,
+        begin: BeginRanks,
+        site: HostSite,
+        checkpoint: bytes,
+        token: bytes,
+        spawner: Spawner,
+        waker: Waker,
     ) -> None:
-        self._channel, self._begin, self._site = channel, begin, site
+        self._channel, self._begin, self._site, self._waker = channel, begin, site, waker
         self._checkpoint, self._token, self._spawner = checkpoint, token, spawner
         self.first_rank = begin.world.first_rank
         self._workers: dict[int, WorkerProcess] = {}
@@ -139,6 +147,7 @@ class RanksSession:
                 poll.register(fd, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
+                self._waker.passed()
                 if fd == self._channel.fileno():
                     self._pass_down()
                 elif (from_rank := by_fd.get(fd)) is not None and self._pass_up(from_rank, fd):

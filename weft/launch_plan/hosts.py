@@ -16,6 +16,7 @@ from weft.layout.counts import divisors
 from weft.layout.layout import Layout
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
+from weft.machine.devices import too_few, torch_without_devices
 from weft.machine.own_addresses import Endpoint, is_loopback, parse_endpoint
 from weft.native import kernels
 from weft.native.isa import FLAGS
@@ -155,6 +156,12 @@ class HostResources:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address}{f' on {self.interface}' if self.interface else ''})"
+
+
+def check_device(engine: EngineConfig, number: int) -> None:
+    """ConfigError: the torch of this host, which has that number, sees no device that ranks are to compute on."""
+    if engine.device == "cuda" and (version := torch_without_devices()) is not None:
+        raise too_few(0, version, f"each rank of host {number}", engine.ranks_per_device)
 
 
 def resources_here(layout: Layout, engine: EngineConfig, name: str, address: str, interface: str) -> HostResources:

@@ -9,7 +9,7 @@ from weft.agent.agent import Agent, AgentSetup
 from weft.checkpoint import Checkpoint
 from weft.cli.args.flags import add_flags, values_of
 from weft.ipc.fingerprint import settings_of_host
-from weft.launch_plan.hosts import HostResources, HostsConfig, hosts_settings
+from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_settings
 from weft.launch_plan.timeouts import ProcessLimits, process_settings
 from weft.layout.layout import Layout
 from weft.log import configure
@@ -72,6 +72,7 @@ def run_agent(
     config = hosts_from(args)
     config.check(layout)
     configure(f"host {config.node_rank}")
+    check_device(engine, config.node_rank or 0)
     spawner: Spawner = args.spawner
     settings = settings_of_host(checkpoint, layout, engine, args.comm)
     setup = AgentSetup(config, layout, engine, checkpoint, settings, limits_of(args).join_limit)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from weft.checkpoint import Checkpoint
 from weft.ipc.fingerprint import settings_of_host
-from weft.launch_plan.hosts import HostResources, HostsConfig, hosts_of, resources_here
+from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_of, resources_here
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
 from weft.supervisor.hosts.agent_pool import AgentPool
@@ -24,6 +24,7 @@ def open_hosts(
 ) -> tuple[AgentPool, list[HostResources]]:
     """All hosts are here; what each of them gives its ranks. HostLostError: names those that do not come within
     `limit_s`. ConfigError: the address is not this host's."""
+    check_device(engine, 0)
     hosts = AgentPool(config, layout.nodes, settings_of_host(checkpoint, layout, engine, comm), say)
     try:
         own = resources_here(layout, engine, platform.node(), hosts.address, hosts.interface)
