@@ -12,10 +12,7 @@ import pytest
 
 from tests.hosts.cluster import Cluster, answer
 from tests.support.namespaces import ROOT
-from weft.launch_plan.hosts import HostResources
 from weft.machine.devices import torch_without_devices
-from weft.supervisor.hosts.admission import refusal_of
-from weft.supervisor.hosts.host_messages import HostReport
 
 
 def changed(words: list[str], *pairs: tuple[str, str]) -> list[str]:
@@ -153,16 +150,3 @@ def test_a_device_that_is_not_there_is_refused(cluster: Cluster) -> None:
         command = host.weft("serve", *cluster.words(host.number, "--tp", "2"), "--device", "cuda")
         assert command.end() == 78
         assert f"and each rank of host {host.number} needs one of its own; legal here: cpu" in command.text
-
-
-def test_what_an_agent_says_of_itself_is_compared() -> None:
-    here = HostReport(1, HostResources("b", "10.0.0.2", "eth0", 1, (), None), {"x": "1"}, "10.0.0.2", 7)
-    assert refusal_of(here, 1, "10.0.0.2", 2, {"x": "1"}, "") is None
-    translated = refusal_of(here, 1, "10.0.0.9", 2, {"x": "1"}, "")
-    assert translated is not None and not translated.again
-    assert "its own address is 10.0.0.2, but host 0 sees it at 10.0.0.9: addresses are translated" in translated.message
-    differs = refusal_of(here, 1, "10.0.0.2", 2, {"x": "2", "y": "3"}, "")
-    assert differs is not None and "x: host 0 has 2, host 1 has 1" in differs.message
-    assert "y: host 0 has 3, host 1 has not there" in differs.message
-    taken = refusal_of(here, 1, "10.0.0.2", 2, {"x": "1"}, "host 1 (b, 10.0.0.2)")
-    assert taken is not None and taken.again and "has it already" in taken.message
