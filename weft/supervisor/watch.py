@@ -29,6 +29,9 @@ DIAGNOSIS_S = 1.0
 _RANKS = re.compile(r"\branks? \d")
 """In a rank's message, ranks are numbered within its replica."""
 
+_GAVE_UP = re.compile(r"rank \d+ gave up ")
+"""How a rank's message begins that has no other reason than another rank's."""
+
 
 class Watch:
     """All ranks' channels and pidfds in one poll object."""
@@ -124,7 +127,7 @@ class Watch:
         killed = self._killed()
         if killed:
             return PeerError(self.epitaph(killed[0]))
-        worker = self._cause(failures) or (first if first.rank in failures else None)
+        worker = self._cause(failures) or self._with_reason(first, failures)
         if worker is not None and failures[worker.rank].family == "CheckpointError":
             return self._unreadable(failures)
         if worker is not None:
@@ -168,6 +171,12 @@ class Watch:
     def _cause(self, failures: dict[int, Failed]) -> RankLink | None:
         """A rank that failed for a reason of its own."""
         return next((self.workers[r] for r, f in failures.items() if f.family != "PeerError"), None)
+
+    def _with_reason(self, first: RankLink, failures: dict[int, Failed]) -> RankLink | None:
+        """A rank that says why it failed, `first` before others; else one that only says that another gave up."""
+        found = [rank for rank in (first.rank, *failures) if rank in failures]
+        found.sort(key=lambda rank: _GAVE_UP.match(failures[rank].message) is not None)
+        return self.workers[found[0]] if found else None
 
     def _reads(self, worker: RankLink, failures: dict[int, Failed]) -> bool:
         """Whether it may still find something wrong with the files."""

@@ -86,13 +86,14 @@ def connect_all(
     limit_s: float,
     alive: Callable[[], None] = lambda: None,
 ) -> dict[int, socket.socket]:
-    """A proven connection to each rank of `addresses`, which holds this rank's peers. `alive` is called while nothing
-    happens and may raise. PeerError: names the ranks that are missing at the limit."""
-    deadline = time.monotonic() + limit_s
+    """A proven connection to each rank of `addresses`, which holds this rank's peers, from the address that `listener`
+    is bound to. `alive` is called while nothing happens and may raise. PeerError: names the ranks that are missing at
+    the limit."""
+    deadline, own = time.monotonic() + limit_s, str(listener.getsockname()[0])
     found: dict[int, socket.socket] = {}
     try:
         for peer in sorted(peer for peer in addresses if peer < rank):
-            found[peer] = _connect(rank, peer, addresses[peer], start, deadline, alive)
+            found[peer] = _connect(rank, own, peer, addresses[peer], start, deadline, alive)
         missing = {peer for peer in addresses if peer > rank}
         found |= _Acceptor(rank, listener, start).accept(missing, deadline, alive)
     except BaseException:
@@ -105,13 +106,13 @@ def connect_all(
 
 
 def _connect(
-    rank: int, peer: int, address: Address, start: LinkToken, deadline: float, alive: Callable[[], None]
+    rank: int, own: str, peer: int, address: Address, start: LinkToken, deadline: float, alive: Callable[[], None]
 ) -> socket.socket:
     reason, refused = "no answer", ""
     while (left := deadline - time.monotonic()) > 0:
         alive()
         try:
-            sock = socket.create_connection(address, timeout=min(left, PROOF_S))
+            sock = socket.create_connection(address, min(left, PROOF_S), (own, 0))
         except OSError as error:
             reason = error.strerror or str(error)
         else:
