@@ -14,6 +14,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from weft.chat.config import chat_settings
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
 from weft.launch_plan.hosts import HostsConfig
@@ -80,6 +81,7 @@ RECORDS: dict[str, tuple[str, tuple[Setting, ...]]] = {
     "Engine": ("Keyword arguments of `weft.LLM`, flags of most commands.", settings_of(EngineConfig)),
     "Layout": ("Fields of a layout document.", tuple(layout_settings())),
     "Server": ("Flags of `weft serve`.", settings_of(HttpConfig)),
+    "Chat": ("Flags of `weft serve`.", chat_settings()),
     "Processes": ("Flags of commands that start ranks.", process_settings()),
     "Several hosts": ("Flags of `weft serve`, `generate` and `verify`.", settings_of(HostsConfig)),
 }

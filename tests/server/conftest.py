@@ -16,6 +16,7 @@ import pytest
 from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
 from tests.support.waiting import PATIENCE_S
+from weft.chat.config import ChatConfig, chat_forms
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
@@ -121,6 +122,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
         recovery: Callable[[], Recovery] | None = None,
         longest: int = LONGEST,
         http: HttpConfig | None = None,
+        chat: ChatConfig | None = None,
         sock: socket.socket | None = None,
         ranks: type[ScriptedExecutor] = ScriptedExecutor,
     ) -> Running:
@@ -134,7 +136,8 @@ def start_server(tokenizer: Tokenizer) -> Start:
             if listening.family == socket.AF_UNIX
             else f"http://127.0.0.1:{listening.getsockname()[1]}"
         )
-        model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0)
+        forms = chat_forms(tokenizer, chat or ChatConfig())
+        model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0, forms=forms)
         started: list[tuple[Replicas, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()
 

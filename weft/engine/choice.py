@@ -33,11 +33,18 @@ class Choice:
     """Text never contains half a character, nor a stop string or what follows it. `stopped_by`: the one found."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams, *, mute: bool = False
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        mute: bool = False,
+        kept: frozenset[int] = frozenset(),
     ) -> None:
-        """`mute`: generated tokens are neither decoded nor counted; only the prompt matters."""
+        """`mute`: generated tokens are neither decoded nor counted; only the prompt matters. `kept`: special tokens
+        that are part of the text."""
         self._arguments = (tokenizer, prompt_ids, params)
-        self._params, self._mute = params, mute
+        self._params, self._mute, self._kept = params, mute, kept
         self._text = IncrementalDetokenizer(
             tokenizer,
             prompt_ids=prompt_ids,
@@ -45,13 +52,14 @@ class Choice:
             include_stop=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
             skip_special_tokens=params.skip_special_tokens,
+            kept=kept,
         )
-        self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
+        self.prompt_tokens, self.completion_tokens, self.cached_tokens = len(prompt_ids), 0, 0
         self.finish_reason: str | None = None
 
     def anew(self) -> Choice:
         """A new choice with the same arguments."""
-        return Choice(*self._arguments, mute=self._mute)
+        return Choice(*self._arguments, mute=self._mute, kept=self._kept)
 
     @property
     def stopped_by(self) -> str | None:

@@ -9,32 +9,31 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET
-from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from weft.chat.answer import AnswerRules
 from weft.engine.choice import Choice
 from weft.engine.limits import Limits
-from weft.errors import RequestError
-from weft.server.errors import client_gone, error_headers, error_info, error_response, shown_error
+from weft.server.answer_grammars import AnswerGrammars
+from weft.server.errors import client_gone, error_response, shown_error
 from weft.server.http.access import Access, Endpoint, GuardedRoute, Keys
 from weft.server.http.body import read_body
 from weft.server.http.hosts import Hosts
-from weft.server.metrics.metrics import CONTENT_TYPE, Metrics
+from weft.server.metrics.metrics import Metrics
 from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Format
-from weft.server.openai.messages import plain_messages
+from weft.server.openai.messages import checked_messages, text_size
 from weft.server.openai.models import ServedModel, check_length, prompts_of, truncated
-from weft.server.openai.openapi import document
 from weft.server.openai.params import chat_params, completion_params, is_mute
 from weft.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
-from weft.server.openai.records import Health, Load, Model, ModelList, Text, Tokens, Version
+from weft.server.openai.records import Text, Tokens
 from weft.server.openai.replies import Answer, EventReply, WholeReply
 from weft.server.openai.requests import Common, CompletionRequest, TokenizeChatRequest
+from weft.server.openai.tool_fields import tool_use
+from weft.server.status_endpoints import StatusEndpoints, json_response
 from weft.server.text_jobs import with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
@@ -62,31 +61,36 @@ class Service:
         *,
         hosts: Hosts = Hosts(),  # noqa: B008
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
+        always_usage: bool = False,
     ) -> None:
+        """`always_usage`: the last chunk of every stream has the usage, whether or not it is asked for."""
         self._hosts = hosts
         self._engines, self._model, self._keys, self._queue_timeout_s = engines, model, keys or Keys(), queue_timeout_s
         self._metrics = Metrics(engines, model.name)
+        self._grammars = AnswerGrammars(model.texts, model.words, model.vocab_size)
+        self._always_usage, self._fingerprint = always_usage, engines.fingerprint
         self._draw = random.Random(secrets.randbits(128))
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
     def routes(self) -> list[GuardedRoute]:
         """Everything that answers; anything else is a 404."""
+        status = StatusEndpoints(self._engines, self._model, self._keys, self._metrics)
         return [
             self._route("/v1/chat/completions", self.chat, "POST", Access.USER),
             self._route("/v1/completions", self.complete, "POST", Access.USER),
-            self._route("/v1/models", self.models, "GET", Access.USER),
-            self._route("/v1/models/{name:path}", self.one_model, "GET", Access.USER),
+            self._route("/v1/models", status.models, "GET", Access.USER),
+            self._route("/v1/models/{name:path}", status.one_model, "GET", Access.USER),
             self._route("/tokenize", self.tokenize, "POST", Access.USER),
             self._route("/detokenize", self.detokenize, "POST", Access.USER),
-            self._route("/health", self.health, "GET", Access.OPEN),
-            self._route("/ping", self.health, "GET", Access.OPEN),
-            self._route("/ping", self.health, "POST", Access.OPEN),
-            self._route("/load", self.load, "GET", Access.OPEN),
-            self._route("/ready", self.is_ready, "GET", Access.OPEN),
-            self._route("/version", self.version, "GET", Access.OPEN),
-            self._route("/openapi.json", self.openapi, "GET", Access.OPEN),
-            self._route("/metrics", self.metrics, "GET", Access.ADMIN),
+            self._route("/health", status.health, "GET", Access.OPEN),
+            self._route("/ping", status.health, "GET", Access.OPEN),
+            self._route("/ping", status.health, "POST", Access.OPEN),
+            self._route("/load", status.load, "GET", Access.OPEN),
+            self._route("/ready", status.is_ready, "GET", Access.OPEN),
+            self._route("/version", status.version, "GET", Access.OPEN),
+            self._route("/openapi.json", status.openapi, "GET", Access.OPEN),
+            self._route("/metrics", status.metrics, "GET", Access.ADMIN),
         ]
 
     def _route(self, path: str, endpoint: Endpoint, method: str, access: Access) -> GuardedRoute:
@@ -110,18 +114,24 @@ class Service:
         asked = await self._read(request, partial(chat_request, defaults=self._model.defaults))
         self._model.check_name(asked.model)
         self._model.check_chat(asked)
-        messages = plain_messages(asked.messages)
+        messages = checked_messages(asked.messages)
+        use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, self._model.forms)
         params, shown = chat_params(asked, self._model.vocab_size)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n)
-        texts = [message["content"] for message in messages]
+        texts = [message["content"] for message in messages if "content" in message]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self._model.check_bytes(texts, longest, "messages")
-        size = sum(map(len, texts)) + COST_OF_MESSAGE * len(texts)
-        ids = await self._tokenized(size, partial(self._model.chat_ids, asked, messages, longest))
-        ids = truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len)
+        size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
+        prompt = await self._tokenized(size, partial(self._model.chat_prompt, asked, messages, use, longest))
+        ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
-        return self._reply(asked, [ids], params, ChatFormat(self._model.tokenizer, shown, ids), headers=headers)
+        budget = asked.thinking_token_budget
+        rules = AnswerRules(forms=self._model.forms, use=use, thinking=prompt.thinking, budget=budget)
+        params, headers = await self._grammars.of(request, rules, params, headers)
+        form = ChatFormat(self._model.tokenizer, shown, ids, rules, reasoning=asked.include_reasoning)
+        kept = frozenset[int]() if rules.plain else self._model.kept_ids
+        return self._reply(asked, [ids], params, form, kept=kept, headers=headers)
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
@@ -159,21 +169,26 @@ class Service:
         form: Format,
         *,
         mute: bool = False,
+        kept: frozenset[int] = frozenset(),
         headers: Mapping[str, str],
     ) -> Response:
         answer_id = f"{form.prefix}{self._draw.getrandbits(128):032x}"
         stream = self._engines.submit(answer_id, prompts, params, whole=not asked.stream)
-        choices = [Choice(self._model.tokenizer, ids, params, mute=mute) for ids in prompts for _ in range(params.n)]
+        make = partial(Choice, self._model.tokenizer, params=params, mute=mute, kept=kept)
+        choices = [make(prompt_ids=ids) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
         head = (answer_id, int(time.time()), self._model.name)
-        answer = Answer(*head, stream, choices, form, self._metrics, patience, kept=asked.n, headers=headers)
+        answer = Answer(
+            *head, stream, choices, form, self._metrics, patience, kept=asked.n, headers=headers,
+            fingerprint=self._fingerprint,
+        )  # fmt: skip
         if not asked.stream:
             return WholeReply(self._engines, answer)
         options = asked.stream_options
         return EventReply(
             self._engines,
             answer,
-            include_usage=options is not None and options.include_usage,
+            include_usage=self._always_usage or (options is not None and options.include_usage),
             continuous_usage=options is not None and options.continuous_usage_stats,
         )
 
@@ -204,12 +219,13 @@ class Service:
         limits = self._engines.check_ready()
         if isinstance(asked, TokenizeChatRequest):
             self._model.check_chat(asked)
-            messages = plain_messages(asked.messages)
-            ids = await self._in_thread(partial(self._model.chat_ids, asked, messages))
+            messages = checked_messages(asked.messages)
+            use = tool_use(asked.tools, "auto", True, self._model.forms)
+            ids = (await self._in_thread(partial(self._model.chat_prompt, asked, messages, use))).ids
         else:
             ids = (await self._in_thread(partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens)))[0]
         words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
-        return _json(Tokens(len(ids), limits.max_model_len, ids, words))
+        return json_response(Tokens(len(ids), limits.max_model_len, ids, words))
 
     async def detokenize(self, request: Request) -> Response:
         """/detokenize: special tokens are written out."""
@@ -222,53 +238,6 @@ class Service:
 
         return Response(await self._tokenized(len(asked.tokens), text), media_type="application/json")
 
-    async def models(self, request: Request) -> Response:
-        """/v1/models: one entry for each name."""
-        return _json(ModelList([self._card(name) for name in self._model.names]))
-
-    async def one_model(self, request: Request) -> Response:
-        """/v1/models/NAME."""
-        name = request.path_params["name"]
-        self._model.check_name(name)
-        return _json(self._card(name))
-
-    def _card(self, name: str) -> Model:
-        limits = self._engines.limits
-        longest = None if limits is None else limits.max_model_len
-        return Model(name, self._model.created, longest, self._model.root or self._model.name)
-
-    async def health(self, request: Request) -> Response:
-        """200 while this process serves; the ranks may still be loading."""
-        return _json(Health())
-
-    async def load(self, request: Request) -> Response:
-        """/load: how many requests are open."""
-        return _json(Load(self._engines.open_requests))
-
-    async def is_ready(self, request: Request) -> Response:
-        """200 while requests are taken, else 503; where each rank is, in both cases, to clients with a key."""
-        body = self._engines.readiness()
-        if not self._keys.allows(request, Access.USER):
-            body = replace(body, ranks=[], resolved=UNSET)
-        try:
-            self._engines.check_ready()
-        except RequestError as error:
-            body = replace(body, error=error_info(error))
-            return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")
-        return _json(body)
-
-    async def version(self, request: Request) -> Response:
-        """/version."""
-        return _json(Version(_installed()))
-
-    async def openapi(self, request: Request) -> Response:
-        """/openapi.json."""
-        return Response(document(), media_type="application/json")
-
-    async def metrics(self, request: Request) -> Response:
-        """/metrics, in Prometheus's words."""
-        return Response(await self._metrics.exposition(), media_type=CONTENT_TYPE)
-
     def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
         """Any HTTP answer, for /metrics."""
         self._metrics.answered(handler, method, status, seconds)
@@ -276,14 +245,3 @@ class Service:
     def close(self) -> None:
         """Lets the tokenizing threads go."""
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
-
-
-def _installed() -> str:
-    try:
-        return version("weft")
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

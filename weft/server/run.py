@@ -99,7 +99,10 @@ async def _with_signals(
 async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http: HttpConfig | None = None) -> None:
     """Launches `engines` and serves them on `sock` until they end; raises what they failed with."""
     http = http or HttpConfig()
-    service = Service(engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout)
+    service = Service(
+        engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout,
+        always_usage=http.enable_force_include_usage,
+    )  # fmt: skip
     config = _config(service, http)
     config.load()
     server = _Server(config)

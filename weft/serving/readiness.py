@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -26,6 +27,11 @@ class Resolved(msgspec.Struct, frozen=True):
 
     layout: dict[str, object]
     settings: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """The layout's digest: the same for servers whose ranks compute in the same layout."""
+        return "fp_" + sha256(msgspec.json.encode(self.layout, order="sorted")).hexdigest()[:16]
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,6 +94,11 @@ class Replicas:
         return min(known, key=lambda limits: (limits.max_model_len, limits.capacity), default=None)
 
     @property
+    def fingerprint(self) -> str | None:
+        """The layout's digest, where the layout is known."""
+        return None if self._resolved is UNSET else self._resolved.fingerprint
+
+    @property
     def groups(self) -> int:
         """Attention-dp groups of each replica; 1 while none has been ready."""
         return next((loop.engine.executor.layout.attention.dp for loop in self.loops if loop.engine is not None), 1)

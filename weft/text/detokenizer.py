@@ -26,14 +26,15 @@ class IncrementalDetokenizer:
         include_stop: bool = False,
         min_tokens: int = 0,
         skip_special_tokens: bool = True,
+        kept: frozenset[int] = frozenset(),
     ) -> None:
         """prompt_ids: what the generated ids continue; after a text, a leading space of theirs is text too.
-        min_tokens: in the text of that many first ids no stop string begins."""
+        min_tokens: in the text of that many first ids no stop string begins. kept: special tokens that are text too."""
         if not all(stop):
             raise RequestError("stop: an empty string stops nothing", param="stop")
         self.stopped_by: str | None = None
         self._pieces = tokenizer.pieces
-        self._skip = tokenizer.skipped(skip_special_tokens)
+        self._skip = tokenizer.skipped(skip_special_tokens) - kept
         self._at_start = all(id in self._skip for id in prompt_ids)
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(stop)

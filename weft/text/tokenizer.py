@@ -44,7 +44,9 @@ class Tokenizer:
         self.bos_token_id = self._named_ids.get("bos_token")
         self._eos = self._named_ids.get("eos_token")
         self.eos_token_ids = tuple(sorted({*eos_token_ids, *(() if self._eos is None else (self._eos,))}))
-        special = {id for id, token in backend.get_added_tokens_decoder().items() if token.special}
+        added = backend.get_added_tokens_decoder()
+        self.added_tokens = {token.content: id for id, token in added.items()}
+        special = {id for id, token in added.items() if token.special}
         self.special_ids = frozenset(special | set(self._named_ids.values()))
         self.chat_templates = ChatTemplates(templates, named)
         self._before, self._after = self._surroundings(add_bos, add_eos)

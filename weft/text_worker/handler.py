@@ -6,12 +6,13 @@ from functools import cached_property, singledispatchmethod
 from typing import Any
 
 from weft.errors import RequestError
+from weft.grammars.base import GrammarError
 from weft.grammars.constraints import Check, Grammar, grammar_of
 from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 from weft.text.length import fewest_tokens
-from weft.text_worker.jobs import Begin, CheckGrammar, Job, Render, Tokenize
+from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Job, Render, Tokenize, TryGrammar
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -60,13 +61,28 @@ class Handler:
 
     @do.register
     def _(self, job: CheckGrammar) -> Grammar:
+        return grammar_of(job.constraint, self._checked(job.constraint.param))
+
+    @do.register
+    def _(self, job: CheckSchemas) -> list[Grammar]:
+        return [grammar_of(each, self._checked(each.param)) for each in job.constraints]
+
+    @do.register
+    def _(self, job: TryGrammar) -> None:
+        try:
+            self._checked(job.param).compiles(job.text)
+        except GrammarError as error:
+            message = f"'{job.param}': no grammar of an answer can hold all of it: {error}"
+            raise RequestError(message, param=job.param, code="invalid_schema") from error
+
+    def _checked(self, param: str) -> Check:
         if self._check is None:
             raise RequestError(
-                f"'{job.constraint.param}': the model has no token that ends an answer, so no grammar can end",
-                param=job.constraint.param,
+                f"'{param}': the model has no token that ends an answer, so no grammar can end",
+                param=param,
                 code="unsupported_parameter",
             )
-        return grammar_of(job.constraint, self._check)
+        return self._check
 
     @cached_property
     def _check(self) -> Check | None:

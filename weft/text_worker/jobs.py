@@ -60,7 +60,24 @@ class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
     constraint: Constraint
 
 
-Job = Tokenize | Render | CheckGrammar
+class CheckSchemas(msgspec.Struct, frozen=True, tag="schemas"):
+    """The grammar of each of some schemas, which compile for this model one by one."""
+
+    result: ClassVar[Any] = list[Grammar]
+    cpu_s: ClassVar[float] = 4.0
+    constraints: list[Constraint]
+
+
+class TryGrammar(msgspec.Struct, frozen=True, tag="try"):
+    """Nothing. RequestError naming `param`: the grammar does not compile within bounds."""
+
+    result: ClassVar[Any] = None
+    cpu_s: ClassVar[float] = 2.0
+    text: str
+    param: str
+
+
+Job = Tokenize | Render | CheckGrammar | CheckSchemas | TryGrammar
 
 
 class JobRefusal(msgspec.Struct, frozen=True):

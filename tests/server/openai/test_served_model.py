@@ -39,7 +39,7 @@ def test_a_text_far_too_long_is_refused_by_its_beginning(text: str) -> None:
     for param, refused in (
         ("prompt", lambda: served().prompt_ids(text, True, CONTEXT)),
         ("prompt", lambda: served().prompt_ids(["x", text], True, CONTEXT)),
-        ("messages", lambda: served().chat_ids(ChatRequest(messages=[]), messages, CONTEXT)),
+        ("messages", lambda: served().chat_prompt(ChatRequest(messages=[]), messages, max_model_len=CONTEXT)),
     ):
         with pytest.raises(RequestError, match=rf"has at least \d+ tokens; the context is {CONTEXT} tokens") as caught:
             refused()
@@ -63,11 +63,11 @@ def test_a_template_that_cuts_blanks_cuts_those_of_a_message_that_goes_on() -> N
     for template, text in (("[{{ messages[0].content | trim }}]", "[so be"), ("{{ messages[0].content }}.", " so be ")):
         tokenizer.chat_templates.sources["default"] = template
         tokenizer.chat_templates._compiled.clear()
-        assert tokenizer.decode(model.chat_ids(asked, messages)) == text
+        assert tokenizer.decode(model.chat_prompt(asked, messages).ids) == text
     tokenizer.chat_templates.sources["default"] = "nothing of it"
     tokenizer.chat_templates._compiled.clear()
     with pytest.raises(RequestError, match="does not show the last message"):
-        model.chat_ids(asked, messages)
+        model.chat_prompt(asked, messages)
 
 
 def test_a_long_text_that_fits_is_taken() -> None:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from weft.arch.families import parse_config
+from weft.chat.config import ChatConfig, chat_forms, chat_settings
 from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--chat-template", metavar="FILE", type=Path, help="Jinja template of conversations instead of the model's own"
     )
+    add_flags(group, chat_settings(), "chat_given")
     add_flags(group, http_settings(), "http_given")
     add_comm_argument(group)
     add_flags(parser.add_argument_group("processes"), process_settings(), "limits_given")
@@ -86,6 +88,11 @@ def http_from(args: argparse.Namespace) -> HttpConfig:
     if "uds" in values and (other := next((name for name in ("host", "port") if name in values), None)):
         raise ConfigError(f"--uds and --{other} both say where to listen; leave one out", field="uds")
     return made(HttpConfig, values)
+
+
+def chat_from(args: argparse.Namespace) -> ChatConfig:
+    """ChatConfig of the command line; raises ConfigError for unknown names."""
+    return made(ChatConfig, values_of(args.chat_given))
 
 
 def template_from(args: argparse.Namespace) -> str | None:
@@ -127,7 +134,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
     http = http_from(args)
     to_children(http.log_level, http.log_format)
     configure()
-    limits, engine = limits_from(args), engine_config_from(args)
+    limits, engine, chat = limits_from(args), engine_config_from(args), chat_from(args)
     if is_agent(args):
         _run_agent(args, engine)
         return
@@ -157,12 +164,13 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         names = engine.served_names or (shown_name(args.model, checkpoint.path),)
         described = details if is_debug() else summary
         shown = fd_limits.shown(most, http.max_connections, open_files)
-        for line in (*described(", ".join(names), plan), *shown):
+        forms = chat_forms(tokenizer, chat)
+        for line in (*described(", ".join(names), plan), *shown, *forms.lines()):
             _say(line)
         root = args.model or shown_name(None, checkpoint.path)
         model = ServedModel(
             names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
-            aliases=names[1:], root=root, text_worker=texts,
+            aliases=names[1:], root=root, forms=forms, text_worker=texts,
         )  # fmt: skip
         _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals, hosts)
 

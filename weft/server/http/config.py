@@ -85,6 +85,12 @@ class HttpConfig:
         metavar="SECONDS",
         expert=True,
     )
+    enable_force_include_usage: bool = option(
+        False,
+        "every stream ends with a chunk that has the usage, also where stream_options does not ask for it",
+        "--enable-force-include-usage",
+        expert=True,
+    )
     log_level: str | None = option(
         None, "what is logged (also WEFT_LOG)", "--log-level", choices=("debug", "info", "warning", "error")
     )

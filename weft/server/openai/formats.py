@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
+from msgspec.structs import replace
 
+from weft.chat.answer import AnswerRules
+from weft.chat.answer_parser import AnswerParser
+from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
 from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import TokenLogprob
 from weft.server.openai.records import (
+    CalledTool,
+    CalledToolDelta,
     ChatChoice,
     ChatChunkChoice,
     ChatLogprob,
@@ -18,6 +24,8 @@ from weft.server.openai.records import (
     CompletionChoice,
     CompletionLogprobs,
     Delta,
+    FunctionCall,
+    FunctionDelta,
     Message,
     PromptLogprob,
     PromptLogprobs,
@@ -54,13 +62,13 @@ class Format(Protocol):
     def first(self, index: int) -> ChatChunkChoice | None:
         """What opens a choice before its first piece, if anything."""
 
-    def chunk(self, index: int, piece: ChoiceDelta) -> ChatChunkChoice | CompletionChoice:
-        """A piece."""
+    def chunks(self, index: int, piece: ChoiceDelta) -> Sequence[ChatChunkChoice | CompletionChoice]:
+        """A piece; none where all of it is held back."""
 
     def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice | CompletionChoice:
         """All pieces as one."""
 
-    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | None, PromptLogprobs | None]:
         """Ids and log-probabilities of the prompt, where the whole answer has them."""
 
 
@@ -79,12 +87,12 @@ class _Words:
             return f"token_id:{token_id}"
         return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
-    def _ids(self, piece: ChoiceDelta) -> list[int] | UnsetType:
-        return piece.token_ids if self.shows_ids else UNSET
+    def _ids(self, piece: ChoiceDelta) -> list[int] | None:
+        return piece.token_ids if self.shows_ids else None
 
-    def _of_prompt(self, piece: ChoiceDelta) -> PromptLogprobs | UnsetType:
+    def _of_prompt(self, piece: ChoiceDelta) -> PromptLogprobs | None:
         if self._shown.prompt_logprobs is None:
-            return UNSET
+            return None
         return [None, *(self._position(entry, self._shown.prompt_logprobs) for entry in piece.prompt_logprobs)]
 
     def _position(self, entry: TokenLogprob, most: int) -> dict[str, PromptLogprob]:
@@ -99,32 +107,67 @@ class _Words:
 
 
 class ChatFormat(_Words):
-    """/v1/chat/completions."""
+    """/v1/chat/completions. `rules`: what an answer's text is made of. `reasoning`: whether reasoning is shown."""
 
     prefix, whole, part = "chatcmpl-", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, tokenizer: Tokenizer, shown: Shown, prompt_ids: list[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, shown: Shown, prompt_ids: list[int], rules: AnswerRules, *, reasoning: bool = True
+    ) -> None:
         super().__init__(tokenizer, shown)
-        self._prompt_ids = prompt_ids
+        self._prompt_ids, self._rules, self._reasoning = prompt_ids, rules, reasoning
+        self._parsers: dict[int, AnswerParser] = {}
 
     def first(self, index: int) -> ChatChunkChoice:
         """The role."""
         return ChatChunkChoice(index, Delta("assistant", ""), None, None)
 
-    def chunk(self, index: int, piece: ChoiceDelta) -> ChatChunkChoice:
-        """Content, or an empty delta at the end."""
-        delta = Delta(content=piece.text) if piece.text or piece.finish_reason is None else Delta()
-        ids, logprobs = self._ids(piece), self._of(piece.logprobs)
-        return ChatChunkChoice(index, delta, logprobs, piece.finish_reason, piece.stop_reason, ids)
+    def chunks(self, index: int, piece: ChoiceDelta) -> list[ChatChunkChoice]:
+        """Content, reasoning and calls, each part in a chunk of its own, or an empty delta at the end."""
+        ids, logprobs, reason = self._ids(piece), self._of(piece.logprobs), piece.finish_reason
+        if self._rules.plain:
+            deltas = [Delta(content=piece.text)] if piece.text or reason is None else [Delta()]
+        else:
+            parser = self._parsers.setdefault(index, self._rules.parser())
+            parts = parser.push(piece.text) + (parser.finish() if reason is not None else [])
+            deltas = [delta for part in parts if (delta := self._delta(part)) is not None]
+            reason = _reason(reason, parser.calls)
+            if not deltas and (reason is not None or logprobs is not None or ids is not None):
+                deltas = [Delta()]
+        if not deltas:
+            return []
+        *before, last = [ChatChunkChoice(index, delta, None, None) for delta in deltas]
+        return [
+            *before,
+            replace(last, logprobs=logprobs, finish_reason=reason, stop_reason=piece.stop_reason, token_ids=ids),
+        ]
+
+    def _delta(self, part: Part) -> Delta | None:
+        match part:
+            case TextPart(text):
+                return Delta(content=text)
+            case ReasoningPart(text):
+                return Delta(reasoning_content=text) if self._reasoning else None
+            case CallStart(at, id, name):
+                return Delta(tool_calls=[CalledToolDelta(at, id, "function", FunctionDelta(name))])
+            case CallArguments(at, text):
+                return Delta(tool_calls=[CalledToolDelta(at, function=FunctionDelta(arguments=text))])
 
     def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice:
         """The message."""
-        message, logprobs = Message(piece.text), self._of(piece.logprobs)
-        return ChatChoice(index, message, logprobs, piece.finish_reason or "stop", piece.stop_reason, self._ids(piece))
+        logprobs, reason, message = self._of(piece.logprobs), piece.finish_reason or "stop", Message(piece.text)
+        if not self._rules.plain:
+            whole = self._rules.parser().whole(piece.text)
+            calls = [CalledTool(call.id, FunctionCall(call.name, call.arguments)) for call in whole.calls]
+            thoughts = whole.reasoning if self._reasoning and whole.reasoning is not None else UNSET
+            text = whole.text if whole.text or calls or whole.reasoning else ""
+            message = Message(text, reasoning_content=thoughts, tool_calls=calls or UNSET)
+            reason = _reason(reason, len(calls)) or "stop"
+        return ChatChoice(index, message, logprobs, reason, piece.stop_reason, self._ids(piece))
 
-    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | UnsetType, PromptLogprobs | UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | None, PromptLogprobs | None]:
         """The conversation's."""
-        return (self._prompt_ids if self._shown.token_ids else UNSET), self._of_prompt(pieces[0])
+        return (self._prompt_ids if self._shown.token_ids else None), self._of_prompt(pieces[0])
 
     def _of(self, logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
         return None if self._shown.logprobs is None else ChatLogprobs([self._one(entry) for entry in logprobs])
@@ -136,6 +179,10 @@ class ChatFormat(_Words):
 
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
+
+
+def _reason(reason: str | None, calls: int) -> str | None:
+    return "tool_calls" if reason == "stop" and calls else reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +208,11 @@ class CompletionFormat(_Words):
         """Nothing opens a text."""
         return None
 
-    def chunk(self, index: int, piece: ChoiceDelta) -> CompletionChoice:
+    def chunks(self, index: int, piece: ChoiceDelta) -> list[CompletionChoice]:
+        """One."""
+        return [self.choice(index, piece)]
+
+    def choice(self, index: int, piece: ChoiceDelta) -> CompletionChoice:
         """The new text; with the first of it, the prompt where it is repeated."""
         prompt, begins = self._prompts[index], index not in self._begun
         self._begun.add(index)
@@ -173,17 +224,13 @@ class CompletionFormat(_Words):
             piece.finish_reason,
             piece.stop_reason,
             self._ids(piece),
-            prompt.ids if self._shown.token_ids and begins else UNSET,
-            self._of_prompt(piece) if begins else UNSET,
+            prompt.ids if self._shown.token_ids and begins else None,
+            self._of_prompt(piece) if begins else None,
         )
 
-    def choice(self, index: int, piece: ChoiceDelta) -> CompletionChoice:
-        """The whole text."""
-        return self.chunk(index, piece)
-
-    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[UnsetType, UnsetType]:
+    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[None, None]:
         """Each choice has its own."""
-        return UNSET, UNSET
+        return None, None
 
     def _of(self, index: int, piece: ChoiceDelta, first: list[int]) -> CompletionLogprobs | None:
         """`first`: the prompt's first token, of which no log-probability exists."""

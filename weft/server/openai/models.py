@@ -7,6 +7,11 @@ from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
+from weft.chat.answer_grammar import Words
+from weft.chat.config import ChatForms
+from weft.chat.history import for_template
+from weft.chat.reasoning_forms import Thinking, thinking_after
+from weft.chat.tools import NO_TOOLS, ToolUse
 from weft.errors import RequestError
 from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
 from weft.text import Tokenizer
@@ -26,9 +31,18 @@ OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_promp
 
 
 @dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation's ids, and how an answer to them begins."""
+
+    ids: list[int]
+    thinking: Thinking
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """`created`: seconds since 1970. `defaults`: sampling values of requests that name none. `aliases`: further names;
-    answers have the first. `root`: what the model was loaded from, if that is not its name."""
+    answers have the first. `root`: what the model was loaded from, if that is not its name. `forms`: of tool calls and
+    reasoning."""
 
     name: str
     tokenizer: Tokenizer
@@ -37,6 +51,7 @@ class ServedModel:
     defaults: Mapping[str, float | int] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     root: str | None = None
+    forms: ChatForms = field(default_factory=ChatForms)
     texts: Texts = field(init=False)
     """Does jobs with texts: the text worker, where it is given, else the caller's own thread."""
     text_worker: InitVar[Texts | None] = None
@@ -50,11 +65,22 @@ class ServedModel:
         """All that requests may call it by."""
         return (self.name, *self.aliases)
 
+    @property
+    def words(self) -> Words:
+        """Tokens that grammars name."""
+        return Words(ids=self.tokenizer.added_tokens, eos=frozenset(self.tokenizer.eos_token_ids))
+
     def warm_up(self) -> None:
         """What is made at first use, and takes tens of milliseconds: the first request should not wait for it."""
         self.tokenizer.longest_token  # noqa: B018
         with suppress(RequestError):  # a template may have none, or refuse so short a conversation
-            self.chat_ids(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+            self.chat_prompt(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+
+    @property
+    def kept_ids(self) -> frozenset[int]:
+        """Special tokens that an answer's parser needs to see."""
+        added = self.tokenizer.added_tokens
+        return frozenset(added[token] for token in self.forms.shown_tokens if token in added)
 
     def check_name(self, name: str | None) -> None:
         """RequestError 404 for another model; None is this one."""
@@ -67,21 +93,43 @@ class ServedModel:
                 code="model_not_found",
             )
 
-    def chat_ids(
-        self, asked: ChatFields, messages: list[dict[str, str]], max_model_len: int | None = None
-    ) -> list[int]:
-        """Ids of a conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer
-        than `max_model_len` (None: any length will do)."""
+    def chat_prompt(
+        self,
+        asked: ChatFields,
+        messages: list[dict[str, Any]],
+        use: ToolUse = NO_TOOLS,
+        max_model_len: int | None = None,
+    ) -> ChatPrompt:
+        """A conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer than
+        `max_model_len` (None: any length will do)."""
+        tools = use.offered if use.mode != "none" else ()
+        turns = for_template(messages, self.forms, tools)
+        continued = None
         if asked.continue_final_message:
-            messages = [*messages[:-1], messages[-1] | {"content": messages[-1]["content"] + GOES_ON}]
+            continued = str(turns[-1]["content"])
+            turns[-1] = {**turns[-1], "content": continued + GOES_ON}
         text = self.tokenizer.apply_chat_template(
-            messages,
+            turns,
+            tools=[tool.as_sent() for tool in tools] if tools and not self.forms.describes else None,
             add_generation_prompt=not asked.continue_final_message and asked.add_generation_prompt is not False,
-            **asked.chat_template_kwargs,
+            **self._variables(asked),
         )
-        if asked.continue_final_message:
+        if continued is not None:
             text = _up_to_mark(text)
-        return self._ids(text, asked.add_special_tokens, max_model_len, "messages")
+        ids = self._ids(text, asked.add_special_tokens, max_model_len, "messages")
+        return ChatPrompt(ids, thinking_after(text, self.forms.reasoning, continued))
+
+    def _variables(self, asked: ChatFields) -> dict[str, Any]:
+        """What the template sees besides the conversation. Thinking goes under the name that it looks for."""
+        variables: dict[str, Any] = dict(asked.chat_template_kwargs)
+        if asked.reasoning_effort is not None:
+            variables.setdefault("reasoning_effort", asked.reasoning_effort)
+        thinks = variables.get("enable_thinking", asked.enable_thinking)
+        if thinks is None and asked.reasoning_effort is not None:
+            thinks = asked.reasoning_effort != "none"
+        if thinks is not None:
+            variables.setdefault(self.forms.knows.switch or "enable_thinking", thinks)
+        return variables
 
     def check_chat(self, asked: ChatFields) -> None:
         """RequestError: two turns that cannot both be the next, or arguments for the template that are its own, or too

@@ -9,7 +9,7 @@ import msgspec
 
 from weft.server.errors import ErrorBody
 from weft.server.openai.fields import LEFT_ASIDE
-from weft.server.openai.messages import ROLES
+from weft.server.openai.messages import MAX_ROLE, ROLES
 from weft.server.openai.records import ChatCompletion, Completion, Health, Load, Model, ModelList, Text, Tokens, Version
 from weft.server.openai.requests import (
     ChatRequest,
@@ -70,20 +70,39 @@ def _as_read(schema: Schema) -> None:
 
 
 def _message() -> Schema:
-    part = {
+    texts = [
+        {
+            "type": "object",
+            "properties": {"type": {"enum": kinds}, name: {"type": "string"}},
+            "required": ["type", name],
+        }
+        for name, kinds in (("text", ["text", "input_text", "output_text"]), ("refusal", ["refusal"]))
+    ]
+    text = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": texts}}, {"type": "null"}]}
+    function = {
         "type": "object",
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-        "required": ["type", "text"],
+        "properties": {"name": {"type": "string"}, "arguments": {"type": ["string", "null"]}},
+        "required": ["name"],
     }
+    call = {
+        "type": "object",
+        "properties": {"id": {"type": ["string", "null"]}, "type": {"const": "function"}, "function": function},
+        "required": ["function"],
+    }
+    optional = {"type": ["string", "null"]}
     return {
         "type": "object",
         "properties": {
-            "role": {"enum": ["developer", *ROLES]},
-            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]},
-            "name": {"type": "string"},
+            "role": {"type": "string", "minLength": 1, "maxLength": MAX_ROLE, "examples": ["developer", *ROLES]},
+            "content": text,
+            "name": optional,
+            "tool_calls": {"anyOf": [{"type": "array", "items": call}, {"type": "null"}]},
+            "tool_call_id": optional,
+            "reasoning_content": optional,
+            "reasoning": optional,
         },
-        "required": ["role", "content"],
-        "additionalProperties": False,
+        "required": ["role"],
+        "additionalProperties": {"description": "To the chat template."},
     }
 
 

@@ -68,12 +68,45 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     text_offset: list[int]
 
 
-class Message(msgspec.Struct, frozen=True):
-    """The assistant's message."""
+class FunctionCall(msgspec.Struct, frozen=True):
+    """A tool's name and the JSON text of its arguments."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+class CalledTool(msgspec.Struct, frozen=True):
+    """One call of a message."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class FunctionDelta(msgspec.Struct, frozen=True):
+    """The name comes whole, before the arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str = ""
+
+
+class CalledToolDelta(msgspec.Struct, frozen=True):
+    """What a chunk adds to the call of this index; id and type come with the name."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionDelta = FunctionDelta()
+
+
+class Message(msgspec.Struct, frozen=True):
+    """The assistant's message. `content`: None where there are only calls or reasoning."""
+
+    content: str | None
     role: str = "assistant"
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CalledTool] | UnsetType = UNSET
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -81,6 +114,8 @@ class Delta(msgspec.Struct, frozen=True):
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CalledToolDelta] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -91,7 +126,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
     logprobs: ChatLogprobs | None
     finish_reason: str
     stop_reason: int | str | None = None
-    token_ids: list[int] | UnsetType = UNSET
+    token_ids: list[int] | None = None
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):
@@ -102,7 +137,7 @@ class ChatChunkChoice(msgspec.Struct, frozen=True):
     logprobs: ChatLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None = None
-    token_ids: list[int] | UnsetType = UNSET
+    token_ids: list[int] | None = None
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
@@ -113,22 +148,24 @@ class CompletionChoice(msgspec.Struct, frozen=True):
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None = None
-    token_ids: list[int] | UnsetType = UNSET
-    prompt_token_ids: list[int] | UnsetType = UNSET
-    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class Body(msgspec.Struct, frozen=True):
-    """Every answer's outside, whole or a chunk."""
+    """Every answer's outside, whole or a chunk. `system_fingerprint`: of the layout that computed it. Chunks have no
+    fields of the prompt."""
 
     id: str
     object: str
     created: int
     model: str
     choices: Sequence[ChatChoice | ChatChunkChoice | CompletionChoice]
+    system_fingerprint: str | None = None
     usage: Usage | None | UnsetType = UNSET
-    prompt_token_ids: list[int] | UnsetType = UNSET
-    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    prompt_token_ids: list[int] | None | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | None | UnsetType = UNSET
 
 
 class ChatCompletion(Body, frozen=True):

@@ -62,6 +62,7 @@ class Answer:
     """Choices of each prompt that come back: where that is not all, the likeliest."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the response, beside its kind's own."""
+    fingerprint: str | None = None
     pieces: list[list[ChoiceDelta]] = field(init=False)
     watch: RequestTimes = field(init=False)
 
@@ -198,7 +199,7 @@ class WholeReply(_Reply):
         choices = [answer.form.choice(index, piece) for index, piece in enumerate(whole)]
         ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
         head = (answer.id, answer.form.whole, answer.created, answer.model)
-        return _encoder.encode(Body(*head, choices, answer.usage(), ids, logprobs))
+        return _encoder.encode(Body(*head, choices, answer.fingerprint, answer.usage(), ids, logprobs))
 
 
 class EventReply(_Reply):
@@ -269,7 +270,7 @@ class EventReply(_Reply):
         has_content = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
         if not has_content and not (piece.token_ids and self._answer.form.shows_ids):
             return b""
-        return self._frame(self._answer.form.chunk(index, piece))
+        return b"".join([self._frame(choice) for choice in self._answer.form.chunks(index, piece)])
 
     def _frame(self, choice: ChatChunkChoice | CompletionChoice | None) -> bytes:
         usage: Usage | None | UnsetType = UNSET
@@ -280,7 +281,7 @@ class EventReply(_Reply):
 
     def _event(self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType) -> bytes:
         answer = self._answer
-        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, usage)
+        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, answer.fingerprint, usage)
         return b"data: " + _encoder.encode(body) + b"\n\n"
 
     def _ending(self) -> bytes:

@@ -6,7 +6,7 @@ Every number has a ceiling that is checked before anything is allocated for it. 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ from weft.step.sampling_params import (
 MAX_BIASED = 4096
 """Entries of logit_bias."""
 MAX_TEMPLATE_ARGUMENTS = 32
+MAX_TOOLS = 512
 MAX_TIMEOUT_S = 86400.0
 
 
@@ -38,6 +39,7 @@ def bounded(**schema: Any) -> msgspec.Meta:
 Count = Annotated[int, bounded(minimum=0, maximum=MAX_INTEGER)]
 Logprobs = Annotated[int, bounded(minimum=0, maximum=MAX_LOGPROBS)]
 Penalty = Annotated[float, bounded(minimum=-2, maximum=2)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Scalar = str | int | float | bool | None
 TokenId = Annotated[int, bounded(minimum=0)]
 StopText = Annotated[str, bounded(minLength=1, maxLength=MAX_STOP_LENGTH)]
@@ -130,6 +132,16 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     max_completion_tokens: Annotated[int, bounded(minimum=1, maximum=MAX_INTEGER)] | None = None
     logprobs: bool = False
     top_logprobs: Logprobs | None = None
+    tools: Annotated[list[dict[str, Any]], bounded(maxItems=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    """"auto", "required", "none", one tool by name, or some tools."""
+    parallel_tool_calls: bool = True
+    reasoning_effort: Effort | None = None
+    """To the chat template; "none" also turns thinking off."""
+    enable_thinking: bool | None = None
+    thinking_token_budget: Count | None = None
+    """Tokens of reasoning, at most."""
+    include_reasoning: bool = True
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +161,9 @@ class TokenizeChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template_kwargs: dict[str, Scalar] = {}
+    tools: Annotated[list[dict[str, Any]], bounded(maxItems=MAX_TOOLS)] | None = None
+    reasoning_effort: Effort | None = None
+    enable_thinking: bool | None = None
     model: str | None = None
     return_token_strs: bool = False
 

@@ -1,0 +1,300 @@
+"""AnswerParser: an answer's text, piece by piece, as parts: text, reasoning and tool calls.
+
+What parts an answer has depends on its text alone, not on how it fell into pieces. Text that may begin something else
+is held back until it is clear what it is, and so is white space, which belongs to what stands around it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from weft.chat.arguments import Arguments, JsonArguments, XmlArguments
+from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart, WholeAnswer, gathered
+from weft.chat.patterns import BLANKS, NO, PARTIAL, Atom, Wild, atoms_of, joined_atoms, match_at
+from weft.chat.reasoning_forms import ReasoningForm
+from weft.chat.tool_forms import Ids, ToolForm
+from weft.chat.tools import Tool, by_name
+
+ALPHABET = string.ascii_letters + string.digits
+
+
+def new_id(ids: Ids) -> str:
+    """A call's id as its form has it."""
+    return _letters(9) if ids == "nine" else f"call_{_letters(24)}"
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(count))
+
+
+class _In(Enum):
+    """Where in an answer its next character stands."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    ARGUMENTS = "arguments"
+    AFTER_CALL = "after a call's arguments"
+
+
+class _Then(Enum):
+    """What a pattern's match means."""
+
+    CALL = "a call's arguments begin"
+    CALLS_END = "text may follow"
+    THINK = "reasoning begins"
+    ANSWER = "reasoning ends"
+    NOTHING = "it is the form's own"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    atoms: tuple[Atom, ...]
+    then: _Then
+    spelling: int = 0
+    """Of a call: which of the form's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    pattern: _Pattern
+    end: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """All of a form, by where they count."""
+
+    text: tuple[_Pattern, ...]
+    later_text: tuple[_Pattern, ...]
+    """Text that is not the start of the answer."""
+    reasoning: tuple[_Pattern, ...]
+    after_call: tuple[tuple[_Pattern, ...], ...]
+    """By the call's spelling."""
+
+
+@lru_cache(maxsize=64)
+def _patterns(form: ToolForm | None, reasoning: ReasoningForm | None) -> _Patterns:
+    tokens = (*(form.tokens if form else ()), *(reasoning.tokens if reasoning else ()))
+    calls, after = _call_patterns(form, tokens) if form else ((), ())
+    thinks, ends, own = _reasoning_patterns(reasoning, tokens) if reasoning else ((), (), ())
+    later_calls = () if form is None or form.at_start else calls
+    later_thinks = thinks if reasoning is not None and reasoning.anywhere else ()
+    return _Patterns((*calls, *thinks, *own), (*later_calls, *later_thinks, *own), ends, after)
+
+
+def _call_patterns(
+    form: ToolForm, tokens: Sequence[str]
+) -> tuple[tuple[_Pattern, ...], tuple[tuple[_Pattern, ...], ...]]:
+    opening: list[Atom] = [Wild.BLANK, "{"] if form.arguments == "json" else []
+    heads, afters = [], []
+    for call in form.calls:
+        before, between, after = (atoms_of(part, tokens) for part in form.around(call))
+        heads.append(joined_atoms(before, [Wild.NAME], between, opening))
+        afters.append(after)
+    begin, separator, end = (atoms_of(part, tokens) for part in (form.begin, form.separator, form.end))
+    calls = tuple(
+        _Pattern(_trimmed(joined_atoms(begin, head)), _Then.CALL, spelling) for spelling, head in enumerate(heads)
+    )
+    following = []
+    for own_after in afters:
+        closing = afters if form.joined else [own_after]
+        ends = [(joined_atoms(after, end), _Then.CALLS_END, 0) for after in closing]
+        if form.joined:
+            ends += [
+                (joined_atoms(after, separator, head), _Then.CALL, spelling)
+                for after in afters
+                for spelling, head in enumerate(heads)
+            ]
+        following.append(
+            tuple(
+                _Pattern(tuple(joined_atoms([Wild.BLANK], atoms)), then, spelling)
+                for atoms, then, spelling in ends
+                if atoms
+            )
+        )
+    return calls, tuple(following)
+
+
+def _reasoning_patterns(
+    form: ReasoningForm, tokens: Sequence[str]
+) -> tuple[tuple[_Pattern, ...], tuple[_Pattern, ...], tuple[_Pattern, ...]]:
+    begin = _Pattern(_trimmed(atoms_of(form.begin, tokens)), _Then.THINK)
+    end = _Pattern(_trimmed(atoms_of(form.end, tokens)), _Then.ANSWER)
+    own = [text for text in (form.then, *form.answer, form.end if form.then else "") if text]
+    return (begin,), (end,), tuple(_Pattern(_trimmed(atoms_of(text, tokens)), _Then.NOTHING) for text in own)
+
+
+def _trimmed(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
+    """Without white space at either end, which text has of its own."""
+    start = 1 if atoms[:1] == [Wild.BLANK] else 0
+    end = len(atoms) - (1 if atoms[-1:] == [Wild.BLANK] else 0)
+    return tuple(atoms[start:end])
+
+
+class AnswerParser:
+    """Reads one answer. `push` pieces, then `finish`."""
+
+    def __init__(
+        self,
+        *,
+        form: ToolForm | None = None,
+        tools: Sequence[Tool] = (),
+        reasoning: ReasoningForm | None = None,
+        thinking: bool = False,
+        ids: Callable[[], str] | None = None,
+    ) -> None:
+        """`tools`: those that the answer may call; without any, calls are text. `thinking`: the answer begins inside
+        its reasoning."""
+        self.calls = 0
+        self._tools = by_name(tools) if form is not None else {}
+        self._form = form if self._tools else None
+        self._patterns = _patterns(self._form, reasoning)
+        self._new_id = ids or (lambda: new_id(form.ids if form is not None else "call"))
+        self._in = _In.REASONING if thinking and reasoning is not None else _In.TEXT
+        self._held = ""  # may begin a pattern
+        self._blanks: list[str] = []  # white space that belongs to what comes, or to nothing
+        self._keeps_blanks = self._in is _In.TEXT
+        self._at_start = True
+        self._spelling = 0
+        self._arguments: Arguments = JsonArguments()
+
+    def push(self, text: str) -> list[Part]:
+        """Parts that are final with `text`."""
+        return self._read(text, ended=False)
+
+    def finish(self) -> list[Part]:
+        """The rest: what was held back."""
+        parts = self._read("", ended=True)
+        if self._in is _In.ARGUMENTS and (left := self._arguments.finish()):
+            parts.append(CallArguments(self.calls - 1, left))
+        if self._in is _In.TEXT and self._keeps_blanks and self._blanks:
+            parts.append(TextPart("".join(self._blanks)))
+        self._blanks.clear()
+        return parts
+
+    def whole(self, text: str) -> WholeAnswer:
+        """Of a whole answer."""
+        return gathered([*self.push(text), *self.finish()])
+
+    def _read(self, text: str, ended: bool) -> list[Part]:
+        parts: list[Part] = []
+        text, self._held = self._held + text, ""
+        while text:
+            left = self._arguments_of(text, parts) if self._in is _In.ARGUMENTS else self._other(text, ended, parts)
+            if left is None:
+                break
+            text = left
+        return parts
+
+    def _arguments_of(self, text: str, parts: list[Part]) -> str:
+        made, left = self._arguments.push(text)
+        if made:
+            parts.append(CallArguments(self.calls - 1, made))
+        if self._arguments.done:
+            self._after_call()
+        return left
+
+    def _after_call(self) -> None:
+        following = self._patterns.after_call[self._spelling]
+        self._enter(_In.AFTER_CALL if following else _In.TEXT)
+
+    def _enter(self, where: _In) -> None:
+        """White space at the beginning of a part that follows another belongs to neither."""
+        self._in, self._at_start, self._keeps_blanks = where, False, False
+        self._blanks.clear()
+
+    def _other(self, text: str, ended: bool, parts: list[Part]) -> str | None:
+        """Takes text up to a pattern and the pattern; returns what follows. None: all of it is taken or held."""
+        if self._in is _In.AFTER_CALL:
+            return self._closing(text, ended, parts)
+        at, hit = self._first(text, ended)
+        self._pass_on(text[:at], parts)
+        if hit is None:
+            self._held = text[at:]
+            return None
+        self._take(hit, parts)
+        return text[hit.end :]
+
+    def _closing(self, text: str, ended: bool, parts: list[Part]) -> str | None:
+        """Takes what closes a call. Where an answer is cut off inside it, that is left out; anything else is text."""
+        hit, growing = self._best(self._patterns.after_call[self._spelling], text, 0)
+        if growing and (hit is None or not ended):
+            self._held = "" if ended else text
+            return None
+        if hit is None:
+            self._enter(_In.TEXT)
+            return text
+        self._take(hit, parts)
+        return text[hit.end :]
+
+    def _first(self, text: str, ended: bool) -> tuple[int, _Hit | None]:
+        """Where a pattern begins, and its match: the first, and of those there the longest. None: where one may begin
+        that goes on beyond `text`, else the end."""
+        at_start = self._in is _In.TEXT and self._at_start
+        patterns = self._patterns.text if at_start else self._patterns.later_text
+        if self._in is _In.REASONING:
+            patterns = self._patterns.reasoning
+        for at, character in enumerate(text):
+            hit, growing = self._best(patterns, text, at)
+            if growing and not ended:
+                return at, None
+            if hit is not None:
+                return at, hit
+            if at_start and character not in BLANKS:
+                patterns, at_start = self._patterns.later_text, False
+        return len(text), None
+
+    def _best(self, patterns: Sequence[_Pattern], text: str, at: int) -> tuple[_Hit | None, bool]:
+        """The longest match at `at`, and whether another may come with more text."""
+        best, growing = None, False
+        for pattern in patterns:
+            found = match_at(pattern.atoms, text, at, self._tools)
+            growing |= found.end == PARTIAL
+            if found.end > (NO if best is None else best.end):
+                best = _Hit(pattern, found.end, found.name)
+        return best, growing
+
+    def _pass_on(self, text: str, parts: list[Part]) -> None:
+        """Text or reasoning, but for the white space at its end."""
+        body = text.rstrip(BLANKS)
+        blanks = text[len(body) :]
+        if body:
+            body = "".join(self._blanks) + body
+            body = body if self._keeps_blanks else body.lstrip(BLANKS)
+            self._blanks, self._keeps_blanks, self._at_start = [], True, False
+            parts.append(ReasoningPart(body) if self._in is _In.REASONING else TextPart(body))
+        if blanks:
+            self._blanks.append(blanks)
+
+    def _take(self, hit: _Hit, parts: list[Part]) -> None:
+        match hit.pattern.then:
+            case _Then.CALL:
+                self._enter(_In.ARGUMENTS)
+                self._begin_call(hit.pattern.spelling, hit.name, parts)
+            case _Then.THINK:
+                self._enter(_In.REASONING)
+            case _Then.ANSWER:
+                self._enter(_In.TEXT)
+                self._at_start = True
+            case _Then.CALLS_END:
+                self._enter(_In.TEXT)
+            case _Then.NOTHING:
+                self._enter(self._in)
+
+    def _begin_call(self, spelling: int, name: str, parts: list[Part]) -> None:
+        assert self._form is not None
+        self._spelling = spelling
+        parts.append(CallStart(self.calls, self._new_id(), name))
+        self.calls += 1
+        if self._form.arguments == "xml":
+            self._arguments = XmlArguments(self._tools[name].parameters)
+        else:
+            self._arguments = JsonArguments()
+            self._arguments.push("{")
+            parts.append(CallArguments(self.calls - 1, "{"))

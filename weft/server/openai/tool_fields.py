@@ -1,0 +1,104 @@
+"""The fields of a chat that say which tools it offers, checked by name, as records."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from weft.chat.config import ChatForms
+from weft.chat.patterns import MOST_LETTERS, NAME_CHARACTERS
+from weft.chat.tools import ANY_OBJECT, NO_TOOLS, Mode, Tool, ToolUse
+from weft.errors import RequestError
+from weft.server.openai.requests import MAX_TOOLS
+
+MAX_SCHEMA = 1 << 16
+"""Bytes of a tool's parameters as JSON."""
+
+LEGAL_CHOICES = '\'auto\', \'required\', \'none\', or {"type": "function", "function": {"name": ...}}'
+
+
+def tool_use(tools: list[dict[str, Any]] | None, choice: object, parallel: bool, forms: ChatForms) -> ToolUse:
+    """What the three fields ask for. RequestError names the field that is wrong, or says that tools are refused."""
+    if not tools:
+        if choice not in (None, "auto", "none"):
+            _refuse("tool_choice", "it needs 'tools'")
+        return NO_TOOLS
+    if forms.tools is None:
+        raise RequestError(
+            "'tools' is not supported by this server: it was started with --tool-call-parser none, or its model has no"
+            " chat template",
+            param="tools",
+            code="unsupported_parameter",
+        )
+    if len(tools) > MAX_TOOLS:
+        _refuse("tools", f"it has {len(tools)} entries; legal: at most {MAX_TOOLS}")
+    offered = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
+    names = [tool.name for tool in offered]
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+        _refuse("tools", f"'{twice}' is there twice")
+    mode, only = _choice(choice, names)
+    return ToolUse(offered=offered, mode=mode, only=only, parallel=parallel and not _is_named(choice))
+
+
+def _is_named(choice: object) -> bool:
+    return isinstance(choice, dict) and choice.get("type") == "function"
+
+
+def _tool(tool: dict[str, Any], at: str) -> Tool:
+    kind = tool.get("type", "function")
+    if kind != "function":
+        _refuse(f"{at}.type", f"it is {str(kind)[:40]!r}; legal: 'function'", "unsupported_value")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        _refuse(f"{at}.function", "it is missing", "missing_required_parameter")
+    name = function.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_LETTERS or not NAME_CHARACTERS.issuperset(name):
+        legal = f"1 to {MOST_LETTERS} letters, digits and _ . : / -"
+        shown = repr(name[:40]) if isinstance(name, str) else type(name).__name__
+        _refuse(f"{at}.function.name", f"it is {shown}; legal: {legal}")
+    description, strict = function.get("description"), function.get("strict")
+    if description is not None and not isinstance(description, str):
+        _refuse(f"{at}.function.description", "it is not a string", "invalid_type")
+    if strict is not None and not isinstance(strict, bool):
+        _refuse(f"{at}.function.strict", "it is not true or false", "invalid_type")
+    parameters = function.get("parameters")
+    if parameters is None:
+        parameters = dict(ANY_OBJECT)
+    if not isinstance(parameters, dict):
+        _refuse(f"{at}.function.parameters", "it is not a JSON Schema object", "invalid_type")
+    if len(msgspec.json.encode(parameters)) > MAX_SCHEMA:
+        _refuse(f"{at}.function.parameters", f"it has over {MAX_SCHEMA} bytes as JSON")
+    return Tool(name=name, description=description, parameters=parameters, strict=bool(strict))
+
+
+def _choice(choice: object, names: list[str]) -> tuple[Mode, tuple[str, ...] | None]:
+    """Whether an answer may or must call, and which tools; None: all."""
+    if choice is None or choice == "auto":
+        return "auto", None
+    if choice == "required" or choice == "any":
+        return "required", None
+    if choice == "none":
+        return "none", None
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return "required", (_named(choice, names, "tool_choice"),)
+    allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
+    if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
+        only = [_named(one, names, "tool_choice.allowed_tools.tools") for one in allowed["tools"]]
+        return "required" if allowed.get("mode") == "required" else "auto", tuple(only)
+    shown = repr(choice[:40]) if isinstance(choice, str) else type(choice).__name__
+    _refuse("tool_choice", f"it is {shown}; legal: {LEGAL_CHOICES}")
+
+
+def _named(choice: object, names: list[str], at: str) -> str:
+    function = choice.get("function", choice) if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        _refuse(f"{at}.function.name", "it is missing", "missing_required_parameter")
+    if name not in names:
+        _refuse("tool_choice", f"'{name[:40]}' is none of the tools: {', '.join(names)[:200]}")
+    return name
+
+
+def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
+    raise RequestError(f"'{param}': {problem}", param=param, code=code)
