@@ -1,9 +1,9 @@
-"""What instructor asks of a server in its modes for JSON: `python instructor_calls.py URL MODEL`."""
+"""What instructor asks of a server in its modes for JSON and tools: `python instructor_calls.py URL MODEL`."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import instructor
 from openai_calls import CALLS, HELLO, call, client, report
@@ -38,6 +38,23 @@ def json_schema(url: str, model: str) -> None:
 @call
 def json_mode(url: str, model: str) -> None:
     ask(url, model, instructor.Mode.JSON, Anything, logit_bias=BRACE)
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: Literal["Paris", "London"]
+    sunny: bool
+
+
+@call
+def tools(url: str, model: str) -> None:
+    ask(url, model, instructor.Mode.TOOLS, Weather)
+
+
+@call
+def tools_strict(url: str, model: str) -> None:
+    ask(url, model, instructor.Mode.TOOLS_STRICT, Weather)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -52,6 +53,29 @@ def response_format(url: str, model: str) -> None:
     for provider in ("hosted_vllm", "openai"):
         answer = ask(url, model, model=f"{provider}/{model}", max_tokens=TOKENS, response_format=Pet)
         Pet.model_validate_json(answer.choices[0].message.content)
+
+
+PARAMETERS = {"type": "object", "properties": {"city": {"enum": ["Paris", "London"]}}, "required": ["city"]}
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}]
+
+
+def ask_tool(url: str, served: str, /, **fields: Any) -> Any:
+    """A chat that must call its tool."""
+    given = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": TOKENS}
+    return ask(url, served, **given, **fields)
+
+
+@call
+def tools(url: str, model: str) -> None:
+    choice = ask_tool(url, model).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert json.loads(choice.message.tool_calls[0].function.arguments)["city"] in ("Paris", "London")
+
+
+@call
+def tools_stream(url: str, model: str) -> None:
+    whole = litellm.stream_chunk_builder(list(ask_tool(url, model, stream=True)))
+    assert whole.choices[0].message.tool_calls[0].function.name == "get_weather"
 
 
 if __name__ == "__main__":

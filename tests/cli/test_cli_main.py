@@ -104,8 +104,8 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
             "weft serve: unknown option --eplb-config.window_size; vLLM's option: use --eplb, --expert-slots",
         ),
         (
-            ["serve", "--tool-call-parser", "x"],
-            "weft serve: unknown option --tool-call-parser; vLLM's option: weft has no such option; --from vllm --",
+            ["serve", "--enable-lora"],
+            "weft serve: unknown option --enable-lora; vLLM's option: weft has no such option; --from vllm --",
         ),
         (
             ["serve", "--numa-bind-cpus", "0-3"],

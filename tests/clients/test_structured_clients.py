@@ -1,5 +1,5 @@
-"""Client libraries that others wrote, unmodified, ask real ranks for structured output; each in its own environment,
-made once."""
+"""Client libraries that others wrote, unmodified, ask real ranks for structured output and tools; each in its own
+environment, made once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from weft.bench.served import Served
 from weft.checkpoint.hub.embedded import cache_dir
 from weft.cli.hosted import PROGRAM
 
-NAMES = ("openai-structured", "instructor", "pydantic-ai", "outlines", "llama-index", "langchain-openai", "litellm")
+NAMES = (
+    "openai-structured",
+    "instructor",
+    "pydantic-ai",
+    "outlines",
+    "llama-index",
+    "langchain-openai",
+    "litellm",
+    "openai-tools",
+    "openai-agents",
+)
 CHOSEN = [client for client in CLIENTS if client.name in NAMES]
 LIMIT_S = 300
 

@@ -1,0 +1,176 @@
+"""Tool calls and reasoning over HTTP: what the scripted model says, as the official client reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Running, Start
+from weft.chat.config import ChatConfig
+from weft.server.http.config import HttpConfig
+
+HELLO: Any = [{"role": "user", "content": "Hi"}]
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}},
+        },
+    }
+]
+ARGUMENTS = '{"city":  "Par\\"is"}'
+CALL = f'<tool_call>\n{{"name": "get", "arguments": {ARGUMENTS}}}\n</tool_call>'
+TEXT = f"So: 1 < 2.\n{CALL}\n{CALL}"
+
+
+@contextmanager
+def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
+    running = start(text, longest=1024, **options)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def caller(start_server: Start) -> Iterator[Running]:
+    with serving(start_server, TEXT) as running:
+        yield running
+
+
+def ask(server: Running, **fields: Any) -> Any:
+    return server.client().chat.completions.create(
+        **{"model": "tiny", "messages": HELLO, "tools": TOOLS, "max_tokens": 300, **fields}
+    )
+
+
+def test_calls_of_a_whole_answer(caller: Running) -> None:
+    choice = ask(caller).choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content == "So: 1 < 2."
+    first, second = choice.message.tool_calls
+    assert first.type == "function" and first.function.name == "get" and first.function.arguments == ARGUMENTS
+    assert second.function.arguments == ARGUMENTS and first.id != second.id and first.id.startswith("call_")
+
+
+def test_calls_of_a_stream(caller: Running) -> None:
+    """Index, id, type and name first, then arguments; pieces joined are the whole answer's."""
+    chunks = list(ask(caller, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == "So: 1 < 2."
+    calls = [call for delta in deltas for call in delta.tool_calls or []]
+    for index in (0, 1):
+        first, *more = [call for call in calls if call.index == index]
+        assert first.id and first.type == "function" and (first.function.name, first.function.arguments) == ("get", "")
+        assert all(call.id is None and call.type is None and call.function.name is None for call in more)
+        assert "".join(call.function.arguments for call in more) == ARGUMENTS
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "tool_calls"
+    assert chunks[0].usage.prompt_tokens == chunks[-1].usage.prompt_tokens > 0
+    assert chunks[0].usage.completion_tokens == 0
+
+
+def test_pieces_have_all_log_probabilities(caller: Running) -> None:
+    chunks = list(ask(caller, stream=True, logprobs=True))
+    tokens = [one.token for chunk in chunks if chunk.choices[0].logprobs for one in chunk.choices[0].logprobs.content]
+    assert "".join(tokens).startswith(TEXT)
+
+
+def test_an_answer_that_is_cut_off_has_what_there_is(caller: Running) -> None:
+    length = TEXT.index("Par")
+    choice = ask(caller, max_tokens=length).choices[0]
+    assert choice.finish_reason == "length" and choice.message.tool_calls[0].function.arguments == '{"city":  "'
+    chunks = list(ask(caller, max_tokens=length, stream=True))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert "".join(call.function.arguments for call in calls) == '{"city":  "'
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_without_tools_or_choice_calls_are_text(caller: Running) -> None:
+    for fields in ({"tools": None}, {"tool_choice": "none"}):
+        message = ask(caller, **fields).choices[0].message
+        assert message.content == TEXT and message.tool_calls is None
+
+
+def test_tools_are_described_in_the_prompt(caller: Running) -> None:
+    body = {"messages": HELLO, "tools": TOOLS}
+    ids = caller.http.post("/tokenize", json=body).json()["tokens"]
+    prompt = caller.http.post("/detokenize", json={"tokens": ids}).json()["prompt"]
+    assert "# Tools" in prompt and '"name": "get"' in prompt
+    assert ask(caller).usage.prompt_tokens == len(ids)
+
+
+def test_a_conversation_with_calls_goes_on(caller: Running) -> None:
+    first = ask(caller).choices[0].message
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "Sunny"} for call in first.tool_calls]
+    answer = ask(caller, messages=[*HELLO, first.model_dump(), *results])
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_keywords_that_are_left_out_are_named(caller: Running) -> None:
+    loose = {"type": "function", "function": {"name": "get", "parameters": {"type": "object", "not": {"type": "null"}}}}
+    answer = caller.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": [loose], "max_tokens": 3})
+    assert answer.status_code == 200 and "get: not" in answer.headers["x-weft-schema-left-out"]
+
+
+def test_what_a_whole_answer_says_besides(caller: Running) -> None:
+    body = caller.http.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 3}).json()
+    assert body["prompt_logprobs"] is None and body["prompt_token_ids"] is None
+    assert body["choices"][0]["token_ids"] is None and "system_fingerprint" in body
+    body = caller.http.post("/v1/completions", json={"prompt": "x", "max_tokens": 3}).json()["choices"][0]
+    assert body["prompt_logprobs"] is None and body["token_ids"] is None and body["prompt_token_ids"] is None
+
+
+def test_tools_can_be_refused(start_server: Start) -> None:
+    with serving(start_server, "x", chat=ChatConfig(tool_call_parser="none")) as server:
+        answer = server.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": TOOLS})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "tools"
+        assert "--tool-call-parser none" in answer.json()["error"]["message"]
+
+
+def test_usage_can_always_be_sent(start_server: Start) -> None:
+    with serving(start_server, "x", http=HttpConfig(enable_force_include_usage=True)) as server:
+        chunks = list(ask(server, tools=None, stream=True))
+        assert chunks[-1].usage.completion_tokens == 2 and not chunks[-1].choices
+
+
+THOUGHT = f"<think>\nHm, 2 > 1\n</think>\n\nYes.\n{CALL}"
+
+
+@pytest.fixture(scope="module")
+def thinker(start_server: Start) -> Iterator[Running]:
+    with serving(start_server, THOUGHT, chat=ChatConfig(reasoning_parser="qwen3")) as running:
+        yield running
+
+
+def test_reasoning_is_split(thinker: Running) -> None:
+    message = ask(thinker).choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hm, 2 > 1", "Yes.")
+    assert message.tool_calls[0].function.arguments == ARGUMENTS
+    message = ask(thinker, tools=None).choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hm, 2 > 1", f"Yes.\n{CALL}")
+    hidden = ask(thinker, extra_body={"include_reasoning": False}).choices[0].message
+    assert not hasattr(hidden, "reasoning_content") and hidden.content == "Yes."
+
+
+def test_reasoning_streams(thinker: Running) -> None:
+    deltas = [chunk.choices[0].delta for chunk in ask(thinker, tools=None, stream=True)]
+    thoughts = [delta.reasoning_content for delta in deltas if getattr(delta, "reasoning_content", None)]
+    assert "".join(thoughts) == "Hm, 2 > 1" and len(thoughts) > 3
+    assert "".join(delta.content or "" for delta in deltas) == f"Yes.\n{CALL}"
+
+
+def test_an_answer_cut_off_inside_reasoning_has_no_content(thinker: Running) -> None:
+    choice = ask(thinker, max_tokens=12).choices[0]
+    assert choice.message.content is None and choice.finish_reason == "length"
+    assert THOUGHT[8:12].strip() == choice.message.reasoning_content
+
+
+def test_a_message_that_goes_on_inside_reasoning(thinker: Running) -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "<think>Well"}]
+    body = {"messages": begun, "continue_final_message": True, "add_generation_prompt": False, "max_tokens": 5}
+    message = thinker.http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
+    assert message["content"] is None and json.dumps(message["reasoning_content"])
