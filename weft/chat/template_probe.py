@@ -26,7 +26,7 @@ _TOOL = Tool(
     name="weft_probe_tool", description="weft probe description", parameters={"type": "object", "properties": {}}
 )
 _ARGUMENTS = {"weft_probe_key": "weft probe value"}
-_MARK = "weft probe mark"
+_MARK, _THOUGHT = "weft probe mark", "weft probe thought"
 _ID = "weftcall1"
 _USER: Message = {"role": "user", "content": "Hello"}
 
@@ -110,10 +110,10 @@ class _Probe:
     def _reasoning_field(self, call: dict[str, Any] | None) -> str | None:
         """Templates may show what was thought before calls alone, or in the last turn alone."""
         for name in REASONING_FIELDS:
-            turns: list[list[Message]] = [[_USER, {"role": "assistant", "content": "Hello", name: _MARK}]]
+            turns: list[list[Message]] = [[_USER, {"role": "assistant", "content": "Hello", name: _THOUGHT}]]
             if call is not None:
-                turns.append([_USER, {**_turn(call), name: _MARK}, _result()])
-            if any(self._shows(messages, _MARK) for messages in turns):
+                turns.append([_USER, {**_turn(call), name: _THOUGHT}, _result()])
+            if any(self._shows(messages, _THOUGHT) for messages in turns):
                 return name
         return None
 
