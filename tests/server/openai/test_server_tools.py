@@ -30,7 +30,7 @@ TEXT = f"So: 1 < 2.\n{CALL}\n{CALL}"
 
 @contextmanager
 def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
-    running = start(text, longest=1024, **options)
+    running = start(text, longest=2048, **options)
     try:
         yield running
     finally:
@@ -114,6 +114,31 @@ def test_keywords_that_are_left_out_are_named(caller: Running) -> None:
     loose = {"type": "function", "function": {"name": "get", "parameters": {"type": "object", "not": {"type": "null"}}}}
     answer = caller.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": [loose], "max_tokens": 3})
     assert answer.status_code == 200 and "get: not" in answer.headers["x-weft-schema-left-out"]
+
+
+NOT_HELD = {"type": "object", "not": {"type": "null"}}
+
+
+@pytest.mark.parametrize(
+    ("function", "fields", "param"),
+    [
+        ({"parameters": {"properties": 5}}, {}, "tools[0].function.parameters"),
+        ({"parameters": {"properties": {"a": {"type": "x"}}}}, {}, "tools[0].function.parameters"),
+        ({"parameters": NOT_HELD, "strict": True}, {}, "tools[0].function.parameters"),
+        ({}, {"tool_choice": "required", "min_tokens": 1}, "min_tokens"),
+    ],
+)
+def test_what_no_grammar_holds_is_refused(
+    caller: Running, function: dict[str, Any], fields: dict[str, Any], param: str
+) -> None:
+    tools = [{"type": "function", "function": {"name": "get", **function}}]
+    answer = caller.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": tools, **fields})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
+
+
+def test_rules_that_go_with_no_grammar_leave_calls_to_be_read(caller: Running) -> None:
+    choice = ask(caller, extra_body={"min_tokens": 1}).choices[0]
+    assert choice.finish_reason == "tool_calls"
 
 
 def test_what_a_whole_answer_says_besides(caller: Running) -> None:

@@ -102,6 +102,8 @@ def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], 
 
 def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a chat."""
+    if request.thinking_token_budget is not None and request.thinking_token_budget < 0:
+        _refuse("thinking_token_budget", request.thinking_token_budget, "0 or more")
     shown = Shown(
         logprobs=_alternatives(request, _logprobs_of_chat(request)),
         prompt_logprobs=request.prompt_logprobs,
