@@ -68,12 +68,16 @@ def takes(grammar: str | None, text: str, tokens: bool) -> bool:
 
 
 def grammar(
-    form: ToolForm, use: ToolUse, tokens: bool, reasoning: ReasoningForm | None = None, **more: object
+    form: ToolForm,
+    use: ToolUse,
+    tokens: bool,
+    reasoning: ReasoningForm | None = None,
+    thinking: Thinking = Thinking.NONE,
+    budget: int | None = None,
 ) -> str | None:
     forms = ChatForms(tools=form, reasoning=REASONING_FORMS["gpt_oss"] if form.in_channels else reasoning)
-    if form.in_channels:
-        more = {"thinking": Thinking.MAY, **more}
-    return AnswerRules(forms=forms, use=use, **more).grammar(words(tokens))  # type: ignore[arg-type]
+    thinking = Thinking.MAY if form.in_channels else thinking
+    return AnswerRules(forms=forms, use=use, thinking=thinking, budget=budget).grammar(words(tokens))
 
 
 def written(form: ToolForm, calls: list[tuple[str, str]], tokens: bool) -> str:

@@ -150,7 +150,8 @@ def test_options_choose_forms() -> None:
     assert forced.tools is not None and forced.tools.name == "qwen3_coder" and forced.describes
     assert forced.reasoning is not None and forced.reasoning.name == "think"
     assert forms_of("qwen3", reasoning_parser="none").reasoning is None
-    assert not forms_of("llama").tools.parallel  # type: ignore[union-attr]
+    one = forms_of("llama").tools
+    assert one is not None and not one.parallel
     assert any("none refuses" in line for line in forms_of("chatml").lines())
     with pytest.raises(ConfigError, match="tool_call_parser"):
         ChatConfig(tool_call_parser="x")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from weft.chat.arguments import Arguments, JsonArguments, XmlArguments
+from weft.chat.arguments import ArgumentsReader, JsonArguments, XmlArguments
 from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart, WholeAnswer, gathered
 from weft.chat.patterns import BLANKS, NO, PARTIAL, Atom, Wild, atoms_of, joined_atoms, match_at
 from weft.chat.reasoning_forms import ReasoningForm
@@ -162,7 +162,7 @@ class AnswerParser:
         self._keeps_blanks = self._in is _In.TEXT
         self._at_start = True
         self._spelling = 0
-        self._arguments: Arguments = JsonArguments()
+        self._arguments: ArgumentsReader = JsonArguments()
 
     def push(self, text: str) -> list[Part]:
         """Parts that are final with `text`."""

@@ -16,7 +16,7 @@ _OPEN, _CLOSE, _DONE = "<parameter=", "</parameter>", "</function>"
 _LONGEST_KEY = 256
 
 
-class Arguments(Protocol):
+class ArgumentsReader(Protocol):
     """Reads arguments piece by piece."""
 
     done: bool
