@@ -93,9 +93,12 @@ class AnswerGrammars:
 
 
 def _constraint(tool: Tool, at: int) -> Constraint:
-    """Arguments are an object, whatever else their schema says."""
+    """Arguments are an object, whatever else their schema says. Where it is silent about other properties it has none:
+    a small model would go on with them for ever."""
     schema = {**tool.parameters, "type": "object"}
-    return Constraint(kind="json", value=schema, strict=tool.strict, param=f"tools[{at}].function.parameters")
+    return Constraint(
+        kind="json", value=schema, strict=tool.strict, param=f"tools[{at}].function.parameters", closed=not tool.strict
+    )
 
 
 def _schema(found: Grammar) -> dict[str, Any]:

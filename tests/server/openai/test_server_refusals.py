@@ -18,6 +18,15 @@ TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hello"}
 IMAGE = {"role": "user", "content": [{"type": "image_url"}]}
 VOCAB = CONFIG["vocab_size"]
 
+
+def deep(levels: int) -> Any:
+    """Lists inside each other."""
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"temperature": -1}, "temperature"),
     ({"temperature": "hot"}, "temperature"),
@@ -110,6 +119,9 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
         {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "a"}}]},
         "messages[0].function_call",
     ),
+    ({"messages": [{"role": "user", "content": "x", "mood": deep(70)}]}, "messages[0]"),
+    ({"tools": [{"function": {"name": "a", "parameters": {"x": deep(70)}}}]}, "tools[0].function.parameters"),
+    ({"tools": [{"function": {"name": "a", "parameters": {"const": 2**70}}}]}, "tools[0].function.parameters"),
     ({"tools": {}}, "tools"),
     ({"tools": [5]}, "tools[0]"),
     ({"tools": [{"type": "function"}]}, "tools[0].function"),

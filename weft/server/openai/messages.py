@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from weft.errors import RequestError
@@ -9,6 +10,8 @@ from weft.errors import RequestError
 ROLES = ("system", "user", "assistant", "tool")
 """`developer` is OpenAI's newer word for `system` and is taken as that. Others are for templates that know them."""
 MAX_ROLE = 64
+MAX_DEPTH = 64
+"""Lists and objects inside each other, in fields that the template gets as they are."""
 
 _NOT_SUPPORTED = ("audio", "function_call")
 """Fields of OpenAI's messages that clients send back; accepted while they carry nothing."""
@@ -24,23 +27,36 @@ def checked_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
+def check_depth(value: object, at: str) -> None:
+    """RequestError: lists and objects of `value` lie too deep inside each other."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for one in level for item in _items(one) if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise RequestError(f"'{at}' is nested more than {MAX_DEPTH} deep", param=at, code="invalid_value")
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def text_size(message: dict[str, Any]) -> int:
     """Characters of a checked message, about."""
     size = 0
     left: list[object] = [message]
     while left:
         one = left.pop()
-        if isinstance(one, str):
-            size += len(one)
-        elif isinstance(one, dict):
-            left += one.values()
-        elif isinstance(one, list):
-            left += one
+        size += len(one) if isinstance(one, str) else 0
+        left += _items(one)
     return size
 
 
 def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
     given = {name: value for name, value in message.items() if value is not None}
+    check_depth(given, at)
     for name in _NOT_SUPPORTED:
         if given.pop(name, None):
             raise RequestError(f"'{at}.{name}' is not supported", param=f"{at}.{name}", code="unsupported_parameter")

@@ -10,10 +10,11 @@ from weft.chat.config import ChatForms
 from weft.chat.patterns import MOST_LETTERS, NAME_CHARACTERS
 from weft.chat.tools import ANY_OBJECT, NO_TOOLS, Mode, Tool, ToolUse
 from weft.errors import RequestError
+from weft.server.openai.messages import check_depth
 from weft.server.openai.requests import MAX_TOOLS
 
 MAX_SCHEMA = 1 << 16
-"""Bytes of a tool's parameters as JSON."""
+"""Bytes of a tool's parameters, packed."""
 
 LEGAL_CHOICES = '\'auto\', \'required\', \'none\', or {"type": "function", "function": {"name": ...}}'
 
@@ -67,9 +68,19 @@ def _tool(tool: dict[str, Any], at: str) -> Tool:
         parameters = dict(ANY_OBJECT)
     if not isinstance(parameters, dict):
         _refuse(f"{at}.function.parameters", "it is not a JSON Schema object", "invalid_type")
-    if len(msgspec.json.encode(parameters)) > MAX_SCHEMA:
-        _refuse(f"{at}.function.parameters", f"it has over {MAX_SCHEMA} bytes as JSON")
+    _check_size(parameters, f"{at}.function.parameters")
     return Tool(name=name, description=description, parameters=parameters, strict=bool(strict))
+
+
+def _check_size(parameters: dict[str, Any], at: str) -> None:
+    """Before anything goes through it: its depth, its numbers and its size."""
+    check_depth(parameters, at)
+    try:
+        size = len(msgspec.msgpack.encode(parameters))
+    except OverflowError:
+        _refuse(at, "it has a whole number that 64 bits cannot hold")
+    if size > MAX_SCHEMA:
+        _refuse(at, f"it has over {MAX_SCHEMA} bytes")
 
 
 def _choice(choice: object, names: list[str]) -> tuple[Mode, tuple[str, ...] | None]:
