@@ -67,13 +67,25 @@ class _Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class _Watched:
+    """Patterns that may begin anywhere in a text, and the characters that they begin with."""
+
+    patterns: tuple[_Pattern, ...]
+    firsts: frozenset[str]
+
+    @classmethod
+    def of(cls, *patterns: _Pattern) -> _Watched:
+        return cls(patterns, frozenset(str(pattern.atoms[0])[0] for pattern in patterns))
+
+
+@dataclass(frozen=True, slots=True)
 class _Patterns:
     """All of a form, by where they count."""
 
-    text: tuple[_Pattern, ...]
-    later_text: tuple[_Pattern, ...]
+    text: _Watched
+    later_text: _Watched
     """Text that is not the start of the answer."""
-    reasoning: tuple[_Pattern, ...]
+    reasoning: _Watched
     after_call: tuple[tuple[_Pattern, ...], ...]
     """By the call's spelling."""
 
@@ -85,7 +97,8 @@ def _patterns(form: ToolForm | None, reasoning: ReasoningForm | None) -> _Patter
     thinks, ends, own = _reasoning_patterns(reasoning, tokens) if reasoning else ((), (), ())
     later_calls = () if form is None or form.at_start else calls
     later_thinks = thinks if reasoning is not None and reasoning.anywhere else ()
-    return _Patterns((*calls, *thinks, *own), (*later_calls, *later_thinks, *own), ends, after)
+    later = _Watched.of(*later_calls, *later_thinks, *own)
+    return _Patterns(_Watched.of(*calls, *thinks, *own), later, _Watched.of(*ends), after)
 
 
 def _call_patterns(
@@ -237,17 +250,18 @@ class AnswerParser:
         """Where a pattern begins, and its match: the first, and of those there the longest. None: where one may begin
         that goes on beyond `text`, else the end."""
         at_start = self._in is _In.TEXT and self._at_start
-        patterns = self._patterns.text if at_start else self._patterns.later_text
+        watched = self._patterns.text if at_start else self._patterns.later_text
         if self._in is _In.REASONING:
-            patterns = self._patterns.reasoning
+            watched = self._patterns.reasoning
         for at, character in enumerate(text):
-            hit, growing = self._best(patterns, text, at)
-            if growing and not ended:
-                return at, None
-            if hit is not None:
-                return at, hit
+            if character in watched.firsts:
+                hit, growing = self._best(watched.patterns, text, at)
+                if growing and not ended:
+                    return at, None
+                if hit is not None:
+                    return at, hit
             if at_start and character not in BLANKS:
-                patterns, at_start = self._patterns.later_text, False
+                watched, at_start = self._patterns.later_text, False
         return len(text), None
 
     def _best(self, patterns: Sequence[_Pattern], text: str, at: int) -> tuple[_Hit | None, bool]:

@@ -73,6 +73,7 @@ class XmlArguments:
         self._held = ""
         self._key: str | None = None
         self._begun = False  # a value's own text
+        self._searched = 0  # characters of what is held in which no value ends
         self._parameters = 0
 
     def push(self, text: str) -> tuple[str, str]:
@@ -120,14 +121,15 @@ class XmlArguments:
         streams = self._is_text(self._key)
         if not self._begun and streams and not self._drop_first_line_end():
             return None
-        end = self._held.find(_CLOSE)
+        end = self._held.find(_CLOSE, max(0, self._searched - len(_CLOSE)))
+        self._searched = len(self._held) if end < 0 else 0
         if end >= 0:
             value, self._held = self._held[:end].removesuffix("\n"), self._held[end + len(_CLOSE) :]
             key, self._key = self._key, None
             return _escaped(value) + '"' if streams else self._typed(key, value.removeprefix("\n"))
         if not streams:
             return None
-        keep = _possible_start(self._held, "\n" + _CLOSE)
+        keep, self._searched = _possible_start(self._held, "\n" + _CLOSE), 0
         value, self._held = self._held[:keep], self._held[keep:]
         return _escaped(value) or None
 
