@@ -73,7 +73,7 @@ def test_calls_of_a_conversation_are_read_back(family: str) -> None:
     assert forms.tools is not None
     each = list(itertools.product([tool.name for tool in TOOLS], ARGUMENTS))
     for wanted in [[one] for one in each] + [list(pair) for pair in itertools.product(each, repeat=2)]:
-        messages = history([call(*one, f"call_{at}") for at, one in enumerate(wanted)])
+        messages = history([call(name, given, f"call_{at}") for at, (name, given) in enumerate(wanted)])
         text = rendered(family, messages if forms.knows.system else messages[1:])
         for mark in ("Weather?", "result 0", "get_weather", "Sunny."):
             assert mark in text
