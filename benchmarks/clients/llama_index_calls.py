@@ -1,7 +1,5 @@
 """What llama-index asks of a server for a typed answer and tools: `python llama_index_calls.py URL MODEL`."""
 
-from __future__ import annotations
-
 import sys
 from typing import Literal
 
@@ -29,6 +27,7 @@ def structured_output_for_a_chat_model(url: str, model: str) -> None:
     assert isinstance(answer.raw, Pet)
 
 
+# Annotations are read by the library, which does not look up names in this module: they are no strings here.
 def get_weather(city: Literal["Paris", "London"]) -> str:
     """The weather of a city."""
     return f"Sunny in {city}"

@@ -27,7 +27,7 @@ def get_weather(city: Literal["Paris", "London"]) -> str:
 def agent_of(url: str, model: str) -> Agent:
     """An agent that must call its tool first and may say anything then."""
     one = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    settings = ModelSettings(tool_choice="required", max_tokens=64, parallel_tool_calls=False, temperature=0.0)
+    settings = ModelSettings(tool_choice="required", max_tokens=200, parallel_tool_calls=False, temperature=0.0)
     chat = OpenAIChatCompletionsModel(model=model, openai_client=one)
     return Agent(name="helper", instructions="Help.", model=chat, tools=[get_weather], model_settings=settings)
 
