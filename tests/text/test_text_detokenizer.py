@@ -175,3 +175,11 @@ def test_empty_stop_string_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         IncrementalDetokenizer(byte_level(), stop=["a", ""])
     assert caught.value.param == "stop"
+
+
+def test_special_tokens_that_are_kept_are_text() -> None:
+    tokenizer = byte_level()
+    start, end = tokenizer.token_id("<|start|>"), tokenizer.token_id("<|end|>")
+    assert start is not None and end is not None
+    ids = [start, *tokenizer.encode("a", add_special_tokens=False), end]
+    assert run(IncrementalDetokenizer(tokenizer, kept=frozenset({end})), [ids]) == ["a<|end|>", ""]

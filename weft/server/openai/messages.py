@@ -123,7 +123,7 @@ def _text(content: object, at: str) -> str:
 
 def _part(part: object, at: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or kind not in _TEXT_PARTS:
+    if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _TEXT_PARTS:
         shown = kind[:40] if isinstance(kind, str) else type(part).__name__
         raise RequestError(
             f"'{at}.type' is {shown!r}; this server takes text only", param=f"{at}.type", code="unsupported_value"

@@ -8,7 +8,7 @@ from weft.errors import RequestError
 from weft.plural import counted
 from weft.server.openai.formats import Shown
 from weft.server.openai.requests import MAX_BIASED, MAX_TIMEOUT_S, ChatRequest, Common, CompletionRequest
-from weft.step.sampling_params import MAX_LOGPROBS, MAX_N, SamplingParams, check
+from weft.step.sampling_params import MAX_INTEGER, MAX_LOGPROBS, MAX_N, SamplingParams, check
 
 
 def sampling_params(
@@ -102,8 +102,8 @@ def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], 
 
 def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown]:
     """Of a chat."""
-    if request.thinking_token_budget is not None and request.thinking_token_budget < 0:
-        _refuse("thinking_token_budget", request.thinking_token_budget, "0 or more")
+    if request.thinking_token_budget is not None and not 0 <= request.thinking_token_budget <= MAX_INTEGER:
+        _refuse("thinking_token_budget", str(request.thinking_token_budget)[:20], f"from 0 to {MAX_INTEGER}")
     shown = Shown(
         logprobs=_alternatives(request, _logprobs_of_chat(request)),
         prompt_logprobs=request.prompt_logprobs,
