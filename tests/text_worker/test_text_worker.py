@@ -143,3 +143,11 @@ def test_it_imports_no_torch(worker: TextWorker) -> None:
     worker.submit(Render(MESSAGES, template="x")).result(LIMIT_S)
     maps = Path(f"/proc/{worker.pid}/maps").read_text()
     assert "tokenizers" in maps and "libtorch" not in maps
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud800", object()], ids=["number", "half a character", "no JSON"])
+def test_a_job_that_cannot_be_sent_is_refused(worker: TextWorker, value: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        worker.submit(Render([{"role": "user", "content": value}], template="x")).result(LIMIT_S)
+    assert caught.value.status == 400
+    assert worker.submit(Render(MESSAGES, template="x")).result(LIMIT_S) == "x"

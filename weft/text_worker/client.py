@@ -185,10 +185,14 @@ class TextWorker:
 
     def _run(self, job: Job) -> Any:
         """RequestError: why there is no result."""
+        try:
+            frame = pack(job)
+        except (OverflowError, ValueError, TypeError, RecursionError) as error:
+            raise RequestError(f"a value of the request cannot be worked on: {error}", code="invalid_value") from error
         for _ in range(TRIES):
             process = self._ready()
             try:
-                process.channel.send(pack(job), WALL * job.cpu_s)
+                process.channel.send(frame, WALL * job.cpu_s)
                 answer = msgspec.msgpack.decode(process.channel.receive(WALL * job.cpu_s), type=JobAnswer)
             except TimeoutError:
                 self._restart()
