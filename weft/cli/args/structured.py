@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from weft.cli.args.parser import Expert
 from weft.errors import UsageError
 from weft.step.structured_outputs import StructuredOutputs
 
@@ -12,10 +13,13 @@ from weft.step.structured_outputs import StructuredOutputs
 def add_structured_flags(parser: argparse.ArgumentParser) -> None:
     """At most one of them can be given."""
     group = parser.add_argument_group("structured output").add_mutually_exclusive_group()
-    group.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that keeps to the schema in this file")
-    group.add_argument("--regex", metavar="TEXT", help="the whole answer matches this regular expression")
-    group.add_argument("--choice", action="append", metavar="TEXT", help="the answer is one of these (repeatable)")
-    group.add_argument("--grammar", metavar="FILE", help="the answer keeps to the grammar in this file: Lark or GBNF")
+    schema = Expert("the answer is JSON of the schema in this file")
+    grammar = Expert("the answer keeps to the grammar in this file: Lark or GBNF")
+    choice = Expert("a text that the answer may be (repeatable)")
+    group.add_argument("--json-schema", metavar="FILE", help=schema)
+    group.add_argument("--regex", metavar="TEXT", help=Expert("the whole answer matches this regular expression"))
+    group.add_argument("--choice", action="append", metavar="TEXT", help=choice)
+    group.add_argument("--grammar", metavar="FILE", help=grammar)
 
 
 def structured_from(args: argparse.Namespace) -> StructuredOutputs | None:
