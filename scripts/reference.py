@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from weft.chat.config import chat_settings
+from weft.checkpoint.forms.catalog import checkpoint_forms
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
 from weft.launch_plan.hosts import HostsConfig
@@ -122,6 +123,16 @@ def metric_row(family: Metric, labels: Mapping[str, tuple[str, ...]]) -> tuple[s
     return f"`{name}`", family.type, code(names), plain(family.documentation)
 
 
+def checkpoints() -> str:
+    """Every form that a model's files come in."""
+    rows = [(form.name, form.outcome, form.meaning) for form in checkpoint_forms()]
+    text = (
+        "What `weft` does with the forms in which models are stored. *read as*: a line at start says what it means."
+        " *refused*: one line says why, and the exit code is 65."
+    )
+    return f"{MADE_BY}# Forms of checkpoints\n\n{text}\n\n{table(('form', 'outcome', 'what it is'), rows)}"
+
+
 def pretty(value: object) -> str:
     """JSON in the order of its making."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -131,6 +142,7 @@ MADE: dict[str, Callable[[], str]] = {
     "commands.md": commands,
     "settings.md": settings,
     "metrics.md": metrics,
+    "checkpoints.md": checkpoints,
     "layout_schema.json": lambda: pretty(json_schema()),
     "openapi.json": lambda: pretty(json.loads(document())),
 }

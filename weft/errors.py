@@ -5,6 +5,7 @@ WeftError                     70  internal
 |- ConfigError                78  a setting: field, value, legal values, what to change
 |  `- LayoutError             78  a size or a combination of sizes
 |- CheckpointError            65  files of a model; carries every problem found
+|  `- FieldError              65  a field in them; a ConfigError too
 |- PeerError                  69  another rank, named
 |  |- DeadlockError           69  no rank can go on; names rank and collective
 |  `- HostLostError           69  another host, named
@@ -15,6 +16,11 @@ WeftError                     70  internal
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from weft.printable import printable
+
+MOST_PROBLEMS = 10
+"""Problems of a checkpoint that are shown."""
 
 
 class WeftError(Exception):
@@ -53,13 +59,26 @@ class LayoutError(ConfigError):
 
 
 class CheckpointError(WeftError):
-    """A checkpoint that cannot be served; `problems` lists all that was found, not only the first."""
+    """A checkpoint that cannot be served; `problems` lists all that was found, not only the first. The message shows
+    MOST_PROBLEMS of them, a line each, without control characters of the files."""
 
     exit_code = 65
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n  ".join((message, *self.problems)))
+        self.problems = tuple(printable(problem) for problem in problems)
+        lines = self.problems[:MOST_PROBLEMS]
+        more = len(self.problems) - len(lines)
+        super().__init__("\n  ".join((message, *lines, *([f"and {more} more"] if more else []))))
+
+
+class FieldError(CheckpointError, ConfigError):
+    """A field of a model's files has a value that it cannot have."""
+
+    def __init__(
+        self, message: str, *, field: str | None = None, value: object = None, legal: Sequence[object] = ()
+    ) -> None:
+        CheckpointError.__init__(self, printable(message))
+        self.field, self.value, self.legal = field, value, tuple(legal)
 
 
 class PeerError(WeftError):

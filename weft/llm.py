@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
-from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.checkpoint.integrity.check import check_hashes
@@ -117,7 +116,9 @@ class LLM:
             checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
             if not isinstance(model, Checkpoint):
                 check_hashes(checkpoint, verify_checkpoint or "auto")
-            experts = parse_config(checkpoint.config).num_experts
+                for note in checkpoint.notes:
+                    _log.warning(note)
+            experts = checkpoint.model_config().num_experts
             resolved = (
                 layout
                 if isinstance(layout, Layout)
@@ -207,6 +208,7 @@ class LLM:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _templated(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
+        self.tokenizer.decide_chat_templates(self._plan.checkpoint.path)
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 

@@ -22,11 +22,12 @@ from torch.nn.functional import linear, rms_norm, silu
 from tests.seams.family_conformance import check_family
 from weft.arch import ModelConfig, Shards, param_specs, parse_config
 from weft.arch.families import FAMILIES
-from weft.arch.family import GgufForm, ModelFamily, Raw, TensorNames
-from weft.arch.reading import read_block, read_config
+from weft.arch.family import GgufForm, ModelFamily, TensorNames
+from weft.arch.reading import layers_of, read_block, read_config
 from weft.checkpoint import open_checkpoint
 from weft.cli.main import main
 from weft.engine.engine import Engine
+from weft.fields import Fields
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.settings import EngineConfig
@@ -38,18 +39,18 @@ from weft.worker.runner import RankCapacity
 Weights = dict[str, Tensor]
 
 
-def _config(raw: Raw) -> ModelConfig:
+def _config(own: Fields) -> ModelConfig:
     usual = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
-    raw = {usual.get(key, key): value for key, value in raw.items()}
+    fields = Fields({usual.get(key, key): value for key, value in own.values.items()}, own.where)
     block = replace(
-        read_block(raw),
+        read_block(fields),
         qkv_bias=True,
         mlp_bias=True,
         qk_norm="head",
-        softmax_scale=raw.get("attention_multiplier"),
-        windows=tuple(5 if layer % 2 else 0 for layer in range(raw["num_hidden_layers"])),
+        softmax_scale=fields.number("attention_multiplier") if "attention_multiplier" in fields else None,
+        windows=tuple(5 if layer % 2 else 0 for layer in range(layers_of(fields))),
     )
-    return read_config(raw, "toy", block)
+    return read_config(fields, "toy", block)
 
 
 TOY = ModelFamily(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
 from tests.support.checkpoints import make_checkpoint, make_gguf, random_weights, small_config, write_safetensors
@@ -76,7 +77,8 @@ def test_all_faults_in_one_error(tmp_path: Path) -> None:
 def test_what_is_rightly_unused_is_listed(tmp_path: Path) -> None:
     rotary = "model.layers.0.self_attn.rotary_emb.inv_freq"
     config = small_config(tie_word_embeddings=True)
-    checkpoint = write(tmp_path, config, **{rotary: torch.zeros(16), "lm_head.weight": torch.zeros(307, 288)})
+    head = torch.from_numpy(random_weights(config)["model.embed_tokens.weight"])
+    checkpoint = write(tmp_path, config, **{rotary: torch.zeros(16), "lm_head.weight": head.clone()})
     assert sorted(load(checkpoint).unused) == ["lm_head.weight", rotary]
 
 
@@ -152,7 +154,9 @@ def test_a_file_cut_short_after_it_was_opened(tmp_path: Path, tp: int) -> None:
     file = tmp_path / "model.safetensors"
     names = sorted(checkpoint.tensors.values(), key=lambda tensor: tensor.offset)
     file.write_bytes(file.read_bytes()[: names[-2].offset + 4])
-    found = problems(checkpoint, rank=tp - 1, tp=tp)
+    (said,) = problems(checkpoint, rank=tp - 1, tp=tp)
+    assert said.startswith(f"{file}: changed: {file.stat().st_size} bytes, ")
+    found = problems(replace(checkpoint, states={}), rank=tp - 1, tp=tp)  # as if it was cut while it is read
     assert len(found) == 2
     for info, line in zip(sorted(names[-2:], key=lambda t: t.name), sorted(found), strict=True):
         assert f"{file}: {info.name}: truncated: wanted" in line

@@ -170,11 +170,11 @@ def parts(weight: Weight) -> tuple[Tensor, ...]:
 
 def test_scales_that_are_not_finite_are_found(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", small_config(**SIZES), qtype="Q4_1")
-    checkpoint = open_checkpoint(path)
-    info = checkpoint.tensors["model.layers.0.mlp.up_proj.weight"]
+    info = open_checkpoint(path).tensors["model.layers.0.mlp.up_proj.weight"]
     raw = bytearray(path.read_bytes())
     raw[info.offset + 2 : info.offset + 4] = b"\x00\x7e"  # NaN as the first block's offset
     path.write_bytes(raw)
+    checkpoint = open_checkpoint(path)
     shards = kept_shards(checkpoint, {"attention.tp": 1}, "gguf")
     with pytest.raises(CheckpointError) as error:
         loaded(checkpoint, shards, 0, "gguf")

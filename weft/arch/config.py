@@ -85,6 +85,9 @@ class ModelConfig:
     head_dim: int
     vocab_size: int
     max_position: int
+    """Positions that the model was made for: what the config says."""
+    longest_position: int = 0
+    """Positions that it may be asked for: more, where the rotary embedding is scaled."""
     rms_norm_eps: float = 1e-6
     rope: RopeConfig = field(default_factory=RopeConfig)
     tie_embeddings: bool = False
@@ -98,6 +101,17 @@ class ModelConfig:
     dtype: str = "bfloat16"
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.longest_position:
+            object.__setattr__(self, "longest_position", self.max_position)
+
+    @property
+    def context(self) -> int:
+        """Positions that are served where no number is asked for. A dynamic scaling turns every row by the longest
+        length that is served, so more than the model was made for is for a person to ask."""
+        dynamic = (self.rope.scaling or {}).get("rope_type") == "dynamic"
+        return self.max_position if dynamic else self.longest_position
 
     @property
     def query_dim(self) -> int:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weft.arch.config import ModelConfig
-
-Raw = Mapping[str, Any]
-"""The dictionary of a config.json."""
+from weft.fields import Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +81,8 @@ class ModelFamily:
 
     name: str
     architectures: tuple[str, ...]
-    config: Callable[[Raw], ModelConfig]
+    config: Callable[[Fields], ModelConfig]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What a config.json without a field means, as in transformers' class of the family."""
     names: TensorNames = TensorNames()
     gguf: GgufForm | None = None

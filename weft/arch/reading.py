@@ -1,139 +1,162 @@
-"""Reading a config.json: what families have in common. Sources: the configuration classes of transformers."""
+"""Reading a config.json: what families have in common. Sources: the configuration classes of transformers 5."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from weft.arch.block import BlockSpec
-from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from weft.arch.family import Raw
-from weft.errors import ConfigError
+from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig
+from weft.arch.rope_config import longest_position, read_rope
+from weft.errors import FieldError
+from weft.fields import Fields
 from weft.plural import counted, up_to
 
-ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 1 << 12, 1 << 14, 1 << 22
+MOST_EXPERTS = 1 << 16
+"""Largest sizes that are read: far beyond any model's, and small enough that lists of layers or experts are no harm."""
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+LAYER_TYPES = ("full_attention", "sliding_attention")
+O_BIAS, MLP_BIAS = "weft_o_bias", "weft_mlp_bias"
+"""Fields of no config.json: false where the files lack biases that the config speaks of (see weft.checkpoint.forms)."""
 
 
-def read_block(raw: Raw) -> BlockSpec:
-    """The fields of a block that every family's config has; ConfigError where a size of the model is missing."""
-    missing = [key for key in REQUIRED if raw.get(key) is None]
+def read_block(fields: Fields) -> BlockSpec:
+    """The fields of a block that every family's config has; FieldError where a size of the model is missing."""
+    missing = [key for key in REQUIRED if key not in fields]
     if missing:
-        raise ConfigError(f"the model's config lacks {', '.join(missing)}", field=missing[0])
-    activation = str(raw.get("hidden_act") or raw.get("hidden_activation") or "silu")
+        raise FieldError(f"{fields.where}: the model's config lacks {', '.join(missing)}", field=missing[0])
+    key = "hidden_act" if "hidden_act" in fields else "hidden_activation"
+    activation = fields.text(key, "silu", longest=64)
+    rope = fields.inner("rope_parameters")
+    share = rope if rope is not None and "partial_rotary_factor" in rope else fields
     return BlockSpec(
         activation="silu" if activation == "swish" else activation,
-        rotary_share=float(raw.get("partial_rotary_factor", 1.0)),
+        rotary_share=share.number("partial_rotary_factor", 1.0, high=1.0),
     )
 
 
 def read_config(
-    raw: Raw, family: str, block: BlockSpec, *, moe: MoEConfig | None = None, mla: MLAConfig | None = None
-) -> ModelConfig:
-    """ModelConfig of `family`; sizes are those of config.json's usual fields."""
-    heads, hidden = size(raw, "num_attention_heads"), size(raw, "hidden_size")
+    fields: Fields, family: str, block: BlockSpec, *, moe: MoEConfig | None = None, mla: MLAConfig | None = None,
+    theta: float = 10000.0,
+) -> ModelConfig:  # fmt: skip
+    """ModelConfig of `family`; sizes are those of config.json's usual fields. `theta`: the family's rotary base where
+    none is given."""
+    heads, hidden = fields.whole("num_attention_heads", high=MOST_HEADS), fields.whole("hidden_size", high=MOST_WIDTH)
     # with latent attention every head reads the one latent in its own way
-    kv_heads = heads if mla else size(raw, "num_key_value_heads", heads)
-    head_dim = mla.qk_dim if mla else size(raw, "head_dim", hidden // heads)
-    _check_heads(heads, kv_heads, head_dim)
+    kv_heads = heads if mla else fields.whole("num_key_value_heads", heads, high=heads)
+    head_dim = mla.qk_dim if mla else _head_dim(fields, hidden, heads)
+    _check_heads(fields, heads, kv_heads, head_dim)
+    vocab, positions = fields.whole("vocab_size"), fields.whole("max_position_embeddings", 2048)
+    rope = read_rope(fields, positions, theta)
+    method = fields.inner("quantization_config") or fields.inner("compression_config")
     return ModelConfig(
         family=family,
         hidden_size=hidden,
-        intermediate_size=size(raw, "intermediate_size"),
-        num_layers=size(raw, "num_hidden_layers"),
+        intermediate_size=fields.whole("intermediate_size", high=MOST_WIDTH),
+        num_layers=layers_of(fields),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        vocab_size=size(raw, "vocab_size"),
-        max_position=size(raw, "max_position_embeddings", 2048),
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-        rope=_rope(raw),
-        tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        vocab_size=vocab,
+        max_position=positions,
+        longest_position=longest_position(rope, positions),
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-6, high=1.0, above=False),
+        rope=rope,
+        tie_embeddings=fields.flag("tie_word_embeddings", False),
         block=block,
-        dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch."),
-        eos_token_ids=token_ids(raw.get("eos_token_id")),
-        bos_token_id=raw.get("bos_token_id"),
+        dtype=_dtype(fields),
+        eos_token_ids=fields.ids("eos_token_id"),
+        bos_token_id=next(iter(fields.ids("bos_token_id")), None),
         moe=moe,
         mla=mla,
-        quantization=str((raw.get("quantization_config") or {}).get("quant_method", "")),
-        column_block=size(raw, "weft_column_block", 1),
+        quantization="" if method is None else method.text("quant_method", "unknown", longest=64),
+        column_block=fields.whole("weft_column_block", 1),
     )
 
 
-def size(raw: Raw, key: str, default: int | None = None) -> int:
-    """A positive integer; ConfigError for anything else."""
-    value = raw.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{key} {value!r}: a positive integer is needed", field=key, value=value)
-    return value
+def layers_of(fields: Fields) -> int:
+    """Number of decoder layers."""
+    return fields.whole("num_hidden_layers", high=MOST_LAYERS)
 
 
-def token_ids(value: Any) -> tuple[int, ...]:
-    """A token id, a list of them or nothing, as a tuple."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, (list, tuple)) else (int(value),)
+def attention_biases(fields: Fields, key: str = "attention_bias") -> tuple[bool, bool]:
+    """Whether q, k and v have biases, and whether o has one."""
+    given = fields.flag(key, False)
+    return given, given and fields.flag(O_BIAS, True)
 
 
-def windows(raw: Raw, in_layer: Iterable[bool]) -> tuple[int, ...]:
-    """Each layer's window: `sliding_window` where config.json's `layer_types` say so, else where `in_layer` does."""
-    window, layers = raw.get("sliding_window"), size(raw, "num_hidden_layers")
-    if window is None:
-        return ()
-    kinds = raw.get("layer_types")
-    chosen = [kind == "sliding_attention" for kind in kinds] if kinds else list(in_layer)
-    if len(chosen) != layers:
-        raise ConfigError(f"layer_types names {len(chosen)} layers, num_hidden_layers is {layers}", field="layer_types")
-    return tuple(int(window) if each else 0 for each in chosen) if window and any(chosen) else ()
+def every_window(fields: Fields, used: bool = True) -> tuple[int, ...]:
+    """Each layer's window where all have the same: `sliding_window`, if it is `used`."""
+    window = fields.whole("sliding_window", 0, low=0) if used else 0
+    return (window,) * layers_of(fields) if window else ()
 
 
-def upper_layers(raw: Raw) -> list[bool]:
-    """The layers that Qwen's and DeepSeek's configs give a window: those from `max_window_layers` on, if any."""
-    layers = size(raw, "num_hidden_layers")
-    first = int(raw.get("max_window_layers", layers)) if raw.get("use_sliding_window", False) else layers
-    return [layer >= first for layer in range(layers)]
+def upper_windows(fields: Fields) -> tuple[int, ...]:
+    """Each layer's window in Qwen's configs: `sliding_window`, if it is used, in the layers that `layer_types` names,
+    else in those from `max_window_layers` on."""
+    layers, used = layers_of(fields), fields.flag("use_sliding_window", False)
+    window, kinds = fields.whole("sliding_window", 0, low=0) if used else 0, fields.texts("layer_types")
+    first = fields.whole("max_window_layers", 0, low=0)
+    unknown = next((kind for kind in kinds if kind not in LAYER_TYPES), None)
+    if unknown is not None or (kinds and len(kinds) != layers):
+        wanted = f"{layers} of {' and '.join(LAYER_TYPES)}, one for each layer"
+        raise fields.wrong("layer_types", wanted, f"it has {len(kinds)}" if unknown is None else f"not {unknown[:40]}")
+    chosen = [kind == LAYER_TYPES[1] for kind in kinds] if kinds else [layer >= first for layer in range(layers)]
+    if kinds and any(chosen) and not window:
+        raise fields.wrong("layer_types", f"{LAYER_TYPES[0]} alone, without use_sliding_window and sliding_window")
+    return tuple(window if each else 0 for each in chosen) if window and any(chosen) else ()
 
 
-def checked_experts(moe: MoEConfig) -> MoEConfig:
-    """`moe`; ConfigError for choices or groups that its experts cannot have."""
+def checked_experts(fields: Fields, moe: MoEConfig) -> MoEConfig:
+    """`moe`; FieldError for choices or groups that its experts cannot have."""
     most = min(moe.num_experts, MOST_CHOICES)
     if not 1 <= moe.top_k <= most:
-        raise ConfigError(
-            f"num_experts_per_tok {moe.top_k}: the model has {counted(moe.num_experts, 'expert')};"
+        raise FieldError(
+            f"{fields.where}: num_experts_per_tok {moe.top_k}: the model has {counted(moe.num_experts, 'expert')};"
             f" legal: {up_to(most)}",
             field="num_experts_per_tok",
             value=moe.top_k,
         )
-    if moe.num_experts % moe.groups or not 1 <= moe.top_groups <= moe.groups:
-        raise ConfigError(
-            f"n_group {moe.groups}, topk_group {moe.top_groups}: {moe.num_experts} experts cannot be grouped so",
+    size = moe.num_experts // moe.groups
+    if moe.num_experts % moe.groups or not 1 <= moe.top_groups <= moe.groups or size < moe.group_best:
+        raise FieldError(
+            f"{fields.where}: n_group {moe.groups}, topk_group {moe.top_groups}: {moe.num_experts} experts cannot be"
+            f" grouped so; legal: a divisor of {moe.num_experts}, and at most as many groups chosen",
             field="n_group",
             value=moe.groups,
+        )
+    if moe.top_k > size * moe.top_groups:
+        raise FieldError(
+            f"{fields.where}: num_experts_per_tok {moe.top_k}: {moe.top_groups} groups of {size} experts are looked at;"
+            f" legal: {up_to(size * moe.top_groups)}",
+            field="num_experts_per_tok",
+            value=moe.top_k,
         )
     return moe
 
 
-def _check_heads(heads: int, kv_heads: int, head_dim: int) -> None:
+def _head_dim(fields: Fields, hidden: int, heads: int) -> int:
+    if "head_dim" not in fields and (hidden % heads or hidden < heads):
+        raise fields.wrong("head_dim", "a whole number", f"hidden_size {hidden} is not a multiple of {heads} heads")
+    return fields.whole("head_dim", hidden // heads, high=MOST_WIDTH)
+
+
+def _dtype(fields: Fields) -> str:
+    """The dtype that the config names; older ones name it torch_dtype."""
+    key = "dtype" if "dtype" in fields else "torch_dtype"
+    name = fields.text(key, "float32", longest=64).removeprefix("torch.")
+    if name in ("auto", *DTYPES):
+        return "float32" if name == "auto" else name
+    raise fields.wrong(key, ", ".join(DTYPES))
+
+
+def _check_heads(fields: Fields, heads: int, kv_heads: int, head_dim: int) -> None:
     if heads % kv_heads:
-        raise ConfigError(
-            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
+        raise FieldError(
+            f"{fields.where}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
             field="num_key_value_heads",
             value=kv_heads,
         )
     if head_dim % 2:
-        raise ConfigError(f"head_dim {head_dim}: rotary embedding needs an even one", field="head_dim", value=head_dim)
-
-
-def _rope(raw: Raw) -> RopeConfig:
-    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    theta = parameters.get("rope_theta", raw.get("rope_theta")) or 10000.0
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "default":
-        return RopeConfig(float(theta))
-    if kind not in ROPE_TYPES:
-        raise ConfigError(
-            f"rope type {kind}: legal: {', '.join(ROPE_TYPES)}", field="rope_scaling", value=kind, legal=ROPE_TYPES
+        raise FieldError(
+            f"{fields.where}: head_dim {head_dim}: rotary embedding needs an even one", field="head_dim", value=head_dim
         )
-    scaling = {key: value for key, value in parameters.items() if key not in ("rope_theta", "type")}
-    return RopeConfig(float(theta), {**scaling, "rope_type": kind})

@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from weft.arch.config import ModelConfig
+from weft.arch.families.registry import parse_config
+from weft.checkpoint.files import FileState
+from weft.checkpoint.generation import end_ids
 from weft.checkpoint.tensors import TensorInfo
-from weft.errors import CheckpointError
 
 Json = dict[str, Any]
 
@@ -16,20 +19,25 @@ Json = dict[str, Any]
 class TokenizerSource(msgspec.Struct, frozen=True):
     """What a tokenizer is built from: a tokenizer.json, or the `tokenizer.*` metadata of a GGUF file.
 
-    config: tokenizer_config.json ({} for GGUF). chat_templates: by name, the usual one under "default".
+    config: tokenizer_config.json ({} for GGUF). chat_templates: by name, the usual one under "default". added_tokens:
+    of added_tokens.json, token -> id. add_bos, add_eos: None leaves it to the tokenizer's own rule.
     """
 
     json_path: str | None = None
     gguf: Json | None = None
     config: Json = {}
     chat_templates: dict[str, str] = {}
+    added_tokens: Json = {}
+    add_bos: bool | None = None
+    add_eos: bool | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """Config, tensor table and tokenizer source of one model.
 
     config: in the words of HF's config.json, also for GGUF. tensors: under HF names. ignored: names in the file that
-    carry nothing the model needs (their content, if any, is in config already).
+    carry nothing the model needs (their content, if any, is in config already). notes: lines for a person, of what
+    was read otherwise than the files say. states: by path, what each file with weights was when it was read.
     """
 
     path: str
@@ -39,6 +47,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     generation_config: Json = {}
     tokenizer: TokenizerSource | None = None
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    states: dict[str, FileState] = {}
 
     def table(self) -> bytes:
         """Everything but the tokenizer, for another process; see `from_table`."""
@@ -60,15 +70,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
         """Bytes of all tensors in the files' formats."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    def model_config(self) -> ModelConfig:
+        """The model's sizes and switches. FieldError: a field that cannot be."""
+        return parse_config(self.config, f"{self.path}/config.json" if self.kind == "safetensors" else self.path)
+
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Ids that end a sequence, from generation_config and config, sorted. CheckpointError for what is no id."""
-        ids: set[int] = set()
-        for source in (self.generation_config, self.config):
-            value = source.get("eos_token_id")
-            given = value if isinstance(value, list | tuple) else () if value is None else (value,)
-            if not all(type(id) is int for id in given):
-                raise CheckpointError(
-                    f"checkpoint {self.path}: eos_token_id {value!r}: an id or a list of ids is needed"
-                )
-            ids.update(given)
-        return tuple(sorted(ids))
+        """Ids that end a sequence, from generation_config, else from config, sorted. FieldError for what is no id."""
+        return end_ids(self.config, self.generation_config, self.path)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from weft.checkpoint.checkpoint import Checkpoint
-from weft.checkpoint.safetensors.directory import open_directory
+from weft.checkpoint.directory import open_directory
 from weft.errors import CheckpointError
 
 
@@ -18,7 +18,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     place = Path(path).absolute()
     if place.is_dir():
         return open_directory(place)
-    if place.is_file():
+    if place.exists():
         # Here and not at the top: the package that knows this format is slow to import, and ranks do not need it.
         from weft.checkpoint.gguf.model import open_gguf
 

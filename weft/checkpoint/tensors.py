@@ -42,6 +42,7 @@ def overlaps(tensors: list[TensorInfo]) -> list[str]:
 
 def raise_all(path: str, problems: list[str]) -> None:
     """CheckpointError with all `problems` found under `path`; nothing when there are none."""
+    problems = list(dict.fromkeys(problems))
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise CheckpointError(f"checkpoint {path}: {count}", problems)

@@ -17,6 +17,7 @@ from weft.cli.renamed_flags import refuse_renamed_flags
 from weft.errors import UsageError, WeftError
 from weft.machine.memory_trim import not_collected
 from weft.options import nearest
+from weft.printable import printable_lines
 from weft.server.http.signals import EndSignals, Stopped
 from weft.supervisor.processes import Spawner
 
@@ -167,6 +168,7 @@ def _version() -> str:
 def _fail(name: str, message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    message = printable_lines(message)  # it may quote files and arguments
     print(f"weft {name}: {message}" if name else f"weft: {message}", file=sys.stderr)
     if code == UsageError.exit_code:
         print(f"weft {name} --help lists the options" if name else "weft --help lists the commands", file=sys.stderr)

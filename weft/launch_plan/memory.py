@@ -191,7 +191,7 @@ def finish_plan(
     free: tuple[int, ...] = (),
 ) -> MemoryPlan:
     """Blocks and longest request; `free` has each rank's free device bytes after loading, on devices."""
-    model_len = engine.max_model_len or shards.config.max_position
+    model_len = engine.max_model_len or shards.config.context
     free = tuple(memory.of_device(each, engine) for memory, each in zip(ranks, free, strict=bool(free)))
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from weft.arch.config import ModelConfig
-from weft.arch.families import parse_config
 from weft.arch.fit import check_fit
 from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
@@ -18,7 +17,7 @@ from weft.checkpoint import Checkpoint
 from weft.comm.registry import CommChoice, choose_backend
 from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
-from weft.errors import ConfigError
+from weft.errors import ConfigError, FieldError
 from weft.launch_plan.block_size import block_size_of
 from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
@@ -39,6 +38,9 @@ from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_
 from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
 from weft.weights.storage import weight_storage
+
+SHOWN_UNUSED = 8
+"""Tensors that are not used, of which a name is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ class LaunchPlan:
             lines += self.memory.lines()
         lines += CpuAssignment(self.cores, self.server_cpus).lines(self.where)
         if self.unused:
-            lines.append(f"not used from the checkpoint: {', '.join(self.unused)}")
+            more = f" and {len(self.unused) - SHOWN_UNUSED} more" if len(self.unused) > SHOWN_UNUSED else ""
+            lines.append(f"not used from the checkpoint: {', '.join(self.unused[:SHOWN_UNUSED])}{more}")
         return lines
 
 
@@ -177,12 +180,12 @@ def plan_launch(
     check_hosts(layout, hosts)
     able = common_kernels(hosts)
     limits = limits or ProcessLimits()
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     refuse_unsupported(layout)
     if config.quantization:
-        raise ConfigError(
-            f"quantization_config {config.quantization}: quantized safetensors cannot be loaded; take the plain model "
-            "or a GGUF",
+        raise FieldError(
+            f"{checkpoint.path}: quantization_config {config.quantization}: quantized safetensors cannot be loaded;"
+            " take the plain model or a GGUF",
             field="quantization_config",
             value=config.quantization,
         )
@@ -245,10 +248,10 @@ def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: str | None) -> EngineConfig:
     """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
-    if engine.max_model_len is not None and engine.max_model_len > config.max_position:
+    if engine.max_model_len is not None and engine.max_model_len > config.longest_position:
         raise ConfigError(
-            f"max_model_len {engine.max_model_len}: the model's context is {config.max_position} tokens;"
-            f" legal: 2 to {config.max_position}",
+            f"max_model_len {engine.max_model_len}: the model's context is {config.longest_position} tokens;"
+            f" legal: 2 to {config.longest_position}",
             field="max_model_len",
             value=engine.max_model_len,
         )

@@ -20,6 +20,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from weft.errors import RequestError
 
+TOOL_USE = "tool_use"
+PROBE_WORDS = "a word that only a user says"
+PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
+}
+_USER = {"role": "user", "content": PROBE_WORDS}
+PROBES = (
+    [_USER],
+    [{"role": "system", "content": "Be brief."}, _USER],
+    [_USER, {"role": "assistant", "content": "Yes."}, _USER],
+)
+"""Conversations of the usual forms: a template may want a system message, or refuse one."""
 MAX_CHARACTERS = 16 << 20
 """Longest prompt a template may write; far beyond any context."""
 
@@ -33,6 +46,8 @@ class ChatTemplates:
         self.sources = dict(sources)
         self.variables = dict(variables)
         self.max_characters = max_characters
+        self.parts: dict[str, bool] = {}
+        """By name: whether the template reads contents as lists of parts, which `decide` has found."""
         self._compiled: dict[str, jinja2.Template] = {}
 
     @cached_property
@@ -46,8 +61,38 @@ class ChatTemplates:
         return environment
 
     def check(self) -> None:
-        """RequestError: the default template cannot be compiled."""
-        self._template("default")
+        """RequestError: a template cannot be compiled."""
+        for name in self.sources:
+            self._template(name)
+
+    def decide(self) -> None:
+        """Finds for every template whether it wants contents as text or as lists of parts, by trying both.
+        RequestError: one that cannot be compiled, or that shows nothing of what a user says either way."""
+        for name in self.sources.keys() - self.parts.keys():
+            self._template(name)
+            faults: list[str] = []
+            for parts in (False, True):
+                self.parts[name] = parts
+                if self._shows_words(name, faults):
+                    break
+            else:
+                self.parts[name] = False
+                reason = faults[0] if faults else "it shows nothing of a user's message"
+                raise RequestError(f"chat template {name!r} cannot be used: {reason}", param="messages", status=500)
+
+    def _shows_words(self, name: str, faults: list[str]) -> bool:
+        """Whether a short conversation of one of the usual forms comes out with the user's words in it."""
+        tools = [PROBE_TOOL] if name == TOOL_USE else None
+        for conversation in PROBES:
+            try:
+                text = self.render(conversation, tools=tools, named=name)
+            except RequestError as error:
+                faults.append(str(error))
+                continue
+            # a list written as Python writes it shows the words too, between the marks of a list
+            if PROBE_WORDS in text and "'text'" not in text and '"text"' not in text:
+                return True
+        return False
 
     def render(
         self,
@@ -56,18 +101,21 @@ class ChatTemplates:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        named: str | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt of a conversation. RequestError (field `messages`) carries the template's own message."""
+        """The prompt of a conversation, by the template that is `named` (None: the usual one). RequestError (field
+        `messages`) carries the template's own message."""
+        name = named or (TOOL_USE if tools and TOOL_USE in self.sources else "default")
         given = {
-            "messages": messages,
+            "messages": [_in_parts(message) for message in messages] if self.parts.get(name) else messages,
             "tools": tools,
             "documents": documents,
             "add_generation_prompt": add_generation_prompt,
             **variables,
         }
         values = {**self.variables, **{name: _plain(name, value) for name, value in given.items()}}
-        template = self._template("tool_use" if tools and "tool_use" in self.sources else "default")
+        template = self._template(name)
         parts: list[str] = []
         length = 0
         try:
@@ -90,9 +138,15 @@ class ChatTemplates:
         if name not in self._compiled:
             try:
                 self._compiled[name] = self._environment.from_string(self.sources[name])
-            except jinja2.TemplateError as error:
+            except Exception as error:  # beside Jinja's own errors, those of Python's compiler and stack
                 raise RequestError(f"chat template: the template itself is faulty: {error}", status=500) from error
         return self._compiled[name]
+
+
+def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose content, where it is text, is a list of one part."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
 
 
 def _plain(where: str, value: Any) -> Any:

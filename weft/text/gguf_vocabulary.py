@@ -9,9 +9,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from weft.errors import CheckpointError
+from weft.fields import Fields, shown
 from weft.text.pieces import SPACE
 from weft.text.splits import PRE, Pre
 
+LONGEST = 1024
+"""Characters of a token; the longest of well-known vocabularies have 256."""
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 """Token types of GGUF that matter here."""
 Metadata = Mapping[str, Any]
@@ -26,6 +29,8 @@ def gguf_tokenizer(metadata: Metadata) -> Tokenizer:
     if model not in ("gpt2", "llama"):
         raise CheckpointError(f"tokenizer.ggml.model {model!r} is not supported; supported: gpt2, llama")
     tokens = _items(metadata, "tokens", str)
+    if any(len(token) > LONGEST for token in tokens):
+        raise CheckpointError(f"tokenizer.ggml.tokens: a token of more than {LONGEST} characters")
     if not tokens:
         raise CheckpointError("tokenizer.ggml.tokens: missing")
     types = _items(metadata, "token_type", int) or [NORMAL] * len(tokens)
@@ -39,7 +44,7 @@ def gguf_tokenizer(metadata: Metadata) -> Tokenizer:
 def pre_of(metadata: Metadata) -> Pre:
     """The splitting rule that the file names."""
     name = metadata.get("tokenizer.ggml.pre", "default")
-    if name not in PRE:
+    if not isinstance(name, str) or name not in PRE:
         raise CheckpointError(f"tokenizer.ggml.pre {name!r} is not supported; supported: {', '.join(PRE)}")
     return PRE[name]
 
@@ -47,7 +52,7 @@ def pre_of(metadata: Metadata) -> Pre:
 def adds_bos(metadata: Metadata) -> bool:
     """Whether encoding puts the BOS token first: what the file says, else its model's rule."""
     if (said := metadata.get("tokenizer.ggml.add_bos_token")) is not None:
-        return bool(said)
+        return Fields(metadata, "metadata key").flag("tokenizer.ggml.add_bos_token", bool(said))
     return metadata.get("tokenizer.ggml.model") == "llama" or pre_of(metadata).add_bos
 
 
@@ -89,6 +94,8 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> Tokenizer:
 def _pair(merge: str) -> tuple[str, str]:
     """The two tokens of a merge; the first may be a space itself."""
     at = merge.find(" ", 1)
+    if at < 0:
+        raise CheckpointError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {shown(merge)} is not two")
     return merge[:at], merge[at + 1 :]
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
-from weft.errors import CheckpointError
+from weft.checkpoint.files import TOKENIZER_LIMIT, FileFault, read_text
+from weft.errors import CheckpointError, RequestError, WeftError
+from weft.fields import Fields
+from weft.printable import printable
 from weft.step.vocabulary import Vocabulary
+from weft.text.added_tokens import add_missing
 from weft.text.chat_template import ChatTemplates
 from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.text.pieces import Pieces
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SAMPLE = "A loom is a machine of 1785.\n"
 SHORT = 1024
 """Characters of a text that is tokenized faster than another thread could take over."""
 GGUF_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -61,38 +68,50 @@ class Tokenizer:
         try:
             return build(source, checkpoint.eos_token_ids())
         except CheckpointError as error:
-            raise CheckpointError(f"checkpoint {checkpoint.path}: {error}", error.problems) from error
+            head = str(error).partition("\n")[0]
+            raise CheckpointError(f"checkpoint {checkpoint.path}: {head}", error.problems) from error
 
     @classmethod
     def _from_json(cls, source: TokenizerSource, eos_token_ids: Sequence[int]) -> Tokenizer:
+        path = Path(str(source.json_path))
         try:
-            backend = Backend.from_file(str(source.json_path))
-        except Exception as error:  # the library raises plain Exception for a file that it cannot read
-            raise CheckpointError(f"{source.json_path}: {error}") from error
-        named = {name: text for name in NAMED if (text := _token_text(source.config.get(name)))}
-        return cls(
-            backend,
-            named=named,
-            templates=source.chat_templates,
-            eos_token_ids=eos_token_ids,
-            add_bos=source.config.get("add_bos_token"),
-            add_eos=source.config.get("add_eos_token"),
-        )
+            source_text = read_text(path, TOKENIZER_LIMIT)
+        except (FileFault, FileNotFoundError) as fault:
+            raise CheckpointError(f"{path}: {fault}") from None
+        fields = Fields(source.config, str(path.parent / "tokenizer_config.json"))
+        named = {name: text for name in NAMED if (text := _token_text(fields, name))}
+        with the_librarys_faults(path):
+            backend = Backend.from_str(source_text)
+            add_missing(backend, fields, named, source.added_tokens)
+            made = cls(
+                backend,
+                named=named,
+                templates=source.chat_templates,
+                eos_token_ids=eos_token_ids,
+                add_bos=source.add_bos,
+                add_eos=source.add_eos,
+            )
+            made.decode(made.encode(SAMPLE))  # what the library cannot do fails here, and not at a request
+        return made
 
     @classmethod
     def _from_gguf(cls, source: TokenizerSource, eos_token_ids: Sequence[int]) -> Tokenizer:
         metadata = source.gguf or {}
-        backend = gguf_tokenizer(metadata)
-        tokens = metadata["tokenizer.ggml.tokens"]
-        ids = {name: metadata.get(f"tokenizer.ggml.{word}_token_id") for name, word in GGUF_NAMED.items()}
-        return cls(
-            backend,
-            named={name: tokens[id] for name, id in ids.items() if isinstance(id, int) and 0 <= id < len(tokens)},
-            templates=source.chat_templates,
-            eos_token_ids=eos_token_ids,
-            add_bos=adds_bos(metadata),
-            add_eos=bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
-        )
+        fields = Fields(metadata, "metadata key")
+        with the_librarys_faults("tokenizer.ggml.tokens"):
+            backend = gguf_tokenizer(metadata)
+            tokens = metadata["tokenizer.ggml.tokens"]
+            ids = {name: metadata.get(f"tokenizer.ggml.{word}_token_id") for name, word in GGUF_NAMED.items()}
+            made = cls(
+                backend,
+                named={name: tokens[id] for name, id in ids.items() if isinstance(id, int) and 0 <= id < len(tokens)},
+                templates=source.chat_templates,
+                eos_token_ids=eos_token_ids,
+                add_bos=adds_bos(metadata),
+                add_eos=fields.flag("tokenizer.ggml.add_eos_token", False),
+            )
+            made.decode(made.encode(SAMPLE))
+        return made
 
     def _surroundings(self, add_bos: bool | None, add_eos: bool | None) -> tuple[list[int], list[int]]:
         """Ids put before and after every text: as the flags say, else as the backend does with an empty text."""
@@ -136,11 +155,16 @@ class Tokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`; special tokens written out in it become their ids. A prompt from a chat template has its
         own BOS: encode it without add_special_tokens."""
-        if len(text) <= SHORT:
-            ids = self._backend.encode(text, add_special_tokens=False).ids
-        else:
-            # Of the library's calls, only that for several texts lets other threads of the interpreter run.
-            ids = self._backend.encode_batch([text], add_special_tokens=False)[0].ids
+        try:
+            if len(text) <= SHORT:
+                ids = self._backend.encode(text, add_special_tokens=False).ids
+            else:
+                # Of the library's calls, only that for several texts lets other threads of the interpreter run.
+                ids = self._backend.encode_batch([text], add_special_tokens=False)[0].ids
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise RequestError("the model's tokenizer fails on this text", status=500) from None
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -177,13 +201,40 @@ class Tokenizer:
         """Whether `apply_chat_template` can work."""
         return "default" in self.chat_templates.sources
 
+    def decide_chat_templates(self, where: str) -> None:
+        """Tries the model's templates once: how contents reach them. CheckpointError: one that cannot be used; `where`
+        names the model."""
+        try:
+            self.chat_templates.decide()
+        except RequestError as error:
+            raise CheckpointError(f"{where}: {printable(str(error))}") from None
+
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The prompt of a conversation, see ChatTemplates.render. RequestError carries the template's own message."""
         return self.chat_templates.render(messages, **options)
 
 
-def _token_text(value: Any) -> str | None:
+def _token_text(fields: Fields, name: str) -> str | None:
     """A token of tokenizer_config.json: a string, or {"content": string, ...}."""
-    if isinstance(value, Mapping):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+    if isinstance(fields.values.get(name), Mapping):
+        inner = fields.inner(name)
+        return None if inner is None else inner.text("content", longest=4096)
+    return fields.text(name, longest=4096) if name in fields else None
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the library of tokenizers, which is not Python's, gave up; what it raises then is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def the_librarys_faults(where: object) -> Iterator[None]:
+    """CheckpointError for whatever the library of tokenizers raises over a file (plain Exceptions, and panics)."""
+    try:
+        yield
+    except WeftError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or is_panic(error):
+            raise CheckpointError(f"{where}: {printable(str(error))}") from None
+        raise

@@ -12,7 +12,7 @@ from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 from weft.text.length import fewest_tokens
-from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Job, Render, Tokenize, TryGrammar
+from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Job, Render, Tokenize, TryGrammar, TryTemplates
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -57,7 +57,13 @@ class Handler:
         templates = self.tokenizer.chat_templates
         if job.template is not None:
             templates = ChatTemplates({"default": job.template}, templates.variables)
+        templates.decide()
         return templates.render(job.messages, **job.options)
+
+    @do.register
+    def _(self, job: TryTemplates) -> dict[str, bool]:
+        self.tokenizer.chat_templates.decide()
+        return self.tokenizer.chat_templates.parts
 
     @do.register
     def _(self, job: CheckGrammar) -> Grammar:

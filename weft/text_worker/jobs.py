@@ -52,6 +52,14 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
     template: str | None = None
 
 
+class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
+    """By name of a template, whether contents reach it as lists of parts: both are tried. RequestError: a template that
+    cannot be used."""
+
+    result: ClassVar[Any] = dict[str, bool]
+    cpu_s: ClassVar[float] = 2.0
+
+
 class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
     """The grammar of a constraint, which compiles for this model."""
 
@@ -77,7 +85,7 @@ class TryGrammar(msgspec.Struct, frozen=True, tag="try"):
     param: str
 
 
-Job = Tokenize | Render | CheckGrammar | CheckSchemas | TryGrammar
+Job = Tokenize | Render | TryTemplates | CheckGrammar | CheckSchemas | TryGrammar
 
 
 class JobRefusal(msgspec.Struct, frozen=True):

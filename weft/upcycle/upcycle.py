@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from weft.arch.config import ModelConfig
-from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.errors import ConfigError
 from weft.options import check_range
@@ -91,7 +90,7 @@ def target_of(config: ModelConfig) -> Target:
 
 def upcycle(checkpoint: Checkpoint, recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
     """Writes the mixture to the directory `out`, which must not exist or be empty."""
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     target = target_of(config)
     check_range("--top-k", recipe.top_k, 1, recipe.experts)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from weft.arch.spec import ParamSpec
@@ -10,29 +9,19 @@ from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.tensors import TensorInfo, raise_all
 
-RECOMPUTED = re.compile(r".*\.rotary_emb\.inv_freq")
-"""Tensors that old checkpoints carry and every engine computes from the config instead."""
-HEAD = "lm_head.weight"
-
 
 def check_checkpoint(checkpoint: Checkpoint, specs: Iterable[ParamSpec]) -> tuple[str, ...]:
     """CheckpointError listing every tensor that is missing, extra, misshapen or of a format no loader takes.
 
-    Returns the tensors that are rightly unused, by their names in the file: rotary tables, and a copy of the embedding
-    kept as lm_head where the two are tied.
+    Returns the tensors that are rightly unused, by their names in the file.
     """
     wanted = {spec.name: spec for spec in specs}
     problems = [problem for spec in wanted.values() if (problem := _fault(checkpoint, spec))]
-    unused = list(checkpoint.ignored)
     for name, info in checkpoint.tensors.items():
-        if name in wanted:
-            continue
-        if RECOMPUTED.fullmatch(name) or name == HEAD:
-            unused.append(info.source)
-        else:
+        if name not in wanted:
             problems.append(f"{_where(info)}: wanted: no such tensor in this model, got {_what(info)}")
     raise_all(checkpoint.path, problems)
-    return tuple(unused)
+    return checkpoint.ignored
 
 
 def _fault(checkpoint: Checkpoint, spec: ParamSpec) -> str | None:

@@ -69,7 +69,8 @@ def load_params(
     problems: list[str] = []
     # Scales of blocks are fp16: what is finite in fp32 is so in bf16.
     narrow = dtype if dtype == torch.bfloat16 else torch.float32
-    with SliceReader(open_library(), narrow) as reader, _one_thread(), Preparing(prepare, filling, params) as preparing:
+    opened = SliceReader(open_library(), narrow, checkpoint.states)
+    with opened as reader, _one_thread(), Preparing(prepare, filling, params) as preparing:
         for spec in own:
             load = _Load(checkpoint.tensors[spec.name], filling.place(spec), check_finite, filling.rows_of(spec, peaks))
             problems += load.run(reader, spec.dim, shards.interval(spec, rank))

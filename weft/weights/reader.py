@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, TracebackType
 
 import torch
 from torch import Tensor
 
+from weft.checkpoint.files import FileState
 from weft.checkpoint.formats import LOADABLE, TensorFormat
 from weft.checkpoint.tensors import TensorInfo
 from weft.weights.dequantize import decode
@@ -33,9 +34,16 @@ class SliceReader:
     A slice of a quantized tensor is widened to whole blocks, and the rows of a permuted one to whole heads.
     """
 
-    def __init__(self, library: ctypes.CDLL | None = None, dtype: torch.dtype = torch.float32) -> None:
-        """`library`, and `dtype` of what is quantized: see `decode`."""
+    def __init__(
+        self,
+        library: ctypes.CDLL | None = None,
+        dtype: torch.dtype = torch.float32,
+        states: Mapping[str, FileState] = MappingProxyType({}),
+    ) -> None:
+        """`library`, and `dtype` of what is quantized: see `decode`. `states`: what files were when they were checked;
+        one that has changed is a ReadError."""
         self.bytes_read = 0
+        self._states = states
         self._library, self._dtype = library, dtype
         self._files: dict[str, int] = {}
         self._buffer = torch.empty(0, dtype=torch.uint8)
@@ -101,9 +109,14 @@ class SliceReader:
     def _open(self, info: TensorInfo) -> int:
         if info.file not in self._files:
             try:
-                self._files[info.file] = os.open(info.file, os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(info.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except OSError as error:
                 raise ReadError(f"{info.file}: {info.source}: {error.strerror}") from error
+            state = self._states.get(info.file)
+            if state is not None and (changed := state.change(fd)):
+                os.close(fd)
+                raise ReadError(f"{info.file}: changed: {changed}; start again when it is as it should be")
+            self._files[info.file] = fd
         return self._files[info.file]
 
 

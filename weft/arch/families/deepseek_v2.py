@@ -6,56 +6,70 @@ from dataclasses import replace
 
 from weft.arch.block import BlockSpec
 from weft.arch.config import MLAConfig, ModelConfig, MoEConfig
-from weft.arch.family import ModelFamily, Raw
-from weft.arch.reading import checked_experts, read_block, read_config, size, upper_layers, windows
-from weft.errors import ConfigError
+from weft.arch.family import ModelFamily
+from weft.arch.reading import (
+    MOST_EXPERTS,
+    MOST_LAYERS,
+    MOST_WIDTH,
+    checked_experts,
+    read_block,
+    read_config,
+)
+from weft.fields import Fields
+
+METHODS = ("greedy", "group_limited_greedy")
+"""Of DeepSeek-V2's `topk_method`."""
 
 
-def latent_block(raw: Raw) -> BlockSpec:
+def latent_block(fields: Fields) -> BlockSpec:
     """The block of DeepSeek-V2 and V3."""
-    block = read_block(raw)
-    if raw.get("attention_bias", False):
-        raise ConfigError("attention_bias true: not supported for DeepSeek", field="attention_bias", value=True)
-    return replace(block, windows=windows(raw, upper_layers(raw)))
+    block = read_block(fields)
+    if fields.flag("attention_bias", False):
+        raise fields.wrong("attention_bias", "false", "biases are not supported for DeepSeek")
+    return block
 
 
-def latent_attention(raw: Raw) -> MLAConfig:
+def latent_attention(fields: Fields) -> MLAConfig:
     """The dims of latents and heads."""
+    rope_dim = fields.whole("qk_rope_head_dim", high=MOST_WIDTH)
+    if rope_dim % 2:
+        raise fields.wrong("qk_rope_head_dim", "an even number", "rotary embedding turns pairs")
     return MLAConfig(
-        q_lora_rank=size(raw, "q_lora_rank") if raw.get("q_lora_rank") is not None else 0,
-        kv_lora_rank=size(raw, "kv_lora_rank"),
-        nope_dim=size(raw, "qk_nope_head_dim"),
-        rope_dim=size(raw, "qk_rope_head_dim"),
-        v_dim=size(raw, "v_head_dim"),
-        interleaved=bool(raw.get("rope_interleave", True)),
+        q_lora_rank=fields.whole("q_lora_rank", 0, low=0, high=MOST_WIDTH),
+        kv_lora_rank=fields.whole("kv_lora_rank", high=MOST_WIDTH),
+        nope_dim=fields.whole("qk_nope_head_dim", high=MOST_WIDTH),
+        rope_dim=rope_dim,
+        v_dim=fields.whole("v_head_dim", high=MOST_WIDTH),
+        interleaved=fields.flag("rope_interleave", True),
     )
 
 
-def experts(raw: Raw) -> MoEConfig:
+def experts(fields: Fields) -> MoEConfig:
     """Sizes and places of experts, the choice by softmax scores without groups."""
-    wide = size(raw, "moe_intermediate_size")
+    wide = fields.whole("moe_intermediate_size", high=MOST_WIDTH)
+    key = "n_routed_experts" if "n_routed_experts" in fields else "num_local_experts"
     return MoEConfig(
-        num_experts=size(raw, "n_routed_experts", raw.get("num_local_experts")),
-        top_k=size(raw, "num_experts_per_tok"),
+        num_experts=fields.whole(key, high=MOST_EXPERTS),
+        top_k=fields.whole("num_experts_per_tok"),
         intermediate_size=wide,
-        shared_intermediate_size=wide * int(raw.get("n_shared_experts") or 0),
-        first_layer=int(raw.get("first_k_dense_replace", 0)),
-        step=int(raw.get("moe_layer_freq", 1)),
+        shared_intermediate_size=wide * fields.whole("n_shared_experts", 0, low=0, high=1024),
+        first_layer=fields.whole("first_k_dense_replace", 0, low=0, high=MOST_LAYERS),
+        step=fields.whole("moe_layer_freq", 1, high=MOST_LAYERS),
         normalize=False,
-        scale=float(raw.get("routed_scaling_factor", 1.0)),
+        scale=fields.number("routed_scaling_factor", 1.0),
     )
 
 
-def grouped(raw: Raw, moe: MoEConfig) -> MoEConfig:
+def grouped(fields: Fields, moe: MoEConfig) -> MoEConfig:
     """`moe` with the groups of experts that config.json has."""
-    return replace(moe, groups=size(raw, "n_group", 1), top_groups=size(raw, "topk_group", 1))
+    return replace(moe, groups=fields.whole("n_group", 1), top_groups=fields.whole("topk_group", 1))
 
 
-def _config(raw: Raw) -> ModelConfig:
-    block, moe = latent_block(raw), experts(raw)
-    if raw.get("topk_method") == "group_limited_greedy":
-        moe = grouped(raw, moe)
-    return read_config(raw, "deepseek_v2", block, moe=checked_experts(moe), mla=latent_attention(raw))
+def _config(fields: Fields) -> ModelConfig:
+    block, moe = latent_block(fields), experts(fields)
+    if fields.word("topk_method", METHODS, "greedy") == "group_limited_greedy":
+        moe = grouped(fields, moe)
+    return read_config(fields, "deepseek_v2", block, moe=checked_experts(fields, moe), mla=latent_attention(fields))
 
 
 FAMILY = ModelFamily(name="deepseek_v2", architectures=("DeepseekV2ForCausalLM",), config=_config)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.arch.config import ModelConfig
-from weft.arch.family import GgufForm, ModelFamily, Raw
-from weft.arch.reading import read_block, read_config
+from weft.arch.family import GgufForm, ModelFamily
+from weft.arch.reading import MLP_BIAS, attention_biases, read_block, read_config
+from weft.fields import Fields
 
 
-def _config(raw: Raw) -> ModelConfig:
-    bias, block = bool(raw.get("attention_bias", False)), read_block(raw)
-    block = replace(block, qkv_bias=bias, o_bias=bias, mlp_bias=bool(raw.get("mlp_bias", False)))
-    return read_config(raw, "llama", block)
+def _config(fields: Fields) -> ModelConfig:
+    block, (bias, o_bias) = read_block(fields), attention_biases(fields)
+    mlp_bias = fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True)
+    return read_config(fields, "llama", replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias))
 
 
 FAMILY = ModelFamily(

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.arch.config import ModelConfig
-from weft.arch.family import GgufForm, ModelFamily, Raw
-from weft.arch.reading import read_block, read_config, size, windows
+from weft.arch.family import GgufForm, ModelFamily
+from weft.arch.reading import every_window, read_block, read_config
+from weft.fields import Fields
 
 
-def _config(raw: Raw) -> ModelConfig:
-    block = read_block(raw)
-    all_layers = [True] * size(raw, "num_hidden_layers")
-    return read_config(raw, "mistral", replace(block, windows=windows(raw, all_layers)))
+def _config(fields: Fields) -> ModelConfig:
+    return read_config(fields, "mistral", replace(read_block(fields), windows=every_window(fields)))
 
 
 FAMILY = ModelFamily(
     name="mistral",
     architectures=("MistralForCausalLM",),
     config=_config,
+    defaults={"sliding_window": 4096, "max_position_embeddings": 131072},
     gguf=GgufForm(architecture="llama", permuted=frozenset({"attn_q", "attn_k"}), windowed=True),
 )

@@ -5,29 +5,36 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.arch.config import ModelConfig, MoEConfig
-from weft.arch.family import ModelFamily, Raw, TensorNames
-from weft.arch.reading import checked_experts, read_block, read_config, size, windows
+from weft.arch.family import ModelFamily, TensorNames
+from weft.arch.reading import (
+    MOST_EXPERTS,
+    MOST_WIDTH,
+    checked_experts,
+    every_window,
+    read_block,
+    read_config,
+)
+from weft.fields import Fields
 
 
-def _experts(raw: Raw) -> MoEConfig:
-    return checked_experts(
-        MoEConfig(
-            num_experts=size(raw, "num_local_experts"),
-            top_k=size(raw, "num_experts_per_tok", 2),
-            intermediate_size=size(raw, "intermediate_size"),
-        )
+def _experts(fields: Fields) -> MoEConfig:
+    moe = MoEConfig(
+        num_experts=fields.whole("num_local_experts", high=MOST_EXPERTS),
+        top_k=fields.whole("num_experts_per_tok", 2),
+        intermediate_size=fields.whole("intermediate_size", high=MOST_WIDTH),
     )
+    return checked_experts(fields, moe)
 
 
-def _config(raw: Raw) -> ModelConfig:
-    block = read_block(raw)
-    all_layers = [True] * size(raw, "num_hidden_layers")
-    return read_config(raw, "mixtral", replace(block, windows=windows(raw, all_layers)), moe=_experts(raw))
+def _config(fields: Fields) -> ModelConfig:
+    block = replace(read_block(fields), windows=every_window(fields))
+    return read_config(fields, "mixtral", block, moe=_experts(fields), theta=1e6)
 
 
 FAMILY = ModelFamily(
     name="mixtral",
     architectures=("MixtralForCausalLM",),
     config=_config,
+    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
     names=TensorNames(experts="block_sparse_moe", expert_gate_up=("w1", "w3"), expert_down="w2"),
 )

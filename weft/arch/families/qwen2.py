@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft.arch.config import ModelConfig
-from weft.arch.family import GgufForm, ModelFamily, Raw
-from weft.arch.reading import read_block, read_config, upper_layers, windows
+from weft.arch.family import GgufForm, ModelFamily
+from weft.arch.reading import read_block, read_config, upper_windows
+from weft.fields import Fields
 
 
-def _config(raw: Raw) -> ModelConfig:
-    block = read_block(raw)
-    return read_config(raw, "qwen2", replace(block, qkv_bias=True, windows=windows(raw, upper_layers(raw))))
+def _config(fields: Fields) -> ModelConfig:
+    block = replace(read_block(fields), qkv_bias=True, windows=upper_windows(fields))
+    return read_config(fields, "qwen2", block)
 
 
 FAMILY = ModelFamily(
     name="qwen2",
     architectures=("Qwen2ForCausalLM",),
     config=_config,
+    defaults={"sliding_window": 4096, "max_window_layers": 28, "max_position_embeddings": 32768},
     gguf=GgufForm(architecture="qwen2"),
 )

@@ -6,23 +6,25 @@ from dataclasses import replace
 
 from weft.arch.block import BlockSpec
 from weft.arch.config import ModelConfig
-from weft.arch.family import GgufForm, ModelFamily, Raw
-from weft.arch.reading import read_block, read_config, upper_layers, windows
+from weft.arch.family import GgufForm, ModelFamily
+from weft.arch.reading import attention_biases, read_block, read_config, upper_windows
+from weft.fields import Fields
 
 
-def qwen3_block(raw: Raw) -> BlockSpec:
+def qwen3_block(fields: Fields, windows: tuple[int, ...]) -> BlockSpec:
     """The block of Qwen3 and Qwen3-MoE."""
-    bias, block = bool(raw.get("attention_bias", False)), read_block(raw)
-    return replace(block, qkv_bias=bias, o_bias=bias, qk_norm="head", windows=windows(raw, upper_layers(raw)))
+    block, (bias, o_bias) = read_block(fields), attention_biases(fields)
+    return replace(block, qkv_bias=bias, o_bias=o_bias, qk_norm="head", windows=windows)
 
 
-def _config(raw: Raw) -> ModelConfig:
-    return read_config(raw, "qwen3", qwen3_block(raw))
+def _config(fields: Fields) -> ModelConfig:
+    return read_config(fields, "qwen3", qwen3_block(fields, upper_windows(fields)))
 
 
 FAMILY = ModelFamily(
     name="qwen3",
     architectures=("Qwen3ForCausalLM",),
     config=_config,
+    defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28, "max_position_embeddings": 32768},
     gguf=GgufForm(architecture="qwen3"),
 )

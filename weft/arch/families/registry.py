@@ -7,8 +7,12 @@ import difflib
 from weft.arch.block import refuse_not_run
 from weft.arch.config import ModelConfig
 from weft.arch.families import deepseek_v2, deepseek_v3, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
-from weft.arch.family import ModelFamily, Raw
-from weft.errors import ConfigError
+from weft.arch.family import ModelFamily
+from weft.arch.rope_config import rope_notes
+from weft.arch.wrappers import TEXT_TYPES, text_part
+from weft.errors import ConfigError, FieldError
+from weft.fields import Fields, Raw
+from weft.printable import printable
 
 FAMILIES: dict[str, ModelFamily] = {
     "llama": llama.FAMILY,
@@ -23,11 +27,26 @@ FAMILIES: dict[str, ModelFamily] = {
 """By config.json's model_type."""
 
 
-def parse_config(raw: Raw) -> ModelConfig:
-    """ModelConfig of a config.json dictionary; ConfigError names the field, its value and what is supported."""
-    config = _family(raw).config(raw)
-    refuse_not_run(config.block, latent=config.mla is not None)
+def parse_config(raw: Raw, where: str = "config.json") -> ModelConfig:
+    """ModelConfig of a config.json dictionary, of its text part where it is one of several. FieldError names the file
+    (`where`), the field, its value and what is supported."""
+    fields = text_part(Fields(raw, where))
+    family = family_of(fields)
+    config = family.config(Fields({**family.defaults, **fields.values}, fields.where))
+    try:
+        refuse_not_run(config.block, latent=config.mla is not None)
+    except ConfigError as error:
+        message = f"{fields.where}: {error}"
+        raise FieldError(message, field=error.field, value=error.value, legal=error.legal) from None
     return config
+
+
+def config_notes(raw: Raw, where: str) -> list[str]:
+    """What to say of fields that contradict each other."""
+    whole = Fields(raw, where)
+    fields = text_part(whole)
+    said = [f"{where}: the text part is served; images, audio and video are not read"] if fields is not whole else []
+    return said + rope_notes(fields)
 
 
 def gguf_families(architecture: object) -> tuple[ModelFamily, ...]:
@@ -40,20 +59,30 @@ def gguf_architectures() -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.gguf.architecture for each in FAMILIES.values() if each.gguf))
 
 
-def _family(raw: Raw) -> ModelFamily:
+def family_of(fields: Fields) -> ModelFamily:
+    """The family that `architectures` names, or model_type where there are none."""
     named = {name: family for family in FAMILIES.values() for name in family.architectures}
-    names = raw.get("architectures") or []
+    names = fields.texts("architectures")
+    kind = fields.text("model_type", "", longest=200)
+    by_type = FAMILIES.get(TEXT_TYPES.get(kind, kind))
     for name in names:
         if name in named:
+            if by_type not in (None, named[name]):
+                raise fields.wrong("model_type", named[name].name, f"architectures names {name}; correct one of them")
             return named[name]
-    if not names and raw.get("model_type") in FAMILIES:
-        return FAMILIES[str(raw["model_type"])]
-    given = str(names[0] if names else raw.get("model_type"))
-    near = difflib.get_close_matches(given, named, n=1, cutoff=0.8)
+    if by_type is not None and all(name in _bare(by_type) for name in names):
+        return by_type
+    given = names[0] if names else kind
+    near = difflib.get_close_matches(given[:200], named, n=1, cutoff=0.8)
     hint = f" (nearest: {near[0]})" if near else ""
-    raise ConfigError(
-        f"architecture {given} is not supported{hint}; supported: {', '.join(named)}",
+    raise FieldError(
+        f"{fields.where}: architecture {printable(given, 60)} is not supported{hint}; supported: {', '.join(named)}",
         field="architectures",
         value=given,
         legal=tuple(named),
     )
+
+
+def _bare(family: ModelFamily) -> tuple[str, ...]:
+    """Architectures of the family's models that were saved without their lm_head."""
+    return tuple(f"{name.removesuffix('ForCausalLM')}Model" for name in family.architectures)

@@ -6,7 +6,6 @@ one reads the same header in a few hundredths of a second. Layouts and names of 
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,24 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
+from weft.checkpoint.files import FileFault, FileState, opened_file, pread
 from weft.checkpoint.formats import TensorFormat
 from weft.checkpoint.tensors import TensorInfo, overlaps, raise_all
+from weft.fields import shown
+from weft.printable import printable
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 FIRST_READ = 8 << 20
+HEADER_LIMIT = 128 << 20
+"""Most bytes of a header: ten times those of the largest vocabularies."""
+MOST_ITEMS = 1 << 22
+"""Most items in the arrays of all keys together: a vocabulary of 256,000 with its merges takes a third."""
+MOST_KEYS, MOST_TENSORS = 1 << 16, 1 << 20
 ALIGNMENT = 32
+MOST_ALIGNMENT = 1 << 20
 MAX_DIMS = 8
+MOST_NAME = 256
 SCALARS = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
@@ -39,10 +48,12 @@ SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """metadata: key -> value (lists for arrays). tensors: under the file's own names, in the file's order."""
+    """metadata: key -> value (lists for arrays). tensors: under the file's own names, in the file's order. state: what
+    the file was when it was read."""
 
     metadata: dict[str, Any]
     tensors: tuple[TensorInfo, ...]
+    state: FileState
 
 
 class _ShortError(Exception):
@@ -56,31 +67,31 @@ class _InvalidError(Exception):
 def read_gguf_header(path: Path) -> GgufHeader:
     """Header of the GGUF file at `path`; CheckpointError lists every fault in it and in the tensors' places."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            header, data_start = _read(file.fileno(), size)
-    except OSError as error:
-        raise_all(str(path), [f"{path}: {error.strerror}"])
-        raise
-    except (_InvalidError, UnicodeDecodeError) as error:
-        raise_all(str(path), [f"{path}: {error}"])
+        with opened_file(path) as (fd, size):
+            header, data_start = _read(fd, size)
+            state = FileState.of(fd, header.data[: header.at])
+    except (FileFault, FileNotFoundError, UnicodeDecodeError, _InvalidError) as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise_all(str(path), [f"{path}: {what}"])
         raise
     tensors, problems = _place(str(path), header.rows, data_start, size)
     raise_all(str(path), problems)
-    return GgufHeader(header.metadata, tuple(tensors))
+    return GgufHeader(header.metadata, tuple(tensors), state)
 
 
 def _read(fd: int, size: int) -> tuple[_Cursor, int]:
     """The parsed header, and where the tensors' data starts. Reads more of the file until the header is whole."""
     length = min(FIRST_READ, size)
     while True:
-        cursor = _Cursor(os.pread(fd, length, 0))
+        cursor = _Cursor(pread(fd, length, 0), size)
         try:
             return cursor, cursor.parse()
         except (_ShortError, struct.error, OverflowError):  # a length beyond the data, or beyond any memory
             if length >= size:
                 raise _InvalidError(f"truncated: the header is cut off at byte {size}") from None
-            length = min(2 * length, size)
+            if length >= HEADER_LIMIT:
+                raise _InvalidError(f"a header of more than {HEADER_LIMIT} bytes is not read") from None
+            length = min(4 * length, size, HEADER_LIMIT)
 
 
 @dataclass(slots=True)
@@ -96,9 +107,11 @@ class _Row:
 class _Cursor:
     """A position in the header's bytes; every read moves it, and raises _ShortError or struct.error at the end."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes, size: int) -> None:
+        """`data`: the first bytes of a file of `size` bytes."""
+        self.data, self.size = data, size
         self.at = 0
+        self.items = 0
         self.metadata: dict[str, Any] = {}
         self.rows: list[_Row] = []
 
@@ -106,6 +119,8 @@ class _Cursor:
         """Reads the whole header; returns where the tensors' data starts, in bytes."""
         self._preamble()
         tensors, keys = self._unpack("QQ")
+        self._fits("tensors", tensors, MOST_TENSORS)
+        self._fits("metadata keys", keys, MOST_KEYS)
         for _ in range(keys):
             key = self._string()
             if key in self.metadata:
@@ -114,8 +129,8 @@ class _Cursor:
         for _ in range(tensors):
             self.rows.append(self._row())
         alignment = self.metadata.get("general.alignment", ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _InvalidError(f"general.alignment {alignment!r} is not a power of two")
+        if type(alignment) is not int or not 1 <= alignment <= MOST_ALIGNMENT or alignment & (alignment - 1):
+            raise _InvalidError(f"general.alignment {shown(alignment)}: legal: a power of two up to {MOST_ALIGNMENT}")
         return -(-self.at // alignment) * alignment
 
     def _preamble(self) -> None:
@@ -135,8 +150,17 @@ class _Cursor:
         self.at += layout.size
         return values
 
+    def _fits(self, what: str, count: int, most: int) -> None:
+        """_InvalidError for more of something than the file has bytes, or than is read of it."""
+        left = self.size - self.at
+        if count > left:
+            raise _InvalidError(f"truncated: {count} {what}, {left} bytes to the end of the file")
+        if count > most:
+            raise _InvalidError(f"{count} {what}; at most {most} are read")
+
     def _string(self) -> str:
         (length,) = self._unpack("Q")
+        self._fits("bytes of a string", length, HEADER_LIMIT)
         start, self.at = self.at, self.at + length
         if self.at > len(self.data):
             raise _ShortError
@@ -161,14 +185,17 @@ class _Cursor:
         if kind != GGUFValueType.ARRAY:
             return self._unpack(_scalar(key, kind))[0]
         item, count = self._unpack("IQ")
-        if item == GGUFValueType.STRING:
-            return self._strings(count)
-        code = _scalar(key, item)  # arrays of arrays are refused here: no key that weft knows has one
-        return list(self._unpack(f"{count}{code}"))
+        # Arrays of arrays are refused here: no key that weft knows has one.
+        code = "" if item == GGUFValueType.STRING else _scalar(key, item)
+        self._fits(f"items of {printable(key, 80)}", count, MOST_ITEMS - self.items)
+        self.items += count
+        return list(self._unpack(f"{count}{code}")) if code else self._strings(count)
 
     def _row(self) -> _Row:
         name = self._string()
         (count,) = self._unpack("I")
+        if len(name) > MOST_NAME:
+            raise _InvalidError(f"a tensor's name of {len(name)} characters; legal: up to {MOST_NAME}")
         if not 1 <= count <= MAX_DIMS:
             raise _InvalidError(f"{name}: {count} dims; 1 to {MAX_DIMS} are legal")
         dims = self._unpack(f"{count}Q")
@@ -208,6 +235,8 @@ def _tensor(path: str, row: _Row, start: int) -> TensorInfo | str:
         return f"unknown tensor type {row.type}"
     fmt = TensorFormat(kind.name, *GGML_QUANT_SIZES[kind])
     shape = row.dims[::-1]
+    if min(shape) < 1:
+        return f"shape {list(shape)}: a dim of 0"
     if shape[-1] % fmt.block:
         return f"rows of {shape[-1]} are not whole {fmt.name} blocks of {fmt.block}"
     return TensorInfo(row.name, shape, fmt.name, path, start + row.offset, fmt.tensor_bytes(shape), row.name)

@@ -14,14 +14,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families
+from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families, parse_config
 from weft.arch.family import ModelFamily
+from weft.arch.reading import O_BIAS
 from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
 from weft.checkpoint.formats import LOADABLE
+from weft.checkpoint.forms.counts import count_faults
 from weft.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weft.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
 from weft.checkpoint.tensors import TensorInfo, raise_all
 from weft.data_files import read_toml
+from weft.fields import Fields
 
 
 class _Keys(msgspec.Struct, frozen=True):
@@ -50,15 +53,32 @@ def open_gguf(path: Path) -> Checkpoint:
     config, problems = _config(header)
     raise_all(str(path), [f"{path}: {problem}" for problem in problems])
     family = FAMILIES[config["model_type"]]
-    tensors = (_renamed(tensor, family, config) for tensor in header.tensors if tensor.source != ROPE_FREQS)
+    model = parse_config(config, str(path))
+    renamed = (_renamed(tensor, family, config) for tensor in header.tensors if tensor.source != ROPE_FREQS)
+    tensors = {tensor.name: tensor for tensor in renamed}
+    problems = [*count_faults(str(path), config, model, tensors, family.names), *_vocabulary_faults(header, config)]
+    raise_all(str(path), problems)
     return Checkpoint(
         path=str(path),
         kind="gguf",
         config={**config, "weft_column_block": _column_block(header.tensors)},
-        tensors={tensor.name: tensor for tensor in tensors},
-        tokenizer=_tokenizer(header.metadata),
+        tensors=tensors,
+        tokenizer=_tokenizer(path, header.metadata),
         ignored=tuple(tensor.source for tensor in header.tensors if tensor.source == ROPE_FREQS),
+        states={str(path): header.state},
     )
+
+
+def _vocabulary_faults(header: GgufHeader, config: Json) -> list[str]:
+    """Where sizes of the vocabulary in the metadata are not the embedding's rows."""
+    rows, arch = config["vocab_size"], header.metadata["general.architecture"]
+    said, tokens = header.metadata.get(f"{arch}.vocab_size", rows), header.metadata.get("tokenizer.ggml.tokens", ())
+    found = []
+    if said != rows:
+        found.append(f"metadata key {arch}.vocab_size {said}: token_embd.weight has {rows} rows; legal: {rows}")
+    if isinstance(tokens, list) and len(tokens) > rows:
+        found.append(f"metadata key tokenizer.ggml.tokens: {len(tokens)} tokens; token_embd.weight has {rows} rows")
+    return found
 
 
 def _column_block(tensors: Iterable[TensorInfo]) -> int:
@@ -76,12 +96,12 @@ def _renamed(tensor: TensorInfo, family: ModelFamily, config: Json) -> TensorInf
     return TensorInfo(name, tensor.shape, tensor.dtype, tensor.file, tensor.offset, tensor.nbytes, tensor.source, heads)
 
 
-def _tokenizer(metadata: Json) -> TokenizerSource:
-    prefix = "tokenizer.chat_template"
+def _tokenizer(path: Path, metadata: Json) -> TokenizerSource:
+    prefix, fields = "tokenizer.chat_template", Fields(metadata, f"{path}: metadata key")
     templates = {
-        key.removeprefix(prefix).lstrip(".") or "default": value
+        key.removeprefix(prefix).lstrip(".") or "default": fields.text(key)
         for key, value in metadata.items()
-        if key.startswith(prefix) and isinstance(value, str)
+        if key == prefix or (key.startswith(f"{prefix}.") and isinstance(value, str))
     }
     return TokenizerSource(
         gguf={key: value for key, value in metadata.items() if key.startswith("tokenizer.ggml.")},
@@ -166,6 +186,7 @@ def _switches(families: tuple[ModelFamily, ...], keys: Json, names: dict[str, Te
         "vocab_size": names["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in names,
         "attention_bias": "blk.0.attn_q.bias" in names,
+        O_BIAS: "blk.0.attn_output.bias" in names,
         "mlp_bias": "blk.0.ffn_up.bias" in names,
         "sliding_window": window or None,
         "use_sliding_window": bool(window),

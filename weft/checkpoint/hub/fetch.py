@@ -7,7 +7,6 @@ Endpoint, token and cache are huggingface_hub's own settings.
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,10 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT, pickle_among
+from weft.checkpoint.files import FileFault
 from weft.checkpoint.hub.names import HubModel, Say
-from weft.checkpoint.safetensors.directory import CONFIG, INDEX, SINGLE, TEXT, pickle_among
+from weft.checkpoint.safetensors.weight_files import read_index
 from weft.errors import CheckpointError, UnavailableError, WeftError
 
 _CLIENT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
@@ -76,11 +77,11 @@ def _weight_files(model: HubModel, sizes: dict[str, int]) -> list[str]:
 
 
 def _indexed(model: HubModel, sizes: dict[str, int]) -> list[str]:
-    text = Path(huggingface_hub.hf_hub_download(model.repo, INDEX, revision=model.revision)).read_text(encoding="utf-8")
+    file = Path(huggingface_hub.hf_hub_download(model.repo, INDEX, revision=model.revision))
     try:
-        names = sorted(set(json.loads(text)["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"model {model}: {INDEX} has no weight_map of names") from None
+        names = sorted({*read_index(file).values()})
+    except (FileFault, FileNotFoundError) as fault:
+        raise CheckpointError(f"model {model}: {INDEX}: {fault}") from None
     missing = [str(name) for name in names if name not in sizes]
     unsafe = [str(name) for name in names if not str(name).endswith(".safetensors")]
     if missing or unsafe:

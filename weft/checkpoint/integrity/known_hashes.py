@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT
 from weft.checkpoint.hub.embedded import SMOLLM2, cache_dir
-from weft.checkpoint.safetensors.directory import CONFIG, INDEX, SINGLE, TEXT
 
 MANIFEST = "SHA256SUMS"
 DOWNLOADS = Path(".cache", "huggingface", "download")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from weft.checkpoint.files import MIB, FileFault, FileState, decode_json, opened_file, pread
 from weft.checkpoint.tensors import TensorInfo, overlaps
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32 * MIB
+"""A tenth of it names 30,000 tensors; the format itself allows 100 MB."""
+MOST_DIMS = 8
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -22,28 +26,44 @@ BITS = {
 """Bits of one element of each of safetensors' dtypes."""
 
 
-def read_header(path: Path) -> tuple[list[TensorInfo], list[str]]:
-    """Tensors of the file at `path`, and a line for every fault found in its header or length."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                return [], [f"{path}: truncated: {size} bytes, its header alone says {8 + length}"]
-            text = file.read(length)
-    except OSError as error:
-        return [], [f"{path}: {error.strerror}"]
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        return [], [f"{path}: its header is not JSON: {error}"]
-    if not isinstance(entries, dict):
-        return [], [f"{path}: its header is not a JSON object"]
-    entries.pop("__metadata__", None)
-    return _check(path, entries, 8 + length, size)
+@dataclass(slots=True)
+class SafetensorsHeader:
+    """Tensors of one file; a line for every fault found in header or length; what the file was when it was read."""
+
+    tensors: list[TensorInfo] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    state: FileState | None = None
 
 
-def _check(path: Path, entries: dict[str, Any], start: int, size: int) -> tuple[list[TensorInfo], list[str]]:
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """The header of the file at `path`."""
+    try:
+        with opened_file(path) as (fd, size):
+            head = pread(fd, 8, 0)
+            length = int.from_bytes(head, "little")
+            if size < 8 or length > size - 8:
+                raise FileFault(f"truncated: {size} bytes, its header alone says {8 + length}")
+            if length > MAX_HEADER_BYTES:
+                raise FileFault(f"a header of {length} bytes; at most {MAX_HEADER_BYTES} are read")
+            text = pread(fd, length, 8)
+            state = FileState.of(fd, head + text)
+        entries = decode_json(text, dict[str, msgspec.Raw], "its header")
+        entries.pop("__metadata__", None)
+    except FileFault as fault:
+        return SafetensorsHeader(problems=[f"{path}: {fault}"])
+    except FileNotFoundError:
+        return SafetensorsHeader(problems=[f"{path}: no such file"])
+    tensors, problems = _check(path, entries, 8 + length, size)
+    return SafetensorsHeader(tensors, problems, state)
+
+
+def _check(path: Path, entries: dict[str, msgspec.Raw], start: int, size: int) -> tuple[list[TensorInfo], list[str]]:
     tensors: list[TensorInfo] = []
     problems: list[str] = []
     for name, entry in entries.items():
@@ -62,12 +82,15 @@ def _check(path: Path, entries: dict[str, Any], start: int, size: int) -> tuple[
     return tensors, problems
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo | str:
+def _tensor(path: Path, name: str, raw: msgspec.Raw, start: int) -> TensorInfo | str:
     try:
-        dtype, shape, (lo, hi) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
-    except (TypeError, KeyError, ValueError):
-        return "its header entry lacks dtype, shape or data_offsets"
-    if not all(type(number) is int and number >= 0 for number in (*shape, lo, hi)):
+        entry: Any = msgspec.json.decode(raw, type=_Entry)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return f"its header entry lacks dtype, shape or data_offsets, or has other kinds: {error}"
+    dtype, shape, (lo, hi) = entry.dtype, tuple(entry.shape), entry.data_offsets
+    if len(shape) > MOST_DIMS:
+        return f"{len(shape)} dims; legal: up to {MOST_DIMS}"
+    if any(number < 0 for number in (*shape, lo, hi)):
         return f"shape {list(shape)} and data_offsets {[lo, hi]} must be non-negative integers"
     if dtype not in BITS:
         return f"unknown dtype {dtype}"

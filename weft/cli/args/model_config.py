@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import weft.arch
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
+from weft.checkpoint.files import FileFault, read_object
 from weft.checkpoint.hub.paths import model_path, shown_name
 from weft.checkpoint.open import open_checkpoint
 from weft.cli.args.model import add_model
@@ -43,8 +43,8 @@ def model_config(word: str | None, revision: str | None, *, without_checkpoint: 
     path = model_path(word, lambda line: print(line, file=sys.stderr), revision=revision, weights=False)
     file = path / "config.json" if path.is_dir() else path
     if file.suffix == ".json":
-        return shown_name(word, path if path.is_dir() else file.resolve().parent), parse_config(_json(file))
-    return shown_name(word, path), parse_config(open_checkpoint(path).config)
+        return shown_name(word, path if path.is_dir() else file.resolve().parent), parse_config(_json(file), str(file))
+    return shown_name(word, path), open_checkpoint(path).model_config()
 
 
 def model_checkpoint(word: str | None, revision: str | None) -> Checkpoint | None:
@@ -61,7 +61,7 @@ def _config_alone(word: str | None) -> tuple[str, ModelConfig]:
     if Path(word).exists():
         file = Path(word)
         file = file / "config.json" if file.is_dir() else file
-        return file.resolve().parent.name, parse_config(_json(file))
+        return file.resolve().parent.name, parse_config(_json(file), str(file))
     if name is None:
         raise UsageError(
             f"--without-checkpoint: {word} is no file, and no model known by its config"
@@ -72,11 +72,8 @@ def _config_alone(word: str | None) -> tuple[str, ModelConfig]:
 
 def _json(file: Path) -> dict[str, object]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: a JSON object is needed")
-    return value
+        return read_object(file)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such file") from None
+    except FileFault as fault:
+        raise CheckpointError(f"{file}: {fault}") from None

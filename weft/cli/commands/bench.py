@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from weft.arch.families import parse_config
 from weft.bench.client import BenchTarget
 from weft.bench.compare import memory_of, rows
 from weft.bench.document import Candidate, Subject, comparison, document
@@ -40,6 +39,7 @@ from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.options import made
+from weft.printable import printable_lines
 from weft.settings import engine_settings
 from weft.text import Tokenizer
 
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = opened(args, args.model, _say)
     if args.compare:
         return _bench_layouts(args, settings, checkpoint)
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     layout = layout_from(args, config)
     if is_agent(args):
         return run_agent(args, layout, engine_config_from(args), checkpoint, _say)
@@ -154,7 +154,7 @@ def _url_workload(word: str | None, settings: BenchSettings) -> Workload:
     if word is None:
         return Workload(settings)
     checkpoint = open_checkpoint(model_path(word, _say))
-    return Workload(settings, Tokenizer.from_checkpoint(checkpoint), parse_config(checkpoint.config).vocab_size)
+    return Workload(settings, Tokenizer.from_checkpoint(checkpoint), checkpoint.model_config().vocab_size)
 
 
 def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint, layout: Layout) -> int:
@@ -173,7 +173,7 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
 
 def _bench_hosts(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint, layout: Layout) -> int:
     """On host 0 of several: the server plans with what each host has, and says how long a context is."""
-    vocabulary = parse_config(checkpoint.config).vocab_size
+    vocabulary = checkpoint.model_config().vocab_size
     workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), vocabulary)
     host, said = _host(args, checkpoint), dict[str, object]()
 
@@ -245,7 +245,7 @@ def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Launch
         )
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: at least two layouts are needed")
-    engine, experts = engine_config_from(args), parse_config(checkpoint.config).num_experts
+    engine, experts = engine_config_from(args), checkpoint.model_config().num_experts
     plans: dict[str, LaunchPlan] = {}
     for path in args.compare:
         name, number = path.stem, 2
@@ -298,4 +298,4 @@ def _hint(plan: LaunchPlan) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from weft.arch.families import parse_config
 from weft.checkpoint.hub.names import hub_model
 from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
@@ -36,10 +35,14 @@ from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
 from weft.log import configure
 from weft.plural import counted
+from weft.printable import printable_lines, without_controls
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
+from weft.text_worker.client import TextWorker
+from weft.text_worker.jobs import Begin
+from weft.text_worker.templates import try_templates
 
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
@@ -150,12 +153,16 @@ def run(args: argparse.Namespace) -> int:
     say_native(_say)
     checkpoint = opened(args, model, _say)
     name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config))
     check(params, config.vocab_size)
-    has_template = Tokenizer.from_checkpoint(checkpoint).has_chat_template
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    has_template = tokenizer.has_chat_template
     chat = has_template and not args.raw
+    if chat:
+        with contextlib.closing(TextWorker(Begin.of(checkpoint, config.vocab_size))) as texts:
+            try_templates(texts, tokenizer, checkpoint.path)
     if args.system is not None and not chat:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
     if not has_template and not args.raw:
@@ -182,7 +189,7 @@ def _run_agent(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     say_native(_say)
     checkpoint = opened(args, _model_word(args.words, args.revision), _say)
-    return run_agent(args, layout_from(args, parse_config(checkpoint.config)), engine, checkpoint, _say)
+    return run_agent(args, layout_from(args, checkpoint.model_config()), engine, checkpoint, _say)
 
 
 def _once(line: str) -> Listener:
@@ -253,7 +260,7 @@ def _results(llm: LLM, given: Sequence[Any], params: SamplingParams, *, chat: bo
 
 def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> None:
     for _, piece in llm.stream(prompt, params, chat=chat):
-        sys.stdout.write(piece.text)
+        sys.stdout.write(_shown(piece.text))
         sys.stdout.flush()
     sys.stdout.write("\n")
 
@@ -262,7 +269,12 @@ def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
     for prompt, result in zip(prompts, results, strict=True):
         for output in result.outputs:
             number = f" ({output.index + 1})" if len(result.outputs) > 1 else ""
-            print(f">>> {prompt}{number}\n{output.text}\n")
+            print(f">>> {prompt}{number}\n{_shown(output.text)}\n")
+
+
+def _shown(text: str) -> str:
+    """What a model has written; a terminal gets no control characters of its vocabulary."""
+    return without_controls(text) if sys.stdout.isatty() else text
 
 
 def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, object]:
@@ -296,4 +308,4 @@ def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, objec
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)

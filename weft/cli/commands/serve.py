@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from weft.arch.families import parse_config
 from weft.chat.config import ChatConfig, chat_forms, chat_settings
 from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
@@ -58,6 +57,7 @@ from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 from weft.text_worker.client import TextWorker
 from weft.text_worker.jobs import Begin
+from weft.text_worker.templates import try_templates
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         sock = closing.enter_context(contextlib.closing(listen(http)))
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
-        config = parse_config(checkpoint.config)
+        config = checkpoint.model_config()
         layout = layout_from(args, config)
         hosts, resources = met_hosts(args, layout, engine, checkpoint, _say)
         if hosts is not None:
@@ -158,6 +158,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         plan = plan.with_vocabulary(tokenizer.eos_token_ids, vocabulary)
         texts = TextWorker(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
         closing.callback(texts.close)
+        try_templates(texts, tokenizer, checkpoint.path)
         if plan.server_cpus:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
@@ -179,7 +180,7 @@ def _run_agent(args: argparse.Namespace, engine: EngineConfig) -> None:
     """This host's agent, for the server on host 0."""
     say_native(_say)
     checkpoint = opened(args, args.model, _say)
-    run_agent(args, layout_from(args, parse_config(checkpoint.config)), engine, checkpoint, _say)
+    run_agent(args, layout_from(args, checkpoint.model_config()), engine, checkpoint, _say)
 
 
 def needs_of(plan: LaunchPlan) -> fd_limits.Needs:

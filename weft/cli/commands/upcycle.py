@@ -10,6 +10,7 @@ from weft.cli.args.checkpoints import opened
 from weft.cli.args.model import add_model, add_verify_checkpoint
 from weft.native.build import ensure_built
 from weft.options import check_range
+from weft.printable import printable_lines
 from weft.settings import DTYPE_BYTES
 from weft.upcycle.routers import Skew
 from weft.upcycle.upcycle import Recipe, upcycle
@@ -40,4 +41,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)

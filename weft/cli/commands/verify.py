@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import torch
 
-from weft.arch.families import parse_config
 from weft.checkpoint import Checkpoint
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
@@ -27,6 +26,7 @@ from weft.layout.resolve import resolve
 from weft.native.build import ensure_built
 from weft.options import check_range
 from weft.plural import counted
+from weft.printable import printable_lines
 from weft.settings import EngineConfig
 from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.start import start_workers
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     progress = _say_nothing if args.json else _say
     ensure_built(say=progress)
     checkpoint = opened(args, args.model, _say)
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     layout = layout_from(args, config)
     engine = engine_config_from(args)
     _refuse_moves(layout, engine)
@@ -106,14 +106,14 @@ def _compare(
     resources: Sequence[HostResources],
     progress: Callable[[str], None],
 ) -> int:
-    config = parse_config(checkpoint.config)
+    config = checkpoint.model_config()
     comm = "auto" if args.comm == "lockstep" else args.comm
     plan = plan_launch(checkpoint, layout, engine, comm, hosts=resources)
     one = replace(engine, expert_placement=None, cpus=None, steal_work=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)
-    _check_length(max(map(len, prompts)), args.tokens, plan.engine.max_model_len or config.max_position)
+    _check_length(max(map(len, prompts)), args.tokens, plan.engine.max_model_len or config.context)
     report = _verify(plan, prompts, args.tokens, args.comm != "lockstep", progress, hosts)
     print(json.dumps(document(plan, report), indent=2) if args.json else "\n".join(lines(plan, report)))
     return EXIT_CODES[report.verdict]
@@ -187,7 +187,7 @@ def _prompts(checkpoint: Checkpoint, vocab: int, texts: Sequence[str] | None) ->
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)
 
 
 def _say_nothing(line: str) -> None:

@@ -6,6 +6,8 @@ import errno
 import os
 from typing import TextIO
 
+from weft.printable import printable_lines
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -13,7 +15,7 @@ def say(line: str, out: TextIO, *, ignore_closed: bool = False) -> None:
     """Prints one line and flushes; where the disk is full, drops the line and everything that `out` has buffered.
     `ignore_closed`: also where the reader has closed the pipe, which otherwise raises."""
     try:
-        print(line, file=out, flush=True)
+        print(printable_lines(line), file=out, flush=True)
     except OSError as error:
         if error.errno not in _FULL and not (ignore_closed and error.errno == errno.EPIPE):
             raise

@@ -26,7 +26,7 @@ GOES_ON = "<<weft: the message goes on here>> "
 """Stands after a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
 words that close it. A template that cuts blanks cuts this one's."""
 
-OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_prompt")
+OWN_ARGUMENTS = ("self", "messages", "tools", "documents", "add_generation_prompt", "named")
 """What chat_template_kwargs may not set, beside the names of the model's special tokens."""
 
 

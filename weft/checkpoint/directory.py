@@ -1,0 +1,49 @@
+"""A model directory as a Checkpoint: config.json, safetensors files, tokenizer files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weft.arch.families.registry import config_notes, family_of, parse_config
+from weft.arch.wrappers import text_part
+from weft.checkpoint.checkpoint import Checkpoint
+from weft.checkpoint.forms.forms import as_named
+from weft.checkpoint.generation import generation_notes
+from weft.checkpoint.safetensors.text_files import TEXT, read_json, read_text_files
+from weft.checkpoint.safetensors.weight_files import INDEX, SINGLE, pickle_among, read_weight_files
+from weft.checkpoint.tensors import raise_all
+from weft.fields import Fields
+
+__all__ = ["CONFIG", "INDEX", "SINGLE", "TEXT", "open_directory", "pickle_among"]
+
+CONFIG = ("config.json", "generation_config.json")
+
+
+def open_directory(path: Path) -> Checkpoint:
+    """Checkpoint of the directory `path`; CheckpointError with every missing or faulty file, FieldError for a field of
+    the config that cannot be."""
+    problems: list[str] = []
+    notes: list[str] = []
+    file = path / "config.json"
+    raw = read_json(file, problems, required=True)
+    generation = read_json(path / "generation_config.json", problems)
+    tokenizer = read_text_files(path, raw, problems, notes)
+    weights = read_weight_files(path)
+    raise_all(str(path), problems + weights.problems)
+    notes += config_notes(raw, str(file))
+    fields = text_part(Fields(raw, str(file)))
+    family = family_of(fields)
+    model = parse_config(raw, str(file))
+    named = as_named(path, {**family.defaults, **fields.values}, model, weights.tensors, wrapped=fields.values != raw)
+    notes += [*named.notes, *generation_notes(named.config, generation, path)]
+    return Checkpoint(
+        str(path),
+        "safetensors",
+        named.config,
+        named.tensors,
+        generation,
+        tokenizer,
+        named.ignored,
+        tuple(notes),
+        weights.states,
+    )

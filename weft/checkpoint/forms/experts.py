@@ -1,0 +1,54 @@
+"""Routed experts that are stored as one tensor for all of a layer, as transformers 5 writes them without
+`save_original_format`: records of every expert's own bytes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+
+from weft.arch.family import TensorNames
+from weft.checkpoint.tensors import TensorInfo
+
+FUSED = "mlp"
+"""The module of a layer that holds router and fused experts, in every family."""
+MOST_EXPERTS = 1 << 16
+
+
+def split_experts(tensors: Mapping[str, TensorInfo], names: TensorNames) -> dict[str, TensorInfo]:
+    """`tensors` with a record for each expert in place of those that hold a layer's: `gate_up_proj` [E, 2I, H], gate
+    above up, and `down_proj` [E, H, I]. The router beside them gets the family's name."""
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors.items():
+        head, _, tail = name.rpartition(f".{FUSED}.experts.")
+        if head and tail in ("gate_up_proj", "down_proj") and _is_fused(info):
+            found |= {each.name: each for each in _split(head, tail, info, names)}
+        elif names.experts != FUSED and name.endswith(f".{FUSED}.{names.router}.weight"):
+            own = f"{name.removesuffix(f'{FUSED}.{names.router}.weight')}{names.experts}.{names.router}.weight"
+            found[own] = _at(info, own, info.shape, 0, info.source)
+        else:
+            found[name] = info
+    return found
+
+
+def _is_fused(info: TensorInfo) -> bool:
+    return len(info.shape) == 3 and 0 < info.shape[0] <= MOST_EXPERTS and info.nbytes % max(1, prod(info.shape)) == 0
+
+
+def _split(head: str, tail: str, info: TensorInfo, names: TensorNames) -> Iterator[TensorInfo]:
+    experts, rows, columns = info.shape
+    parts = names.expert_gate_up if tail == "gate_up_proj" else (names.expert_down,)
+    if rows % len(parts):
+        return
+    shape = (rows // len(parts), columns)
+    step = info.nbytes // experts // len(parts)
+    for expert in range(experts):
+        for number, part in enumerate(parts):
+            name = f"{head}.{names.experts}.experts.{expert}.{part}.weight"
+            start = (expert * len(parts) + number) * step
+            yield _at(info, name, shape, start, f"{info.source}[{expert}]")
+
+
+def _at(info: TensorInfo, name: str, shape: tuple[int, ...], start: int, source: str) -> TensorInfo:
+    """A part of `info` from byte `start` of it."""
+    nbytes = info.nbytes // max(1, prod(info.shape)) * prod(shape)
+    return TensorInfo(name, shape, info.dtype, info.file, info.offset + start, nbytes, source)
