@@ -8,6 +8,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError, WeftError
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
+from weft.native import libraries
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
@@ -31,6 +33,14 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}{% endf
 SLOWEST_S, MOST_BYTES, MOST_LINES = 5.0, 200 << 20, 12
 ENGINE = EngineConfig(kv_cache_memory=8 << 20, max_num_seqs=2)
 Change = Callable[[random.Random, Path], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sources_are_hashed_once() -> Iterator[None]:
+    """Whether the C++ parts fit their sources is asked at every start, and takes longer than all else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libraries, "_source_hash", cache(libraries._source_hash))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +85,7 @@ def start(place: Path) -> None:
     plan = plan_launch(checkpoint, layout, ENGINE, "shared_memory")
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     tokenizer.decide_chat_templates(checkpoint.path)
-    plan.also_ending(tokenizer.eos_token_ids)
+    plan.with_vocabulary(tokenizer.eos_token_ids, None)
     recommended(checkpoint.generation_config)
 
 
@@ -96,18 +106,16 @@ def outcome(place: Path) -> str:
 
 
 def runs(models: dict[str, Path], place: Path, seed: int, count: int) -> Iterator[tuple[str, str]]:
-    draw = random.Random(seed)
+    draw, own = random.Random(seed), {name: place / source.name for name, source in models.items()}
+    for name, source in models.items():
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, own[name])
     for _ in range(count):
         name = draw.choice(("plain", "plain", "experts", "gguf"))
-        source, target = models[name], place / models[name].name
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-            file = draw.choice(sorted(target.iterdir()))
-        else:
-            shutil.copyfile(source, target)
-            file = target
+        file = draw.choice(sorted(own[name].iterdir())) if own[name].is_dir() else own[name]
+        whole = file.read_bytes()
         changes(file.name)(draw, file)
-        yield f"{name}/{file.name}", outcome(target)
+        yield f"{name}/{file.name}", outcome(own[name])
+        file.write_bytes(whole)
 
 
 def check(models: dict[str, Path], place: Path, seed: int, count: int) -> None:
