@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from weft.checkpoint import Checkpoint
+from weft.checkpoint.safetensors.text_files import TEXT
 from weft.errors import ConfigError
 from weft.ipc.messages import Joined, Setup
 from weft.layout.layout import Layout
@@ -23,7 +24,6 @@ from weft.layout.serialize import flatten, to_dict
 from weft.native import isa, missing_reason
 from weft.settings import EngineConfig
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 OWN = ("engine.seed", "engine.max_model_len")
 """Settings that replicas may have of their own."""
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -137,7 +137,7 @@ def _version(distribution: str) -> str:
 def _tokenizer(checkpoint: Checkpoint) -> str:
     """A digest of the tokenizer's own files; a GGUF file has its tokenizer within."""
     folder = Path(checkpoint.path)
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    found = [folder / name for name in TEXT if (folder / name).is_file()]
     digest = hashlib.sha256()
     for file in found:
         digest.update(f"{file.name}\0".encode() + file.read_bytes())

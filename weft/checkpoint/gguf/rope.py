@@ -58,19 +58,27 @@ def _llama3(tensor: TensorInfo, theta: float, head_dim: int) -> Result:
         factors = np.frombuffer(file.read(tensor.nbytes), np.float32)
     if np.allclose(factors, 1.0):
         return {}, []
-    found = {"rope_type": "llama3", "factor": round(float(factors.max()), 4), **LLAMA3}
+    found = {"rope_type": "llama3", "factor": round(_factor(float(factors[-1]), theta, head_dim), 4), **LLAMA3}
     if not np.allclose(factors, llama3_factors(found, theta, head_dim), rtol=1e-4):
         return {}, [f"{ROPE_FREQS}: not the factors of a llama3 scaling with {LLAMA3}; other ones are not supported"]
     return found, []
 
 
+def _factor(last: float, theta: float, head_dim: int) -> float:
+    """The scaling's factor, from the longest wavelength's: that itself, or a mean of it and 1."""
+    share = _smooth(LLAMA3, theta, head_dim, head_dim // 2 - 1)
+    rest = 1 / last - share if last > 0 else 0.0
+    return (1 - share) / rest if rest > 0 and share < 1 else last
+
+
+def _smooth(scaling: Json, theta: float, head_dim: int, i: int) -> float:
+    """How much frequency `i` is left alone: from 0, divided by the whole factor, to 1."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
+    return min(max((scaling["original_max_position_embeddings"] / wavelength - low) / (high - low), 0.0), 1.0)
+
+
 def llama3_factors(scaling: Json, theta: float, head_dim: int) -> list[float]:
     """What each of head_dim/2 frequencies is divided by under `scaling` (HF's llama3 words)."""
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    length, factor = scaling["original_max_position_embeddings"], scaling["factor"]
-    factors: list[float] = []
-    for i in range(head_dim // 2):
-        wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
-        smooth = min(max((length / wavelength - low) / (high - low), 0.0), 1.0)
-        factors.append(1 / ((1 - smooth) / factor + smooth))
-    return factors
+    shares = [_smooth(scaling, theta, head_dim, i) for i in range(head_dim // 2)]
+    return [1 / ((1 - share) / scaling["factor"] + share) for share in shares]

@@ -12,6 +12,7 @@ from typing import Literal
 
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT
+from weft.checkpoint.files import CONFIG_LIMIT, FileFault, read_bytes, read_text
 from weft.checkpoint.hub.embedded import SMOLLM2, cache_dir
 
 MANIFEST = "SHA256SUMS"
@@ -77,11 +78,11 @@ def _from_manifest(folder: Path, files: list[Path], found: KnownHashes, *, whole
     """`whole`: a file that is named and would be read, but is missing, is a problem."""
     manifest = folder / MANIFEST
     try:
-        lines = manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = read_bytes(manifest, CONFIG_LIMIT).decode("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return
-    except OSError as error:
-        found.problems.append(f"{manifest}: {error.strerror}")
+    except FileFault as fault:
+        found.problems.append(f"{manifest}: {fault}")
         return
     wanted = _parsed(manifest, lines, found.problems)
     named = [file for file in files if file.name in wanted]
@@ -130,9 +131,9 @@ def _from_hub_cache(file: Path, found: KnownHashes) -> None:
 def _from_download(file: Path, found: KnownHashes) -> None:
     """As in huggingface_hub, the metadata of a file is valid until the file is written again."""
     try:
-        lines = (file.parent / DOWNLOADS / f"{file.name}.metadata").read_text(encoding="utf-8").splitlines()
+        lines = read_text(file.parent / DOWNLOADS / f"{file.name}.metadata").splitlines()
         etag, noted_s = lines[1].strip(), float(lines[2])
-    except (OSError, ValueError, IndexError):
+    except (OSError, FileFault, ValueError, IndexError):
         return  # no metadata, or not readable
     if (kind := _kind(etag)) is None:
         return
