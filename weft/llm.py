@@ -136,7 +136,7 @@ class LLM:
             vocabulary = self.tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
             plan = plan.with_vocabulary(self.tokenizer.eos_token_ids, vocabulary)
             self._texts = Handler(self.tokenizer, plan.config.vocab_size, plan.eos_token_ids)
-            self.recommended = recommended(checkpoint.generation_config)
+            self.recommended = recommended(checkpoint.generation_config, checkpoint.path)
             """The model's own sampling values."""
             self._engines = OfflineEngines(plan, listener, spawner, met_hosts)
         self._finalizer = weakref.finalize(self, self._engines.close)

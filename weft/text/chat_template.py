@@ -127,7 +127,7 @@ class ChatTemplates:
         except RequestError:
             raise
         except Exception as error:  # whatever the template's code runs into is the fault of template and conversation
-            raise RequestError(f"chat template: {error}", param="messages") from error
+            raise RequestError(f"chat template: {str(error) or type(error).__name__}", param="messages") from error
         return "".join(parts)
 
     def _template(self, name: str) -> jinja2.Template:

@@ -57,7 +57,7 @@ class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
     cannot be used."""
 
     result: ClassVar[Any] = dict[str, bool]
-    cpu_s: ClassVar[float] = 2.0
+    cpu_s: ClassVar[float] = 1.0
 
 
 class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):

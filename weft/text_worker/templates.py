@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from weft.errors import CheckpointError, RequestError
+from weft.errors import CheckpointError, ConfigError, RequestError
 from weft.printable import printable
 from weft.text import Tokenizer
 from weft.text_worker.client import Texts
 from weft.text_worker.jobs import TryTemplates
 
 
-def try_templates(texts: Texts, tokenizer: Tokenizer, where: str) -> None:
+def try_templates(texts: Texts, tokenizer: Tokenizer, where: str, *, given: bool = False) -> None:
     """Finds how contents reach each template of `tokenizer`. CheckpointError: one that cannot be used; `where` names
-    the model."""
+    the model. ConfigError: the same of a template that a person has `given`."""
     if not tokenizer.chat_templates.sources:
         return
     try:
         tokenizer.chat_templates.parts |= texts.submit(TryTemplates()).result()
     except RequestError as error:
-        raise CheckpointError(f"{where}: {printable(str(error))}") from None
+        reason = f"the chat template takes more than {TryTemplates.cpu_s:g} s" if error.code == "too_slow" else error
+        message = f"{where}: {printable(str(reason))}; give another with --chat-template"
+        if given:
+            raise ConfigError(message, field="chat_template") from None
+        raise CheckpointError(message) from None

@@ -25,7 +25,9 @@ def count_faults(
 ) -> list[str]:
     """A line for layers, and one for experts, where the files hold another number than the config says."""
     layers = experts = 0
+    first = ""
     for name in tensors:
+        first = first or name
         number = layer_number(names, name)
         if number is None:
             continue
@@ -35,7 +37,9 @@ def count_faults(
         if expert.isascii() and expert.isdigit() and len(expert) < 10:
             experts = max(experts, int(expert) + 1)
     found = []
-    if layers != model.num_layers:
+    if not layers:
+        found.append(f"{where}: no tensor of a layer of {model.family} is there; the first tensor is {first or 'none'}")
+    elif layers != model.num_layers:
         found.append(f"{where}: num_hidden_layers {model.num_layers}: the files hold {layers} layers; legal: {layers}")
     if experts != model.num_experts and layers:
         word = next((word for word in EXPERTS if word in config), EXPERTS[0])

@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
     config = checkpoint.model_config()
     layout = layout_from(args, config)
-    params = _params(args, recommended(checkpoint.generation_config))
+    params = _params(args, recommended(checkpoint.generation_config, checkpoint.path))
     check(params, config.vocab_size)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     has_template = tokenizer.has_chat_template

@@ -158,7 +158,8 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         plan = plan.with_vocabulary(tokenizer.eos_token_ids, vocabulary)
         texts = TextWorker(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
         closing.callback(texts.close)
-        try_templates(texts, tokenizer, checkpoint.path)
+        origin = checkpoint.path if template is None else f"--chat-template {args.chat_template}"
+        try_templates(texts, tokenizer, origin, given=template is not None)
         if plan.server_cpus:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
@@ -169,8 +170,9 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         for line in (*described(", ".join(names), plan), *shown, *forms.lines()):
             _say(line)
         root = args.model or shown_name(None, checkpoint.path)
+        defaults = recommended(checkpoint.generation_config, checkpoint.path)
         model = ServedModel(
-            names[0], tokenizer, config.vocab_size, int(time.time()), recommended(checkpoint.generation_config),
+            names[0], tokenizer, config.vocab_size, int(time.time()), defaults,
             aliases=names[1:], root=root, forms=forms, text_worker=texts,
         )  # fmt: skip
         _serve(replace(http, max_connections=most), plan, model, sock, args.spawner, signals, hosts)
