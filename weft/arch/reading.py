@@ -90,20 +90,33 @@ def every_window(fields: Fields, used: bool = True) -> tuple[int, ...]:
     return (window,) * layers_of(fields) if window else ()
 
 
+def named_windows(fields: Fields) -> tuple[int, ...]:
+    """Each layer's window: `sliding_window` in the layers that `layer_types` names, in all where there are none."""
+    kinds, windows = _layer_kinds(fields), every_window(fields)
+    found = tuple(window if kind == LAYER_TYPES[1] else 0 for kind, window in zip(kinds, windows, strict=False))
+    return (found if any(found) else ()) if kinds else windows
+
+
 def upper_windows(fields: Fields) -> tuple[int, ...]:
     """Each layer's window in Qwen's configs: `sliding_window`, if it is used, in the layers that `layer_types` names,
     else in those from `max_window_layers` on."""
-    layers, used = layers_of(fields), fields.flag("use_sliding_window", False)
-    window, kinds = fields.whole("sliding_window", 0, low=0) if used else 0, fields.texts("layer_types")
+    layers, used, kinds = layers_of(fields), fields.flag("use_sliding_window", False), _layer_kinds(fields)
+    window = fields.whole("sliding_window", 0, low=0) if used else 0
     first = fields.whole("max_window_layers", 0, low=0)
-    unknown = next((kind for kind in kinds if kind not in LAYER_TYPES), None)
-    if unknown is not None or (kinds and len(kinds) != layers):
-        wanted = f"{layers} of {' and '.join(LAYER_TYPES)}, one for each layer"
-        raise fields.wrong("layer_types", wanted, f"it has {len(kinds)}" if unknown is None else f"not {unknown[:40]}")
     chosen = [kind == LAYER_TYPES[1] for kind in kinds] if kinds else [layer >= first for layer in range(layers)]
     if kinds and any(chosen) and not window:
         raise fields.wrong("layer_types", f"{LAYER_TYPES[0]} alone, without use_sliding_window and sliding_window")
     return tuple(window if each else 0 for each in chosen) if window and any(chosen) else ()
+
+
+def _layer_kinds(fields: Fields) -> tuple[str, ...]:
+    """`layer_types`: none, or one for each layer."""
+    layers, kinds = layers_of(fields), fields.texts("layer_types")
+    unknown = next((kind for kind in kinds if kind not in LAYER_TYPES), None)
+    if unknown is not None or (kinds and len(kinds) != layers):
+        wanted = f"{layers} of {' and '.join(LAYER_TYPES)}, one for each layer"
+        raise fields.wrong("layer_types", wanted, f"it has {len(kinds)}" if unknown is None else f"not {unknown[:40]}")
+    return kinds
 
 
 def checked_experts(fields: Fields, moe: MoEConfig) -> MoEConfig:

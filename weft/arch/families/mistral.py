@@ -1,4 +1,5 @@
-"""Mistral: transformers' configuration_mistral. Every layer has the window `sliding_window`, where there is one."""
+"""Mistral: transformers' configuration_mistral. The window `sliding_window`, where there is one, is
+every layer's, or that of the layers that `layer_types` names."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from dataclasses import replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.family import GgufForm, ModelFamily
-from weft.arch.reading import every_window, read_block, read_config
+from weft.arch.reading import named_windows, read_block, read_config
 from weft.fields import Fields
 
 
 def _config(fields: Fields) -> ModelConfig:
-    return read_config(fields, "mistral", replace(read_block(fields), windows=every_window(fields)))
+    return read_config(fields, "mistral", replace(read_block(fields), windows=named_windows(fields)))
 
 
 FAMILY = ModelFamily(
