@@ -116,8 +116,7 @@ class LLM:
             checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
             if not isinstance(model, Checkpoint):
                 check_hashes(checkpoint, verify_checkpoint or "auto")
-                for note in checkpoint.notes:
-                    _log.warning(note)
+                checkpoint.say_notes(_log.warning)
             experts = checkpoint.model_config().num_experts
             resolved = (
                 layout
@@ -208,7 +207,6 @@ class LLM:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _templated(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
-        self.tokenizer.decide_chat_templates(self._plan.checkpoint.path)
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 

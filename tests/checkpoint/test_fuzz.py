@@ -17,10 +17,11 @@ import pytest
 from tests.checkpoint.mutations import of_bytes, of_json, of_template
 from tests.support.checkpoints import make_checkpoint, make_gguf, make_tokenizer, small_config, trained_tokenizer
 from weft.checkpoint import open_checkpoint
-from weft.errors import ConfigError, WeftError
+from weft.errors import CheckpointError, ConfigError, RequestError, WeftError
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.native import libraries
+from weft.printable import printable
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
@@ -84,7 +85,10 @@ def start(place: Path) -> None:
     layout = resolve({}, 1, num_experts=config.num_experts)
     plan = plan_launch(checkpoint, layout, ENGINE, "shared_memory")
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    tokenizer.decide_chat_templates(checkpoint.path)
+    try:
+        tokenizer.chat_templates.decide()
+    except RequestError as error:  # as the text worker's answer becomes one
+        raise CheckpointError(f"{checkpoint.path}: {printable(str(error))}") from error
     plan.with_vocabulary(tokenizer.eos_token_ids, None)
     recommended(checkpoint.generation_config)
 

@@ -23,7 +23,7 @@ from tests.seams.family_conformance import check_family
 from weft.arch import ModelConfig, Shards, param_specs, parse_config
 from weft.arch.families import FAMILIES
 from weft.arch.family import GgufForm, ModelFamily, TensorNames
-from weft.arch.reading import layers_of, read_block, read_config
+from weft.arch.reading.config import layers_of, read_block, read_config
 from weft.checkpoint import open_checkpoint
 from weft.cli.main import main
 from weft.engine.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from weft.arch.families.registry import parse_config
 from weft.checkpoint.files import FileState
 from weft.checkpoint.generation import end_ids
 from weft.checkpoint.tensors import TensorInfo
+from weft.printable import printable
 
 Json = dict[str, Any]
 
@@ -73,6 +75,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     def model_config(self) -> ModelConfig:
         """The model's sizes and switches. FieldError: a field that cannot be."""
         return parse_config(self.config, f"{self.path}/config.json" if self.kind == "safetensors" else self.path)
+
+    def say_notes(self, say: Callable[[str], object]) -> None:
+        """Says every note, each in one line that a terminal can show."""
+        for note in self.notes:
+            say(printable(note))
 
     def eos_token_ids(self) -> tuple[int, ...]:
         """Ids that end a sequence, from generation_config, else from config, sorted. FieldError for what is no id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.arch.families.registry import config_notes, family_of, parse_config
-from weft.arch.wrappers import text_part
+from weft.arch.reading.wrappers import text_part
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.forms.forms import as_named
 from weft.checkpoint.generation import generation_notes

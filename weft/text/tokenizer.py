@@ -161,7 +161,7 @@ class Tokenizer:
             else:
                 # Of the library's calls, only that for several texts lets other threads of the interpreter run.
                 ids = self._backend.encode_batch([text], add_special_tokens=False)[0].ids
-        except BaseException as error:
+        except BaseException as error:  # a panic of the library is no Exception
             if not is_panic(error):
                 raise
             raise RequestError("the model's tokenizer fails on this text", status=500) from None
@@ -201,16 +201,9 @@ class Tokenizer:
         """Whether `apply_chat_template` can work."""
         return "default" in self.chat_templates.sources
 
-    def decide_chat_templates(self, where: str) -> None:
-        """Tries the model's templates once: how contents reach them. CheckpointError: one that cannot be used; `where`
-        names the model."""
-        try:
-            self.chat_templates.decide()
-        except RequestError as error:
-            raise CheckpointError(f"{where}: {printable(str(error))}") from None
-
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The prompt of a conversation, see ChatTemplates.render. RequestError carries the template's own message."""
+        self.chat_templates.decide()
         return self.chat_templates.render(messages, **options)
 
 
@@ -234,7 +227,7 @@ def the_librarys_faults(where: object) -> Iterator[None]:
         yield
     except WeftError:
         raise
-    except BaseException as error:
+    except BaseException as error:  # a panic of the library is no Exception
         if isinstance(error, Exception) or is_panic(error):
             raise CheckpointError(f"{where}: {printable(str(error))}") from None
         raise

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from weft.checkpoint import Checkpoint
 from weft.errors import CheckpointError, ConfigError, RequestError
 from weft.printable import printable
 from weft.text import Tokenizer
-from weft.text_worker.client import Texts
-from weft.text_worker.jobs import TryTemplates
+from weft.text_worker.client import Texts, TextWorker
+from weft.text_worker.jobs import Begin, TryTemplates
+
+
+def try_alone(checkpoint: Checkpoint, vocab_size: int, tokenizer: Tokenizer) -> None:
+    """The same in a worker that is there for it alone."""
+    with contextlib.closing(TextWorker(Begin.of(checkpoint, vocab_size))) as texts:
+        try_templates(texts, tokenizer, checkpoint.path)
 
 
 def try_templates(texts: Texts, tokenizer: Tokenizer, where: str, *, given: bool = False) -> None:

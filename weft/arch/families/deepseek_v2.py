@@ -7,7 +7,7 @@ from dataclasses import replace
 from weft.arch.block import BlockSpec
 from weft.arch.config import MLAConfig, ModelConfig, MoEConfig
 from weft.arch.family import ModelFamily
-from weft.arch.reading import (
+from weft.arch.reading.config import (
     MOST_EXPERTS,
     MOST_LAYERS,
     MOST_WIDTH,

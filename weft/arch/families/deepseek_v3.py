@@ -7,7 +7,7 @@ from dataclasses import replace
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families.deepseek_v2 import experts, grouped, latent_attention, latent_block
 from weft.arch.family import ModelFamily
-from weft.arch.reading import checked_experts, read_config
+from weft.arch.reading.config import checked_experts, read_config
 from weft.fields import Fields
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.family import GgufForm, ModelFamily
-from weft.arch.reading import named_windows, read_block, read_config
+from weft.arch.reading.config import named_windows, read_block, read_config
 from weft.fields import Fields
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.family import ModelFamily, TensorNames
-from weft.arch.reading import (
+from weft.arch.reading.config import (
     MOST_EXPERTS,
     MOST_WIDTH,
     checked_experts,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.family import GgufForm, ModelFamily
-from weft.arch.reading import read_block, read_config, upper_windows
+from weft.arch.reading.config import read_block, read_config, upper_windows
 from weft.fields import Fields
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from weft.arch.block import BlockSpec
 from weft.arch.config import ModelConfig
 from weft.arch.family import GgufForm, ModelFamily
-from weft.arch.reading import attention_biases, read_block, read_config, upper_windows
+from weft.arch.reading.config import attention_biases, read_block, read_config, upper_windows
 from weft.fields import Fields
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families.qwen3 import qwen3_block
 from weft.arch.family import ModelFamily
-from weft.arch.reading import MOST_EXPERTS, MOST_LAYERS, MOST_WIDTH, checked_experts, every_window, read_config
+from weft.arch.reading.config import MOST_EXPERTS, MOST_LAYERS, MOST_WIDTH, checked_experts, every_window, read_config
 from weft.fields import Fields
 
 

@@ -8,8 +8,8 @@ from weft.arch.block import refuse_not_run
 from weft.arch.config import ModelConfig
 from weft.arch.families import deepseek_v2, deepseek_v3, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
 from weft.arch.family import ModelFamily
-from weft.arch.rope_config import rope_notes
-from weft.arch.wrappers import TEXT_TYPES, text_part
+from weft.arch.reading.rope import rope_notes
+from weft.arch.reading.wrappers import TEXT_TYPES, text_part
 from weft.errors import ConfigError, FieldError
 from weft.fields import Fields, Raw
 from weft.printable import printable

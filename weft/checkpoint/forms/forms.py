@@ -12,7 +12,7 @@ from typing import Any
 from weft.arch.config import ModelConfig
 from weft.arch.families.registry import FAMILIES
 from weft.arch.family import TensorNames
-from weft.arch.reading import MLP_BIAS, O_BIAS
+from weft.arch.reading.config import MLP_BIAS, O_BIAS
 from weft.checkpoint.forms.counts import count_faults, layer_number
 from weft.checkpoint.forms.experts import split_experts
 from weft.checkpoint.forms.prefixes import TextNames

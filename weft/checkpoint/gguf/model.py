@@ -16,7 +16,7 @@ import msgspec
 
 from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families, parse_config
 from weft.arch.family import ModelFamily
-from weft.arch.reading import O_BIAS
+from weft.arch.reading.config import O_BIAS
 from weft.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
 from weft.checkpoint.formats import LOADABLE
 from weft.checkpoint.forms.counts import count_faults

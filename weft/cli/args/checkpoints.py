@@ -8,7 +8,6 @@ from collections.abc import Callable
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.checkpoint.integrity.check import check_hashes
-from weft.printable import printable
 
 
 def opened(args: argparse.Namespace, word: str | None, say: Callable[[str], None]) -> Checkpoint:
@@ -16,6 +15,5 @@ def opened(args: argparse.Namespace, word: str | None, say: Callable[[str], None
     served."""
     checkpoint = open_checkpoint(model_path(word, say, revision=args.revision))
     check_hashes(checkpoint, args.verify_checkpoint, say)
-    for note in checkpoint.notes:
-        say(printable(note))
+    checkpoint.say_notes(say)
     return checkpoint

@@ -29,20 +29,18 @@ from weft.cli.args.model import (
 from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.structured import add_structured_flags, structured_from
+from weft.cli.view.say import say, shown_text
 from weft.errors import UsageError
 from weft.ipc.phases import PhaseChange
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
 from weft.log import configure
 from weft.plural import counted
-from weft.printable import printable_lines, without_controls
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams, check
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
-from weft.text_worker.client import TextWorker
-from weft.text_worker.jobs import Begin
-from weft.text_worker.templates import try_templates
+from weft.text_worker.templates import try_alone
 
 SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
@@ -158,14 +156,12 @@ def run(args: argparse.Namespace) -> int:
     params = _params(args, recommended(checkpoint.generation_config, checkpoint.path))
     check(params, config.vocab_size)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    has_template = tokenizer.has_chat_template
-    chat = has_template and not args.raw
+    chat = tokenizer.has_chat_template and not args.raw
     if chat:
-        with contextlib.closing(TextWorker(Begin.of(checkpoint, config.vocab_size))) as texts:
-            try_templates(texts, tokenizer, checkpoint.path)
-    if args.system is not None and not chat:
+        try_alone(checkpoint, config.vocab_size, tokenizer)
+    elif args.system is not None:
         raise UsageError("--system: needs a model with a chat template, and no --raw")
-    if not has_template and not args.raw:
+    elif not args.raw:
         _say("the model has no chat template: the text itself is continued, as with --raw")
     given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
     starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
@@ -174,9 +170,8 @@ def run(args: argparse.Namespace) -> int:
         for hint in llm.plan.hints():
             _say(hint)
         if args.json:
-            print(
-                json.dumps(_document(name, llm, _results(llm, given, params, chat=chat)), ensure_ascii=False, indent=2)
-            )
+            document = _document(name, llm, _results(llm, given, params, chat=chat))
+            print(json.dumps(document, ensure_ascii=False, indent=2))
         elif len(given) == 1 and params.n == 1:
             _stream(llm, given[0], params, chat=chat)
         else:
@@ -260,7 +255,7 @@ def _results(llm: LLM, given: Sequence[Any], params: SamplingParams, *, chat: bo
 
 def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> None:
     for _, piece in llm.stream(prompt, params, chat=chat):
-        sys.stdout.write(_shown(piece.text))
+        sys.stdout.write(shown_text(piece.text))
         sys.stdout.flush()
     sys.stdout.write("\n")
 
@@ -269,12 +264,7 @@ def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
     for prompt, result in zip(prompts, results, strict=True):
         for output in result.outputs:
             number = f" ({output.index + 1})" if len(result.outputs) > 1 else ""
-            print(f">>> {prompt}{number}\n{_shown(output.text)}\n")
-
-
-def _shown(text: str) -> str:
-    """What a model has written; a terminal gets no control characters of its vocabulary."""
-    return without_controls(text) if sys.stdout.isatty() else text
+            print(f">>> {prompt}{number}\n{shown_text(output.text)}\n")
 
 
 def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, object]:
@@ -308,4 +298,4 @@ def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, objec
 
 
 def _say(line: str) -> None:
-    print(printable_lines(line), file=sys.stderr, flush=True)
+    say(line, sys.stderr)

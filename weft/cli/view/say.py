@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import TextIO
 
-from weft.printable import printable_lines
+from weft.printable import printable_lines, without_controls
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -20,6 +21,11 @@ def say(line: str, out: TextIO, *, ignore_closed: bool = False) -> None:
         if error.errno not in _FULL and not (ignore_closed and error.errno == errno.EPIPE):
             raise
         _forget(out)
+
+
+def shown_text(text: str) -> str:
+    """What a model has written, for stdout: a terminal gets no control characters of its vocabulary."""
+    return without_controls(text) if sys.stdout.isatty() else text
 
 
 def _forget(out: TextIO) -> None:

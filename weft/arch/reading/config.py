@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.arch.block import BlockSpec
 from weft.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig
-from weft.arch.rope_config import longest_position, read_rope
+from weft.arch.reading.rope import longest_position, read_rope
 from weft.errors import FieldError
 from weft.fields import Fields
 from weft.plural import counted, up_to

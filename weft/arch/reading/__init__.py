@@ -1,0 +1,1 @@
+"""Reading a config.json: fields of all families, rotary embedding, and the text part of models that read more."""
