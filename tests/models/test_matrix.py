@@ -59,9 +59,8 @@ SMALL = (("qwen3_moe", 1, "default", True), ("mixtral", 1, "linear", False), ("l
 
 def model_of(family: str, **changes: Any) -> PreTrainedModel:
     torch.manual_seed(7)
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(family, **{**SIZES, **changes}), dtype=torch.float32
-    )
+    config = AutoConfig.for_model(family, **{**SIZES, **changes})
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     randomize_biases(made, 11)
     made.eval()
     return made

@@ -85,7 +85,7 @@ def _check(path: Path, entries: dict[str, msgspec.Raw], start: int, size: int) -
 def _tensor(path: Path, name: str, raw: msgspec.Raw, start: int) -> TensorInfo | str:
     try:
         entry: Any = msgspec.json.decode(raw, type=_Entry)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return f"its header entry lacks dtype, shape or data_offsets, or has other kinds: {error}"
     dtype, shape, (lo, hi) = entry.dtype, tuple(entry.shape), entry.data_offsets
     if len(shape) > MOST_DIMS:

@@ -255,8 +255,7 @@ def _results(llm: LLM, given: Sequence[Any], params: SamplingParams, *, chat: bo
 
 def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> None:
     for _, piece in llm.stream(prompt, params, chat=chat):
-        sys.stdout.write(shown_text(piece.text))
-        sys.stdout.flush()
+        print(shown_text(piece.text), end="", flush=True)
     sys.stdout.write("\n")
 
 
