@@ -110,3 +110,15 @@ def test_tokens_of_one_file_only_are_known(tmp_path: Path) -> None:
             ids = theirs.encode(text)
             assert mine.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip), name
         shutil.rmtree(place)
+
+
+def test_files_of_a_tokenizer_keep_what_it_adds(tmp_path: Path) -> None:
+    """Also where the files that it came from said so elsewhere, as a GGUF does."""
+    model = {"model_type": "llama", "transformers_version": FOUR["transformers"]}
+    for bos, eos in ((False, False), (True, False), (True, True)):
+        write(tmp_path, model, "LlamaTokenizer", "", bos, eos)
+        source = read_text_files(tmp_path, model, [], [])
+        old = Tokenizer.from_checkpoint(Checkpoint(str(tmp_path), "safetensors", model, {}, tokenizer=source))
+        for name, text in old.as_files().items():
+            (tmp_path / name).write_text(text)
+        assert around(tmp_path, {"model_type": "llama"})[0] == str(bos + 2 * eos)

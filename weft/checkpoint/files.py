@@ -21,7 +21,7 @@ CONFIG_LIMIT = 4 * MIB
 """Most bytes of config.json, generation_config.json, tokenizer_config.json and a chat template."""
 INDEX_LIMIT = 24 * MIB
 """The same of an index; the index of DeepSeek-V3, with 91,000 tensors, has 9 MiB."""
-TOKENIZER_LIMIT = 128 * MIB
+TOKENIZER_LIMIT = 64 * MIB
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a Git LFS pointer begins, which stands for a file that was not downloaded."""
 POINTER_REMEDY = "a Git LFS pointer, not the file itself: run `git lfs pull` in its directory, or download it"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import TemplateProcessing
 
 from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
 from weft.checkpoint.files import TOKENIZER_LIMIT, FileFault, read_text
@@ -145,7 +146,13 @@ class Tokenizer:
         }
         if self.has_chat_template:
             words["chat_template"] = self.chat_templates.sources["default"]
-        return {"tokenizer.json": self._backend.to_str(), "tokenizer_config.json": json.dumps(words, indent=1)}
+        backend = Backend.from_str(self._backend.to_str())
+        around = [*self._before, *self._after]
+        if around:
+            single = [*map(self.token, self._before), "$A", *map(self.token, self._after)]
+            specials = [(self.token(id), id) for id in dict.fromkeys(around)]
+            backend.post_processor = TemplateProcessing(single=single, special_tokens=specials)
+        return {"tokenizer.json": backend.to_str(), "tokenizer_config.json": json.dumps(words, indent=1)}
 
     @property
     def vocab_size(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from weft.arch.config import ModelConfig
 from weft.checkpoint import Checkpoint
+from weft.checkpoint.safetensors.text_files import TEXT
 from weft.errors import ConfigError
 from weft.options import check_range
 from weft.plural import size, up_to
@@ -29,7 +30,7 @@ from weft.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.weights.reader import SliceReader
 
 SHARD_BYTES = 2**31
-COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+COPIED = (*TEXT, "generation_config.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from weft.printable import printable
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 FIRST_READ = 8 << 20
-HEADER_LIMIT = 128 << 20
-"""Most bytes of a header: ten times those of the largest vocabularies."""
+HEADER_LIMIT = 48 << 20
+"""Most bytes of a header: three times those of the largest vocabularies."""
 MOST_ITEMS = 1 << 22
 """Most items in the arrays of all keys together: a vocabulary of 256,000 with its merges takes a third."""
 MOST_KEYS, MOST_TENSORS = 1 << 16, 1 << 20
