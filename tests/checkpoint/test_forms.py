@@ -212,7 +212,7 @@ MADE: dict[str, tuple[Callable[[Path], object], str]] = {
     "head in place of the embedding": (head_in_place, "is read as the embedding too"),
     "base model": (base_model, ""),
     "layers that predict further tokens": (further_layers, "predict further tokens are left out"),
-    "text part of a wrapper": (wrapper, "left out: vision_tower (1), projector (1)"),
+    "text part of a wrapper": (wrapper, "outside the text model are left out: projector (1), vision_tower (1)"),
     "no bias of o_proj": (no_o_bias, "no layer has a bias of o_proj"),
     "both spellings of rotary scaling": (both_spellings, "rope_scaling counts"),
     "flags beside a post-processor": (flags_beside, "post-processor counts"),

@@ -11,14 +11,14 @@ from weft.arch.reading.config import attention_biases, read_block, read_config, 
 from weft.fields import Fields
 
 
-def qwen3_block(fields: Fields, windows: tuple[int, ...]) -> BlockSpec:
-    """The block of Qwen3 and Qwen3-MoE."""
+def qwen3_block(fields: Fields) -> BlockSpec:
+    """The block of Qwen3 and Qwen3-MoE, without windows."""
     block, (bias, o_bias) = read_block(fields), attention_biases(fields)
-    return replace(block, qkv_bias=bias, o_bias=o_bias, qk_norm="head", windows=windows)
+    return replace(block, qkv_bias=bias, o_bias=o_bias, qk_norm="head")
 
 
 def _config(fields: Fields) -> ModelConfig:
-    return read_config(fields, "qwen3", qwen3_block(fields, upper_windows(fields)))
+    return read_config(fields, "qwen3", replace(qwen3_block(fields), windows=upper_windows(fields)))
 
 
 FAMILY = ModelFamily(

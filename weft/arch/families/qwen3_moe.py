@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families.qwen3 import qwen3_block
 from weft.arch.family import ModelFamily
@@ -23,8 +25,9 @@ def _experts(fields: Fields) -> MoEConfig:
 
 
 def _config(fields: Fields) -> ModelConfig:
-    block = qwen3_block(fields, every_window(fields, fields.flag("use_sliding_window", False)))
-    return read_config(fields, "qwen3_moe", block, moe=_experts(fields))
+    block = qwen3_block(fields)
+    windows = every_window(fields, fields.flag("use_sliding_window", False))
+    return read_config(fields, "qwen3_moe", replace(block, windows=windows), moe=_experts(fields))
 
 
 FAMILY = ModelFamily(

@@ -56,7 +56,9 @@ def open_gguf(path: Path) -> Checkpoint:
     model = parse_config(config, str(path))
     renamed = (_renamed(tensor, family, config) for tensor in header.tensors if tensor.source != ROPE_FREQS)
     tensors = {tensor.name: tensor for tensor in renamed}
-    problems = [*count_faults(str(path), config, model, tensors, family.names), *_vocabulary_faults(header, config)]
+    problems = _vocabulary_faults(header, config)
+    if any(BLOCK.fullmatch(tensor.source) for tensor in header.tensors):
+        problems += count_faults(str(path), config, model, tensors, family.names)
     raise_all(str(path), problems)
     return Checkpoint(
         path=str(path),

@@ -73,9 +73,10 @@ def _factor(last: float, theta: float, head_dim: int) -> float:
 
 def _smooth(scaling: Json, theta: float, head_dim: int, i: int) -> float:
     """How much frequency `i` is left alone: from 0, divided by the whole factor, to 1."""
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    length = float(scaling["original_max_position_embeddings"])
     wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
-    return min(max((scaling["original_max_position_embeddings"] / wavelength - low) / (high - low), 0.0), 1.0)
+    return min(max((length / wavelength - low) / (high - low), 0.0), 1.0)
 
 
 def llama3_factors(scaling: Json, theta: float, head_dim: int) -> list[float]:
