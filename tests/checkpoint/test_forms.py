@@ -20,11 +20,11 @@ from weft.errors import CheckpointError
 from weft.weights.check import check_checkpoint
 
 Tensors = dict[str, torch.Tensor]
-SIZES = {
+SIZES: Any = {
     "hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
     "vocab_size": 320,
 }  # fmt: skip
-LATENT = {
+LATENT: Any = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "q_lora_rank": None, "kv_lora_rank": 16,
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 8, "first_k_dense_replace": 1,

@@ -26,7 +26,7 @@ from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
 
-SIZES = {
+SIZES: Any = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 300,
 }  # fmt: skip
@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (plain / "chat_template.jinja").write_text(TEMPLATE)
     (plain / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5], "temperature": 0.6, "top_k": 9}))
     (plain / "special_tokens_map.json").write_text(json.dumps({"bos_token": {"content": "<|start|>"}}))
-    mixtral = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 3}
+    mixtral: Any = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 3}
     make_checkpoint(experts, small_config(**{**SIZES, **mixtral}), shards=3)
     make_tokenizer(experts, vocab_size=280, chat_template=TEMPLATE)
     keys = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.add_bos_token": True}

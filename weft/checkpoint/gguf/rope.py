@@ -75,7 +75,7 @@ def _smooth(scaling: Json, theta: float, head_dim: int, i: int) -> float:
     """How much frequency `i` is left alone: from 0, divided by the whole factor, to 1."""
     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
     length = float(scaling["original_max_position_embeddings"])
-    wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
+    wavelength = 2 * math.pi * math.pow(theta, 2 * i / head_dim)
     return min(max((length / wavelength - low) / (high - low), 0.0), 1.0)
 
 
