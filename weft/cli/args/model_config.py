@@ -74,6 +74,6 @@ def _json(file: Path) -> dict[str, object]:
     try:
         return read_object(file)
     except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such file") from None
+        raise CheckpointError(f"{file}: No such file or directory") from None
     except FileFault as fault:
         raise CheckpointError(f"{file}: {fault}") from None
