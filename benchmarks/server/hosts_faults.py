@@ -1,6 +1,6 @@
 """Random faults of two hosts under load: every request is answered, both hosts are left clean, and it goes on.
 
-    python benchmarks/server/hosts_faults.py [--faults 100] [--seed 0] [--streams 4] [--model MODEL] [--save FILE]
+    python benchmarks/server/hosts_faults.py [--faults 100] [--minutes 60] [--seed 0] [--streams 4] [--model MODEL] [--save FILE]
 
 Hosts are namespaces with one core each (tests/support/namespaces.py), so this needs root. A fault kills a rank of
 either host or the agent, or cuts the link for some seconds; a server has four of them. Seconds from the fault until the
@@ -125,7 +125,10 @@ def run(args: argparse.Namespace, folder: Path, found: list[Host]) -> dict[str, 
     draw = random.Random(args.seed)
     times: dict[str, list[tuple[float, float]]] = {fault: [] for fault in FAULTS}
     sent, ended, left = 0, Counter[str](), Counter[str]()
+    until = time.monotonic() + args.minutes * 60
     for first in range(0, args.faults, EACH):
+        if time.monotonic() > until:
+            break
         pair = Pair(found, args.model, folder)
         load = Load(pair.sock, args.streams)
         for number in range(first, min(first + EACH, args.faults)):
@@ -165,6 +168,7 @@ def main() -> None:
     """Runs, prints, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=whole, default=100)
+    parser.add_argument("--minutes", type=whole, default=60, help="no server is started after so many (60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--streams", type=whole, default=4)
     parser.add_argument("--model", help="default: the embedded model")

@@ -180,9 +180,11 @@ class Host:
         return ["nsenter", "--target", str(self.init), "--net", "--pid", "--mount", "--uts", "--ipc", "--time", "--"]
 
     def processes(self) -> list[str]:
-        """Command lines of all that runs here but the host itself."""
-        listed = self.run("ps", "-e", "-o", "args=").splitlines()
-        return [line for line in listed if not line.startswith(("sleep 1000000", "ps ", "nsenter "))]
+        """Command lines of all that runs here but the host itself. A process that has ended is none: the first process
+        of a host does not reap."""
+        listed = [line.split(None, 1) for line in self.run("ps", "-e", "-o", "stat=,args=").splitlines()]
+        running = [args for state, args in listed if not state.startswith("Z")]
+        return [args for args in running if not args.startswith(("sleep 1000000", "ps ", "nsenter "))]
 
     def cut(self) -> None:
         """The link is down: nothing that is sent arrives, without a word to any program."""
