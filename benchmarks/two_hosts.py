@@ -32,6 +32,7 @@ from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, save_part, whole
 from tests.support.namespaces import Host, hosts, why_not
 from weft.errors import WeftError
+from weft.native.build import ensure_built
 
 ROOT = Path(__file__).resolve().parents[1]
 STREAMS = (8, 1)
@@ -208,6 +209,7 @@ def main() -> None:
     args = parser.parse_args()
     if reason := why_not():
         sys.exit(f"hosts are namespaces, which this system refuses: {reason}")
+    ensure_built()
     with tempfile.TemporaryDirectory() as name, hosts(Path(name)) as found:
         folder = Path(name)
         times = collectives(found, args.bytes, 3)

@@ -1,6 +1,7 @@
 """Random faults of two hosts under load: every request is answered, both hosts are left clean, and it goes on.
 
-    python benchmarks/server/hosts_faults.py [--faults 100] [--minutes 60] [--seed 0] [--streams 4] [--model MODEL] [--save FILE]
+    python benchmarks/server/hosts_faults.py [--faults 100] [--minutes 60] [--seed 0] [--streams 4] [--model MODEL]
+                                               [--save FILE]
 
 Hosts are namespaces with one core each (tests/support/namespaces.py), so this needs root. A fault kills a rank of
 either host or the agent, or cuts the link for some seconds; a server has four of them. Seconds from the fault until the
