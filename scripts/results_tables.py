@@ -199,6 +199,31 @@ def server_rows() -> Iterator[tuple[str, str, str, str]]:
         yield f"memory of the server in {result['requests']:,} requests, MiB", memory, machine, commit
 
 
+def several_hosts() -> str:
+    """Single figures of two hosts, and of a scheduler of many groups."""
+    return table(("what", "figure", "machine", "commit"), hosts_rows())
+
+
+def hosts_rows() -> Iterator[tuple[str, str, str, str]]:
+    """What is measured, its figure, machine and commit."""
+    for machine, commit, result in named("hosts"):
+        rates = result["tokens_per_s"]
+        for way in ("offline", "http"):
+            for case in rates[way]:
+                both = f"{short(case['two_hosts'])} and {short(case['one_host'])}"
+                yield f"tokens/s of two hosts and of one, {way}, {case['streams']} stream(s)", both, machine, commit
+        for case in result["collectives"]["cases"]:
+            what = f"{case['kind']} of {case['bytes']:,} bytes between two hosts, median, us"
+            yield what, short(case["tcp"]["p50_us"]), machine, commit
+        head = result["head"]
+        groups = f"{head['groups']} groups of {head['running']} requests"
+        yield f"scheduler's host, {groups}, ms a step", short(head["head_step_ms"]), machine, commit
+        yield f"a rank's part of a step, {groups}, bytes", f"{head['frame_of_a_rank_bytes']:,}", machine, commit
+        for fault, case in result["faults"]["faults"].items():
+            times = f"{short(case['named_longest_s'])} and {short(case['ready_longest_s'])}"
+            yield f"{case['times']} times {fault}: longest until named and until ready, s", times, machine, commit
+
+
 SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
     "One stream and the memory's bound": (
         "The bound is the bytes of weights, keys and values over the bandwidth measured beside the step.",
@@ -224,6 +249,10 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         several_ranks,
     ),
     "Decode on a GPU": ("One rank, prompts of 128 tokens.", device),
+    "Several hosts": (
+        "Hosts of one core each. Faults happen under load, on a busy machine.",
+        several_hosts,
+    ),
     "The server": ("Single figures; medians.", server),
 }
 """Heading -> what its table shows, and the table."""
