@@ -7,6 +7,7 @@ WeftError                     70  internal
 |- CheckpointError            65  files of a model; carries every problem found
 |  `- FieldError              65  a field in them; a ConfigError too
 |- PeerError                  69  another rank, named
+|  |- KilledError             69  a rank that was killed from outside
 |  |- DeadlockError           69  no rank can go on; names rank and collective
 |  `- HostLostError           69  another host, named
 |- UnavailableError          69  a server or a hub that cannot be reached
@@ -85,6 +86,11 @@ class PeerError(WeftError):
     """A rank died or stopped answering; the message names it."""
 
     exit_code = 69
+
+
+class KilledError(PeerError):
+    """A rank was killed by a signal that comes from outside: by a person, another program, or the system when memory is
+    short. It is no crash."""
 
 
 class HostLostError(PeerError):

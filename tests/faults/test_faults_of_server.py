@@ -176,16 +176,57 @@ def test_a_stopped_rank_ends_the_set_after_the_step_limit(model: Path) -> None:
         assert server.http.post("/v1/completions", json=LONG).status_code == 200
 
 
-def test_a_request_that_kills_twice_is_refused(model: Path) -> None:
+@pytest.mark.parametrize(("behaviour", "deaths"), [("poison-crash", 2), ("poison", 3)])
+def test_a_request_that_kills_twice_is_refused(model: Path, behaviour: str, deaths: int) -> None:
+    """Ranks that it crashes; ranks that are killed, as by the system when memory is short, which takes a death more."""
     poison = {"prompt": [5, POISON, 7], "max_tokens": 4}
-    with serving(model, "poison") as server:
+    with serving(model, behaviour) as server:
         answer = server.http.post("/v1/completions", json=poison)
         assert answer.status_code == 422 and answer.json()["error"]["code"] == "request_quarantined"
         assert answer.headers["x-should-retry"] == "false"
-        server.wait_ready(restarts=2)
+        server.wait_ready(restarts=deaths)
         assert server.http.post("/v1/completions", json=poison).status_code == 422
-        assert server.ready()["restarts"] == 2
+        ready = server.ready()
+        assert ready["restarts"] == deaths
+        assert (
+            ready["quarantine"]["requests"] == 1 and "all when the server is restarted" in ready["quarantine"]["lifted"]
+        )
         assert server.http.post("/v1/completions", json=LONG).status_code == 200
+
+
+def test_two_kills_from_outside_cost_no_innocent(model: Path) -> None:
+    """Six requests in flight, twice: each runs again alone, and all are answered."""
+    with serving(model, "slow") as server, ThreadPoolExecutor(8) as pool:
+        bodies = [LONG | {"prompt": f"number {number}", "max_tokens": 20} for number in range(6)]
+        sent = [pool.submit(server.http.post, "/v1/completions", json=body) for body in bodies]
+        until(lambda: in_flight(server) == 6)
+        os.kill(server.ranks()[0], signal.SIGKILL)
+        server.wait_ready(restarts=1)
+        until(lambda: in_flight(server) == 1)
+        os.kill(server.ranks()[0], signal.SIGKILL)
+        server.wait_ready(restarts=2)
+        most, late = 0, pool.submit(server.http.post, "/v1/completions", json=LONG | {"max_tokens": 4})
+        while not all(answer.done() for answer in sent):
+            most = max(most, in_flight(server))
+        assert [answer.result().status_code for answer in sent] == [200] * 6 and most == 1
+        assert late.result(PATIENCE_S).status_code == 200, "it waited, and is no suspect"
+        assert "quarantine" not in server.ready()
+        assert [server.http.post("/v1/completions", json=body).status_code for body in bodies] == [200] * 6
+
+
+def test_the_request_that_kills_is_the_only_one_quarantined(model: Path) -> None:
+    with serving(model, "poison-crash") as server, ThreadPoolExecutor(8) as pool:
+        bodies = [LONG | {"prompt": f"number {number}", "max_tokens": 20} for number in range(5)]
+        bodies.append(LONG | {"prompt": [5, POISON, 7]})
+        sent = [pool.submit(server.http.post, "/v1/completions", json=body) for body in bodies]
+        assert [answer.result(PATIENCE_S).status_code for answer in sent] == [200] * 5 + [422]
+        assert server.ready()["quarantine"]["requests"] == 1
+
+
+def in_flight(server: Server) -> int:
+    """Outputs in a slot."""
+    found = re.findall(r"^vllm:num_requests_running(?:\{.*\})? (\S+)$", server.http.get("/metrics").text, re.M)
+    return int(sum(map(float, found)))
 
 
 def test_a_crash_loop_ends_the_server(model: Path) -> None:

@@ -18,7 +18,8 @@ from weft.machine.cores import assign_cores, available_cores, numa_node
 from weft.server.http.listen import bind
 from weft.server.http.port_owner import port_owner
 from weft.serving.open_streams import OpenStreams
-from weft.serving.recovery import MOST_QUARANTINED, Quarantine, Recovery
+from weft.serving.recovery.quarantine import LIFTED_AFTER_S, MOST_QUARANTINED, Quarantine
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.stream import BegunAgain, Stream
 from weft.step.sampling_params import SamplingParams
 from weft.worker.faults import Action, Fault, Faults, parse_faults
@@ -64,21 +65,44 @@ def test_what_cannot_get_better_is_not_tried_again(error: WeftError) -> None:
         Recovery(Clock()).delay(error, 1.0)
 
 
-def test_two_successive_deaths_quarantine_what_both_ran() -> None:
-    quarantine = Quarantine()
+def test_only_a_suspect_that_dies_alone_is_quarantined() -> None:
+    quarantine = Quarantine(Clock())
     assert not quarantine.watches
     quarantine.died([b"a", b"b"])
-    assert b"a" not in quarantine
     quarantine.died([])
     quarantine.died([b"b", b"c"])
-    assert b"b" in quarantine and b"a" not in quarantine and b"c" not in quarantine
+    assert not any(digest in quarantine for digest in (b"a", b"b", b"c")), "two deaths in company"
+    quarantine.died([b"b", b"b"])
+    assert b"b" not in quarantine, "twice the same is company"
     quarantine.ended_well(b"c")
     quarantine.died([b"c"])
-    assert b"c" not in quarantine
+    assert b"c" not in quarantine, "it had ended well, so this is its first"
+    quarantine.died([b"b"])
+    assert b"b" in quarantine
+
+
+def test_ranks_that_were_killed_count_half() -> None:
+    quarantine = Quarantine(Clock())
+    for number in range(3):
+        assert b"a" not in quarantine, number
+        quarantine.died([b"a"], killed=True)
+    assert b"a" in quarantine
+
+
+def test_suspicion_and_quarantine_are_lifted() -> None:
+    clock = Clock()
+    quarantine = Quarantine(clock)
+    quarantine.died([b"a"])
+    quarantine.died([b"a"])
+    quarantine.died([b"b"])
+    clock.now += LIFTED_AFTER_S - 1
+    assert quarantine.lifted_in_s() == [1.0] and quarantine.suspected_at(b"b") == 0
+    clock.now += 1
+    assert not quarantine.watches and b"a" not in quarantine and quarantine.suspected_at(b"b") is None
 
 
 def test_the_quarantine_is_bounded() -> None:
-    quarantine = Quarantine()
+    quarantine = Quarantine(Clock())
     for number in range(2 * MOST_QUARANTINED):
         quarantine.died([b"%d" % number])
         quarantine.died([b"%d" % number])
@@ -123,18 +147,15 @@ def test_a_whole_answer_begins_again_whatever_was_taken() -> None:
     assert len(asyncio.run(stream.next())) == 1
 
 
-def test_a_request_is_sent_again_once() -> None:
+def test_requests_that_die_together_run_again_as_often_as_it_takes() -> None:
     streams, stream = opened(whole=True)
     other = streams.add("s", [[9]], SamplingParams(), whole=True)
-    assert streams.lose(frozenset({"r-0"})) == [stream, other] or streams.lose(frozenset()) is not None
-    streams.lose(frozenset({"s-0"}))
-    assert stream.error is None and other.error is None, "each was hit once"
-    streams._quarantine.ended_well(other.digest())
-    streams.lose(frozenset({"s-0"}))
-    assert other.error is not None and other.error.code == "engine_restarted"
+    for _ in range(3):
+        assert streams.lose(frozenset({"r-0", "s-0"})) == [stream, other]
+    assert streams.suspected_at(stream) == streams.suspected_at(other) == 0
 
 
-def test_a_request_that_two_deaths_hit_is_refused_from_then_on() -> None:
+def test_a_request_that_dies_alone_is_refused_from_then_on() -> None:
     streams, stream = opened(whole=True)
     for _ in range(2):
         streams.lose(frozenset({"r-0"}))

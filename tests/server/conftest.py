@@ -26,7 +26,7 @@ from weft.server.http.listen import bind
 from weft.server.openai.models import ServedModel
 from weft.server.run import serve
 from weft.serving.engine_loop import WakeableExecutor
-from weft.serving.recovery import Recovery
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.text import Tokenizer

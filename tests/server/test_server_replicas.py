@@ -21,7 +21,7 @@ from weft.engine.engine import Engine
 from weft.errors import PeerError, RequestError
 from weft.ipc.report import RankReport
 from weft.serving.engine_loop import WakeableExecutor
-from weft.serving.recovery import Recovery
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.replicas import Replicas
 from weft.serving.stream import BegunAgain
 from weft.settings import EngineConfig

@@ -42,6 +42,8 @@ class Engine:
     ) -> None:
         self.executor, self.balancing = executor, balancing
         self.limits = limits_of(config, executor.num_blocks)
+        self.failed_with: WeftError | None = None
+        """What the executor failed with."""
         self.failure: str | None = None
         """Why the engine has stopped for good; None while it works."""
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
@@ -105,6 +107,7 @@ class Engine:
         try:
             outputs = self._steps.run()
         except WeftError as error:
+            self.failed_with = error
             outputs = Outputs((self._die(str(error)),))
         except BaseException as error:
             # A bug, or a signal: without this, results of this step would be taken for those of a later one.

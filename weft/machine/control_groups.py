@@ -23,6 +23,19 @@ def memory_left(root: Path = ROOT, own: Path = OWN) -> int | None:
     return min((found for found in left if found is not None), default=None)
 
 
+def memory_shares(root: Path = ROOT, own: Path = OWN, machine: Path = Path("/proc/meminfo")) -> list[tuple[int, int]]:
+    """(bytes left, bytes in all) of the machine and of each group that has a limit."""
+    found = []
+    for folder in _folders("memory", root, own):
+        for names in _MEMORY:
+            left = _left(folder, *names)
+            if left is not None:
+                found.append((left, int((folder / names[0]).read_text())))
+    fields = dict(line.split(":", 1) for line in machine.read_text().splitlines())
+    left, whole = (int(fields[name].split()[0]) << 10 for name in ("MemAvailable", "MemTotal"))
+    return [(left, whole), *((left, limit) for left, limit in found if limit < whole)]
+
+
 def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """Cores' worth of time, the least of all groups; None without a limit."""
     return min((quota for folder in _folders("cpu", root, own) if (quota := _quota(folder))), default=None)

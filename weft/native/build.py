@@ -10,6 +10,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,21 @@ def _ensure(name: str, compiler: Sequence[str], version: str, say: Report) -> Bu
     return _compile(name, compiler, version)
 
 
+def run_group(command: Sequence[str], limit_s: float) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process group of its own. TimeoutExpired: the whole group is ended, since a compiler's driver
+    leaves what it has started running."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, said = process.communicate(timeout=limit_s)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, said)
+
+
 def _compile(name: str, compiler: Sequence[str], version: str) -> BuildStatus:
     """One library: compiled to a temporary name, then renamed; older builds for this CPU make room."""
     started = time.monotonic()
@@ -124,7 +140,7 @@ def _compiled(name: str, compiler: Sequence[str], directory: Path, file: str) ->
         made = Path(scratch) / target.name
         command = [*compiler, *flags(name), *includes(), str(source_of(name)), "-o", str(made)]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False)
+            result = run_group(command, MOST_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             return _failed(name, directory, f"{compiler[0]}: {error}", time.monotonic() - started)
         if result.returncode < 0:  # by a signal, so that nothing is known of the next attempt

@@ -9,32 +9,34 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from weft.chat.answer import AnswerRules
+from weft.chat.tools import ToolUse
 from weft.engine.choice import Choice
 from weft.engine.limits import Limits
 from weft.server.answer_grammars import AnswerGrammars
 from weft.server.errors import client_gone, error_response, shown_error
 from weft.server.http.access import Access, Endpoint, GuardedRoute, Keys
-from weft.server.http.body import read_body
+from weft.server.http.body import BodyBudget, read_body
 from weft.server.http.hosts import Hosts
+from weft.server.http.memory import MemoryGuard
 from weft.server.metrics.metrics import Metrics
 from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Format
 from weft.server.openai.messages import checked_messages, text_size
-from weft.server.openai.models import ServedModel, check_length, prompts_of, truncated
+from weft.server.openai.models import ChatPrompt, ServedModel, check_length, kept_of, prompts_of, truncated
 from weft.server.openai.params import chat_params, completion_params, is_mute
 from weft.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
 from weft.server.openai.records import Text, Tokens
 from weft.server.openai.replies import Answer, EventReply, WholeReply
-from weft.server.openai.requests import Common, CompletionRequest, TokenizeChatRequest
+from weft.server.openai.requests import ChatFields, Common, CompletionRequest, TokenizeChatRequest
 from weft.server.openai.tool_fields import tool_use
 from weft.server.status_endpoints import StatusEndpoints, json_response
-from weft.server.text_jobs import with_grammar
+from weft.server.text_jobs import LONG_TEXT, chat_ids, prompt_ids, with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
 from weft.text.bad_words import with_bad_runs
@@ -69,6 +71,7 @@ class Service:
         self._metrics = Metrics(engines, model.name)
         self._grammars = AnswerGrammars(model.texts, model.words, model.vocab_size)
         self._always_usage, self._fingerprint = always_usage, engines.fingerprint
+        self._bodies, self._memory = BodyBudget(), MemoryGuard()
         self._draw = random.Random(secrets.randbits(128))
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
@@ -123,7 +126,8 @@ class Service:
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self._model.check_bytes(texts, longest, "messages")
         size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
-        prompt = await self._tokenized(size, partial(self._model.chat_prompt, asked, messages, use, longest))
+        keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
+        prompt = await self._chat_prompt(request, asked, messages, use, (size, longest, keep))
         ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
         budget = asked.thinking_token_budget
@@ -143,19 +147,41 @@ class Service:
         params, shown = completion_params(asked, len(given), self._model.vocab_size)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n * len(given))
-        prompts = await self._prompts(asked, given, limits)
+        prompts = await self._prompts(request, asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
         echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
         form = CompletionFormat(self._model.tokenizer, shown, echoes, echo=asked.echo)
         return self._reply(asked, prompts, params, form, mute=is_mute(asked), headers=headers)
 
-    async def _prompts(self, asked: CompletionRequest, given: list[object], limits: Limits) -> list[list[int]]:
+    async def _chat_prompt(
+        self,
+        request: Request,
+        asked: ChatFields,
+        messages: list[dict[str, Any]],
+        use: ToolUse,
+        lengths: tuple[int, int | None, int | None],
+    ) -> ChatPrompt:
+        """`lengths`: characters of the conversation, most tokens, and how many of the last ids are kept."""
+        size, longest, keep = lengths
+        if size <= LONG_TEXT:
+            return await self._tokenized(size, partial(self._model.chat_prompt, asked, messages, use, longest))
+        text, thinking = await self._in_thread(partial(self._model.chat_text, asked, messages, use))
+        return ChatPrompt(await chat_ids(self._model, request, asked, text, longest, keep), thinking)
+
+    async def _prompts(
+        self, request: Request, asked: CompletionRequest, given: list[object], limits: Limits
+    ) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self._model.check_bytes(texts, longest, "prompt")
-        ids = partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
-        prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
+        if sum(map(len, texts)) > LONG_TEXT:
+            keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
+            words = (asked.prompt, asked.add_special_tokens, longest, keep)
+            prompts = await prompt_ids(self._model, request, *words)
+        else:
+            ids = partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
+            prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
 
     def _echo(self, given: object, ids: list[int]) -> Echo:
@@ -193,8 +219,13 @@ class Service:
         )
 
     async def _read(self, request: Request, parse: Callable[[bytes], T]) -> T:
-        body = await read_body(request)
-        return await self._tokenized(len(body) // 8, partial(parse, body))
+        self._memory.check()
+        body = await read_body(request, self._bodies)
+        length = len(body)
+        try:
+            return await self._tokenized(length // 8, partial(parse, body))
+        finally:
+            self._bodies.give_back(length)
 
     async def _without_words(self, params: SamplingParams) -> SamplingParams:
         made = partial(with_bad_runs, self._model.tokenizer, params, self._model.vocab_size)
@@ -221,9 +252,10 @@ class Service:
             self._model.check_chat(asked)
             messages = checked_messages(asked.messages)
             use = tool_use(asked.tools, "auto", True, self._model.forms)
-            ids = (await self._in_thread(partial(self._model.chat_prompt, asked, messages, use))).ids
+            text, _ = await self._in_thread(partial(self._model.chat_text, asked, messages, use))
+            ids = await chat_ids(self._model, request, asked, text, None, None)
         else:
-            ids = (await self._in_thread(partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens)))[0]
+            ids = (await prompt_ids(self._model, request, asked.prompt, asked.add_special_tokens, None, None))[0]
         words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         return json_response(Tokens(len(ids), limits.max_model_len, ids, words))
 

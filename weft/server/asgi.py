@@ -41,7 +41,9 @@ def make_app(
     handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
     routes = service.routes()
     check_declared(routes)
-    app: ASGIApp = PathLookup(Starlette(routes=routes, exception_handlers=handlers), routes)
+    inner = Starlette(routes=routes, exception_handlers=handlers)
+    inner.router.redirect_slashes = False  # a redirect names the host that the client gave, before it is checked
+    app: ASGIApp = PathLookup(inner, routes)
     if origins:
         shown = ["x-request-id", "retry-after", "x-should-retry"]
         app = CORSMiddleware(

@@ -50,12 +50,12 @@ class StatusEndpoints:
         return json_response(Load(self._engines.open_requests))
 
     async def is_ready(self, request: Request) -> Response:
-        """200 while requests are taken, else 503; where each rank is, in both cases, to clients with a key."""
+        """200 while any replica serves, once all have been ready; else 503. Ranks are for clients with a key."""
         body = self._engines.readiness()
         if not self._keys.allows(request, Access.USER):
             body = replace(body, ranks=[], resolved=UNSET)
         try:
-            self._engines.check_ready()
+            self._engines.check_begun()
         except RequestError as error:
             body = replace(body, error=error_info(error))
             return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")

@@ -11,12 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 
 from weft.grammars.constraints import Grammar
 from weft.log import get_logger
+from weft.server.openai.models import ServedModel, prompts_of
+from weft.server.openai.requests import ChatFields, Prompt
 from weft.server.openai.structured import MAX_SHOWN, Guided, constraint_of, left_out_header
 from weft.step.sampling_params import SamplingParams, check
 from weft.text_worker.client import Texts
-from weft.text_worker.jobs import CheckGrammar, Job
+from weft.text_worker.jobs import CheckGrammar, Job, Tokenize
 
 _log = get_logger(__name__)
+
+LONG_TEXT = 1 << 16
+"""Characters of text above which the text worker tokenizes it: in a process with bounds, one text after the other."""
 
 
 async def result_of(texts: Texts, request: Request, job: Job) -> Any:
@@ -32,6 +37,36 @@ async def result_of(texts: Texts, request: Request, job: Job) -> Any:
     finally:
         left.cancel()
         future.cancel()
+
+
+async def tokenized(texts: Texts, request: Request, job: Tokenize) -> list[list[int]]:
+    """The ids of long texts: the text worker's process bounds their time and memory."""
+    found: list[list[int]] = await result_of(texts, request, job)
+    return found
+
+
+async def chat_ids(
+    model: ServedModel, request: Request, asked: ChatFields, text: str, max_model_len: int | None, keep: int | None
+) -> list[int]:
+    """The ids of a long conversation; `keep`: only so many of its last ids."""
+    job = Tokenize([text], asked.add_special_tokens, max_model_len, "messages", keep)
+    return (await tokenized(model.texts, request, job))[0]
+
+
+async def prompt_ids(
+    model: ServedModel,
+    request: Request,
+    prompt: Prompt,
+    add_special_tokens: bool,
+    max_model_len: int | None,
+    keep: int | None,
+) -> list[list[int]]:
+    """`ServedModel.prompt_ids` of long texts, by the text worker; `keep`: only so many of the last ids of each."""
+    given = prompts_of(prompt)
+    words = [one for one in given if isinstance(one, str)]
+    job = Tokenize(words, add_special_tokens, max_model_len, "prompt", keep)
+    ids = iter(await tokenized(model.texts, request, job))
+    return [next(ids) if isinstance(one, str) else model.checked(one, "prompt") for one in given]
 
 
 async def _until_left(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Pauses and resumes streams whose reader takes nothing for a while."""
+"""Pauses and resumes streams whose reader takes too little for a while."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from weft.serving.replicas import Replicas
 from weft.serving.stream import Stream
 
 
-def pause(engines: Replicas, stream: Stream) -> None:
-    """Its reader takes nothing: what runs of it gives its slots and blocks to others until `resume`."""
-    for request_id in stream.request_ids:
-        engines.tell(stream, methodcaller("pause", request_id))
+class Backpressure:
+    """Of one stream. What runs of it gives its slots and blocks to others while it is paused."""
 
+    def __init__(self, engines: Replicas, stream: Stream) -> None:
+        self._engines, self._stream = engines, stream
+        self._paused = False
 
-def resume(engines: Replicas, stream: Stream) -> None:
-    """Its reader takes something again."""
-    for request_id in stream.request_ids:
-        engines.tell(stream, methodcaller("resume", request_id))
+    def pause(self) -> None:
+        """Its reader takes too little; a second call does nothing."""
+        self._switch("pause", to=True)
+
+    def resume(self) -> None:
+        """Its reader has taken what there was; nothing where it is not paused."""
+        self._switch("resume", to=False)
+
+    def _switch(self, command: str, *, to: bool) -> None:
+        if self._paused is not to:
+            self._paused = to
+            for request_id in self._stream.request_ids:
+                self._engines.tell(self._stream, methodcaller(command, request_id))

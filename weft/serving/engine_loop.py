@@ -18,13 +18,13 @@ from typing import Protocol
 
 from weft.engine.engine import Engine
 from weft.engine.outputs import EngineStats, FinishReason, Outputs
-from weft.errors import PeerError, RequestError, WeftError
+from weft.errors import HostLostError, KilledError, PeerError, RequestError, WeftError
 from weft.ipc.report import RankReport
 from weft.log import get_logger
 from weft.serving.protocols import Start as Start
 from weft.serving.protocols import WakeableExecutor as WakeableExecutor
 from weft.serving.readiness import Status
-from weft.serving.recovery import Recovery
+from weft.serving.recovery.restarts import Recovery
 from weft.step.sampling_params import SamplingParams
 
 _log = get_logger(__name__)
@@ -49,8 +49,8 @@ class Owner(Protocol):
     def refuse(self, request_id: str, error: RequestError) -> None:
         """The engine does not take the request, or takes it no longer."""
 
-    def lost(self, loop: EngineLoop, running: Running) -> None:
-        """The ranks died; others are started in their place."""
+    def lost(self, loop: EngineLoop, running: Running, *, killed: bool) -> None:
+        """The ranks died; others are started in their place. `killed`: from outside, as it seems."""
 
     def over(self, loop: EngineLoop, failure: BaseException | None, running: Running) -> None:
         """The thread has ended: it was stopped, or (`failure`) its ranks died and are not started again."""
@@ -195,7 +195,7 @@ class EngineLoop:
                 raise
             delay_s = self._recovery.delay(error, time.monotonic() - began if engine is not None else 0.0)
             _log.error("%s; starting the ranks again in %g s", error, delay_s)
-            self._call(partial(self._lose, self._running))
+            self._call(partial(self._lose, self._running, killed=isinstance(error, KilledError | HostLostError)))
         finally:
             if executor is not None:
                 executor.close()
@@ -228,7 +228,8 @@ class EngineLoop:
         for piece in outputs.cut(AT_ONCE):
             self._call(partial(self._owner.deliver, piece))
         if engine.failure is not None:
-            raise PeerError(engine.failure)
+            outside = isinstance(engine.failed_with, KilledError | HostLostError)
+            raise (KilledError if outside else PeerError)(engine.failure)
 
     def _admit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, engine: Engine) -> None:
         try:
@@ -247,10 +248,10 @@ class EngineLoop:
         self.engine, self._restarting = engine, False
         self._owner.begun(self)
 
-    def _lose(self, running: Running) -> None:
+    def _lose(self, running: Running, *, killed: bool) -> None:
         self.restarts += 1
         self._restarting = True
-        self._owner.lost(self, running)
+        self._owner.lost(self, running, killed=killed)
 
     def _end(self, failure: BaseException | None) -> None:
         self.gone = True

@@ -30,8 +30,7 @@ def engine_failed() -> RequestError:
 
 
 def engine_restarted(replica: int | None = None) -> RequestError:
-    """The ranks (of `replica`, where there are several) died when the client had seen a part of the answer, or for the
-    second time."""
+    """The ranks (of `replica`, where there are several) died when the client had seen a part of the answer."""
     message = "the model's processes died and are started again; this answer is lost, send the request again"
     if replica is not None:
         message = f"the processes of replica {replica} died; this answer is lost, send the request again"
@@ -39,8 +38,9 @@ def engine_restarted(replica: int | None = None) -> RequestError:
 
 
 def quarantined() -> RequestError:
-    """The request was running at two successive deaths of the ranks."""
-    message = "the model's processes died twice while they ran this request; it is not run again"
+    """The ranks died while they ran the request, and again while they ran it alone."""
+    message = "the model's processes died while they ran this request, and again while they ran it alone; it is refused"
+    message += " for 10 minutes, or until the server is started anew"
     return RequestError(message, status=422, code=QUARANTINED)
 
 

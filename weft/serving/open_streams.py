@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.serving.errors import engine_restarted, quarantined
-from weft.serving.recovery import Quarantine
+from weft.serving.recovery.quarantine import Quarantine
 from weft.serving.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
@@ -18,7 +18,7 @@ class OpenStreams:
     def __init__(self, *, named: bool = False) -> None:
         self._named = named
         self._streams: dict[str, tuple[Stream, int]] = {}
-        self._open: set[Stream] = set()
+        self._open: dict[Stream, None] = {}
         self._quarantine = Quarantine()
         self.outputs = 0
         """Outputs that are queued or running."""
@@ -27,12 +27,12 @@ class OpenStreams:
         return len(self._open)
 
     def add(self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool) -> Stream:
-        """A new stream, with an engine request for each prompt. RequestError (422): it has ended the ranks twice."""
+        """A new stream, with an engine request for each prompt. RequestError (422): it is in quarantine."""
         ids = tuple(f"{request_id}-{index}" for index in range(len(prompts)))
         stream = Stream(ids, tuple(prompts), params, whole)
         if self._is_quarantined(stream):
             raise quarantined()
-        self._open.add(stream)
+        self._open[stream] = None
         self.outputs += stream.open_outputs
         for index, part_id in enumerate(ids):
             self._streams[part_id] = (stream, index * params.n)
@@ -41,7 +41,7 @@ class OpenStreams:
     def discard(self, stream: Stream) -> None:
         """Its reader is gone."""
         if stream in self._open:
-            self._open.remove(stream)
+            del self._open[stream]
             self.outputs -= stream.open_outputs
         for request_id in stream.request_ids:
             self._streams.pop(request_id, None)
@@ -80,26 +80,30 @@ class OpenStreams:
         """The replica whose last death hit a request for the same; None: none did."""
         return self._quarantine.suspected_at(stream.digest()) if self._quarantine.watches else None
 
-    def lose(self, running: frozenset[str], replica: int = 0) -> list[Stream]:
+    def lose(self, running: frozenset[str], replica: int = 0, *, killed: bool = False) -> list[Stream]:
         """The replica's ranks died while the engine requests `running` were in a step. Gives the streams to send again.
+        `killed`: from outside, as it seems.
 
-        A stream that a client has seen something of fails; so does one that has been sent again once, and was hit
-        again; one that was hit by two successive deaths is taken for the cause, and not run any more.
+        A stream that a client has seen something of fails. The others of the step are suspects, and run again alone:
+        `suspected_at` says where. One whose ranks die while it runs alone is quarantined.
         """
         mine = [stream for stream in self._open if stream.replica == replica]
-        hit = {stream for stream in mine if running.intersection(stream.request_ids)}
-        self._quarantine.died((stream.digest() for stream in hit), replica)
+        hit = [stream for stream in mine if running.intersection(stream.request_ids)]
+        self._quarantine.died([stream.digest() for stream in hit], replica, killed=killed)
         unfinished = [stream for stream in mine if stream.open_outputs and stream.error is None]
-        return [stream for stream in unfinished if self._begins_again(stream, hit=stream in hit)]
+        return [stream for stream in unfinished if self._begins_again(stream)]
 
-    def _begins_again(self, stream: Stream, *, hit: bool) -> bool:
+    def quarantine(self) -> list[float]:
+        """Seconds after which each request in quarantine is lifted."""
+        return self._quarantine.lifted_in_s()
+
+    def _begins_again(self, stream: Stream) -> bool:
         if self._is_quarantined(stream):
             stream.fail(quarantined())
             return False
-        if not stream.can_begin_again or (hit and stream.requeued):
+        if not stream.can_begin_again:
             stream.fail(engine_restarted(stream.replica if self._named else None))
             return False
-        stream.requeued = stream.requeued or hit
         self.outputs -= stream.open_outputs
         stream.begin_again()
         self.outputs += stream.open_outputs

@@ -15,15 +15,16 @@ from msgspec import UNSET, UnsetType
 from weft.engine.engine import Engine
 from weft.engine.limits import Limits
 from weft.engine.outputs import EngineStats, Outputs
-from weft.errors import RequestError
+from weft.errors import HostLostError, KilledError, RequestError
 from weft.log import get_logger
 from weft.serving.engine_loop import EngineLoop, Running
 from weft.serving.errors import engine_failed, not_ready, queue_full, restarting, stopping
 from weft.serving.open_streams import OpenStreams
 from weft.serving.placement import RequestPlacement
 from weft.serving.protocols import Start
-from weft.serving.readiness import Readiness, ReplicaStatus, Resolved, Status
-from weft.serving.recovery import Recovery
+from weft.serving.readiness import Readiness, ReplicaStatus, Resolved, Status, quarantine_of
+from weft.serving.recovery.isolation import Isolation
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.stream import Stream
 from weft.step.sampling_params import SamplingParams
 
@@ -53,6 +54,7 @@ class Replicas:
         self._max_queued, self._on_ready, self._resolved = max_queued, on_ready, resolved
         self._open = OpenStreams(named=len(starts) > 1)
         self._placement = RequestPlacement(len(starts))
+        self._isolation = Isolation(len(starts), self._serves, self._give, self._place_parked)
         self._parked: dict[Stream, None] = {}
         """Streams that wait for a replica that may run them."""
         self._draining = self._stopping = False
@@ -64,12 +66,10 @@ class Replicas:
         for loop in self.loops:
             loop.launch()
 
-    # -- what others may know
-
     @property
     def ready(self) -> bool:
         """Whether requests are taken: while any replica takes them."""
-        return self.status == "ready"
+        return self.status not in ("draining", "stopped") and any(loop.serving for loop in self.loops)
 
     @property
     def status(self) -> Status:
@@ -78,9 +78,12 @@ class Replicas:
             return "stopped"
         if self._draining or self._stopping:
             return "draining"
-        found = {loop.status for loop in self.loops}
-        order: tuple[Status, ...] = ("ready", "restarting", "starting")
-        return next((status for status in order if status in found), "stopped")
+        found = [loop.status for loop in self.loops]
+        if "starting" in found:
+            return "starting"
+        if "ready" in found:
+            return "ready" if {*found} == {"ready"} else "degraded"
+        return "restarting" if "restarting" in found else "stopped"
 
     @property
     def restarts(self) -> int:
@@ -104,23 +107,30 @@ class Replicas:
         return next((loop.engine.executor.layout.attention.dp for loop in self.loops if loop.engine is not None), 1)
 
     def readiness(self) -> Readiness:
-        """Where the server, its replicas and each of their ranks are."""
+        """For /ready."""
         return Readiness(
             status=self.status,
             restarts=self.restarts,
             replicas=[ReplicaStatus(loop.index, loop.status, loop.restarts) for loop in self.loops],
             ranks=[report for loop in self.loops for report in loop.reports()],
             resolved=self._resolved,
+            quarantine=quarantine_of(self._open.quarantine()),
         )
 
     def check_ready(self) -> Limits:
         """RequestError (503): no replica takes requests: not ready yet, restarting, or ending."""
         status, limits = self.status, self.limits
-        if status != "ready" or limits is None:
+        if not self.ready or limits is None:
             if status == "restarting":
                 raise restarting("; ".join(filter(None, dict.fromkeys(loop.lacking() for loop in self.loops))))
             raise {"draining": stopping, "stopped": stopping}.get(status, not_ready)()
         return limits
+
+    def check_begun(self) -> None:
+        """RequestError (503): as in `check_ready`, or a replica has never been ready."""
+        self.check_ready()
+        if self.status == "starting":
+            raise not_ready()
 
     def check_room(self, outputs: int) -> Limits:
         """RequestError: not ready (503), or no room in the queue for `outputs` more (429)."""
@@ -151,7 +161,7 @@ class Replicas:
     ) -> Stream:
         """A stream of `params.n` outputs of every prompt, all on one replica; `whole`: see Stream.
 
-        RequestError as in `check_room`, or 422: the request has ended ranks twice.
+        RequestError as in `check_room`, or 422: the request is in quarantine.
         """
         self.check_room(params.n * len(prompts))
         stream = self._open.add(request_id, prompts, params, whole=whole)
@@ -160,7 +170,7 @@ class Replicas:
 
     def tell(self, stream: Stream, command: Callable[[Engine], object]) -> None:
         """Runs `command` in the engine that runs the stream; dropped where none does."""
-        if stream not in self._parked:
+        if not self.is_parked(stream):
             self.loops[stream.replica].tell(command)
 
     def stop_output(self, stream: Stream, choice: int, reason: str) -> None:
@@ -171,7 +181,7 @@ class Replicas:
 
     def is_parked(self, stream: Stream) -> bool:
         """Whether it waits for a replica that may run it."""
-        return stream in self._parked
+        return stream in self._parked or self._isolation.waits(stream)
 
     def close_stream(self, stream: Stream) -> None:
         """The reader is gone: what is unfinished is aborted."""
@@ -186,23 +196,37 @@ class Replicas:
     def _place(self, stream: Stream) -> None:
         """Gives the stream to a replica, or parks it until one is there that may run it."""
         home = self._home(stream)
-        among = [loop.index for loop in self.loops if loop.serving and home in (None, loop.index)]
-        if not among:
-            self._parked[stream] = None
+        if home is not None:
+            self._isolation.add(stream, home)
             return
+        among = [loop.index for loop in self.loops if loop.serving and not self._isolation.holds(loop.index)]
+        if among:
+            self._give(stream, *among)
+        else:
+            self._parked[stream] = None
+
+    def _give(self, stream: Stream, *among: int) -> None:
+        """To one of these replicas."""
         prompts = dict(zip(stream.request_ids, stream.prompts, strict=True))
         stream.replica = self._placement.place(prompts, stream.params, self.limits, among)
+        self._isolation.began(stream, stream.replica)
         for request_id, prompt in prompts.items():
             self.loops[stream.replica].admit(request_id, prompt, stream.params)
 
+    def _serves(self, replica: int) -> bool:
+        return self.loops[replica].serving
+
     def _home(self, stream: Stream) -> int | None:
-        """The one replica that may run the stream: one that died while it ran the same, so that no other dies of it."""
+        """The one replica that may run the stream, alone: one that died while it ran the same, so that no other dies of
+        it; another where that one is gone. None: any replica may, beside others."""
         home = self._open.suspected_at(stream)
-        return None if home is None or self.loops[home].gone else home
+        left = [loop.index for loop in self.loops if not loop.gone]
+        return home if home is None or home in left or not left else left[0]
 
     def _leave(self, stream: Stream) -> None:
         """It is no replica's work any more."""
         self._parked.pop(stream, None)
+        self._isolation.leave(stream)
         for request_id in stream.request_ids:
             self._placement.end(request_id)
 
@@ -225,14 +249,15 @@ class Replicas:
         """A replica is ready."""
         assert loop.engine is not None
         self._placement.open(loop.index, loop.engine.limits, self.groups)
+        self._isolation.turn(loop.index)
         self._place_parked()
         if all(each.serving or each.gone for each in self.loops):
             self._on_ready()
 
-    def lost(self, loop: EngineLoop, running: Running) -> None:
+    def lost(self, loop: EngineLoop, running: Running, *, killed: bool) -> None:
         """A replica's ranks died: each of its streams fails, or runs elsewhere, or waits for the next ranks."""
         self._placement.close(loop.index)
-        for stream in self._open.lose(running, loop.index):
+        for stream in self._open.lose(running, loop.index, killed=killed):
             self._leave(stream)
             self._place(stream)
 
@@ -245,7 +270,7 @@ class Replicas:
             self.stop()
         elif failure is not None:
             _log.error("replica %d is not started again, the others go on: %s", loop.index, failure)
-            self.lost(loop, running)
+            self.lost(loop, running, killed=isinstance(failure, KilledError | HostLostError))
             self._place_parked()
         if last:
             self._open.end(stopping())

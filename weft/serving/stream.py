@@ -12,6 +12,9 @@ from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.step.sampling_params import SamplingParams
 
+MOST_UNREAD = 64
+"""Records that a stream holds for its reader, beside two of each output."""
+
 
 class BegunAgain(Exception):
     """What the reader has taken so far is void: the request runs anew, from its first token."""
@@ -37,8 +40,8 @@ class Stream:
     error: RequestError | None = None
     direct: Callable[[list[tuple[int, RequestOutput]]], bool] | None = None
     """Passes records on at once while the reader waits, without waking it. False: now the reader must look."""
-    requeued: bool = False
-    """A set of ranks has died while it ran this."""
+    crowded: Callable[[], None] | None = None
+    """Called while the reader leaves more than MOST_UNREAD records, and two for each output."""
     refused: bool = False
     """An engine did not take a part of it, or not in time: it has not ended well."""
     answered: bool = False
@@ -108,6 +111,8 @@ class Stream:
         """Hands over what has arrived."""
         if self.direct is None or not self._waiting or self.error is not None or self._again:
             self.event.set()
+            if self.crowded is not None and len(self.arrived) > MOST_UNREAD + 2 * self.n * len(self.request_ids):
+                self.crowded()
             return
         arrived, self.arrived = self.arrived, []
         self._taken = True
@@ -123,7 +128,7 @@ class Stream:
     def let_go(self) -> None:
         """The reader has ended. What refers back to it goes, so that it is freed now and not when the collector comes:
         its writer, and the error, whose traceback holds the frames that it went through."""
-        self.direct = self.error = None
+        self.direct = self.error = self.crowded = None
 
     def begin_again(self) -> None:
         """The request runs anew."""

@@ -75,6 +75,9 @@ MAX_LOGPROB_IDS = 128
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
 MAX_BIAS = 100.0
+MAX_TEMPERATURE = 1000.0
+MIN_REPETITION, MAX_REPETITION = 0.01, 100.0
+"""Within these ranges logits stay finite in fp32."""
 MAX_BAD_WORDS = 128
 MAX_PRIORITY = 2**31 - 1
 MAX_SALT = 256
@@ -87,13 +90,13 @@ MAX_INTEGER = 2**63 - 1
 def check(params: SamplingParams, vocab_size: int) -> None:
     """RequestError naming the field, its value and the legal ones, for anything outside OpenAI's and vLLM's ranges."""
     _integer(params, "n", 1, MAX_N)
-    _number(params, "temperature", 0.0)
+    _number(params, "temperature", 0.0, MAX_TEMPERATURE)
     _number(params, "top_p", 0.0, 1.0, above=True)
     _integer(params, "top_k", -1)
     _number(params, "min_p", 0.0, 1.0)
     _number(params, "presence_penalty", -2.0, 2.0)
     _number(params, "frequency_penalty", -2.0, 2.0)
-    _number(params, "repetition_penalty", 0.0, above=True)
+    _number(params, "repetition_penalty", MIN_REPETITION, MAX_REPETITION)
     _integer(params, "min_tokens", 0)
     _optional_integer(params, "seed", -(2**63), MAX_INTEGER)
     _optional_integer(params, "max_tokens", 1)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from weft.comm.backend import Rendezvous
 from weft.comm.shm.region import CollectiveKind, RankRecord
-from weft.errors import CheckpointError, HostLostError, PeerError, WeftError
+from weft.errors import CheckpointError, HostLostError, KilledError, PeerError, WeftError
 from weft.ipc.messages import Failed, FromRank, error_of, unpack_from_rank
 from weft.ipc.phases import Phase
 from weft.ipc.status import StatusPage
@@ -26,6 +27,8 @@ READING_S = 60.0
 DIAGNOSIS_S = 1.0
 """How long to look for the first cause after a rank failed or vanished."""
 
+FROM_OUTSIDE = frozenset(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+"""Exit codes of ranks that a signal ended which no crash sends."""
 _RANKS = re.compile(r"\branks? \d")
 """In a rank's message, ranks are numbered within its replica."""
 
@@ -126,7 +129,8 @@ class Watch:
             return HostLostError(f"{lost[0].lost_host}; {self.epitaph(lost[0])}" + self._waiting_for(lost))
         killed = self._killed()
         if killed:
-            return PeerError(self.epitaph(killed[0]))
+            kind = KilledError if killed[0].exit_code() in FROM_OUTSIDE else PeerError
+            return kind(self.epitaph(killed[0]))
         worker = self._cause(failures) or self._with_reason(first, failures)
         if worker is not None and failures[worker.rank].family == "CheckpointError":
             return self._unreadable(failures)

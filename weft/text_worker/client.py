@@ -201,6 +201,9 @@ class TextWorker:
                 code = self._restart()
                 if code == -signal.SIGPROF:
                     raise _took_too_long(job) from None
+                if code == -signal.SIGABRT:  # so a tokenizer's own allocation fails
+                    message = "the request needs more memory than a request may take; send a smaller one"
+                    raise RequestError(message, code="too_large") from None
                 if self._closed:
                     raise RequestError("the server is shutting down", status=503) from None
                 _log.warning("the text worker ended with code %d; it is started again", code)

@@ -12,7 +12,17 @@ from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 from weft.text.length import fewest_tokens
-from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Job, Render, Tokenize, TryGrammar, TryTemplates
+from weft.text_worker.jobs import (
+    MOST_IDS,
+    Begin,
+    CheckGrammar,
+    CheckSchemas,
+    Job,
+    Render,
+    Tokenize,
+    TryGrammar,
+    TryTemplates,
+)
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -50,7 +60,12 @@ class Handler:
             found = fewest_tokens(self.tokenizer, text, job.longest)
             if found >= job.longest:
                 raise too_long(f"at least {found}", job.longest, job.param)
-        return self.tokenizer.encode(text, add_special_tokens=job.add_special_tokens)
+        ids = self.tokenizer.encode(text, add_special_tokens=job.add_special_tokens)
+        if job.keep is None and len(ids) > MOST_IDS:
+            raise RequestError(
+                f"'{job.param}' has {len(ids)} tokens; legal: at most {MOST_IDS}", param=job.param, code="invalid_value"
+            )
+        return ids if job.keep is None else ids[-job.keep :]
 
     @do.register
     def _(self, job: Render) -> str:

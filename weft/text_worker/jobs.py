@@ -31,7 +31,8 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
-    """Ids of each text. RequestError naming `param`: one has `longest` tokens or more (None: any length will do)."""
+    """Ids of each text. RequestError naming `param`: one has `longest` tokens or more (None: any length will do), or
+    more than MOST_IDS. `keep`: only so many of its last ids (None: all)."""
 
     result: ClassVar[Any] = list[list[int]]
     cpu_s: ClassVar[float] = 10.0
@@ -39,6 +40,11 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     add_special_tokens: bool = True
     longest: int | None = None
     param: str = "prompt"
+    keep: int | None = None
+
+
+MOST_IDS = 1 << 20
+"""Ids of one text that come back."""
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):

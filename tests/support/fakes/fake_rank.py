@@ -89,8 +89,12 @@ def main(behaviour: str, words: list[str]) -> None:
         # "once-...": only the first set of ranks misbehaves
         if last and not (behaviour.startswith("once-") and setup.world.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
-        if behaviour == "poison" and at.tp == 0 and any(POISON in run.ids for run in message.plan.group.runs):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if (
+            behaviour in ("poison", "poison-crash")
+            and at.tp == 0
+            and any(POISON in run.ids for run in message.plan.group.runs)
+        ):
+            os.kill(os.getpid(), signal.SIGKILL if behaviour == "poison" else signal.SIGSEGV)
         time.sleep(step_s)
         group = message.plan.group
         runs = [run for run in group.every_run() if run.sample]

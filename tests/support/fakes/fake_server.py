@@ -20,7 +20,7 @@ from weft.server.http.listen import bind
 from weft.server.openai.models import ServedModel
 from weft.server.run import run_server
 from weft.serving.engine_start import starts_of
-from weft.serving.recovery import Recovery
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.replicas import Replicas
 from weft.text import Tokenizer
 

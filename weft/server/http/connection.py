@@ -27,6 +27,9 @@ LINGER_S = 2.0
 """Seconds that a client may go on sending a body after its answer: the system cuts a connection that is closed with
 unread bytes, and with it goes the answer that the client has not looked at yet."""
 
+MOST_UNSENT = 16 * 1024
+"""Bytes that a connection holds for a client that does not read before its stream is paused."""
+
 ABORT = "weft.abort"
 """Key of the scope's state: a function that ends the connection without sending what is buffered."""
 
@@ -55,6 +58,7 @@ class Connection(HttpToolsProtocol):
         """Refuses a connection too many; the clock of the first head starts."""
         gathered = BufferedTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
         super().connection_made(cast("asyncio.Transport", gathered))
+        gathered.set_write_buffer_limits(high=MOST_UNSENT)
         self._expect_head()
         if len(self.connections) > self._max_connections:
             self._refuse(RequestError("too many connections", status=503, code="too_many_connections"))

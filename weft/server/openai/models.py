@@ -102,6 +102,13 @@ class ServedModel:
     ) -> ChatPrompt:
         """A conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer than
         `max_model_len` (None: any length will do)."""
+        text, thinking = self.chat_text(asked, messages, use)
+        return ChatPrompt(self._ids(text, asked.add_special_tokens, max_model_len, "messages"), thinking)
+
+    def chat_text(
+        self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse = NO_TOOLS
+    ) -> tuple[str, Thinking]:
+        """A conversation as text, and how an answer to it begins. RequestError: the template refuses it."""
         tools = use.offered if use.mode != "none" else ()
         turns = for_template(messages, self.forms, tools)
         continued = None
@@ -116,8 +123,7 @@ class ServedModel:
         )
         if continued is not None:
             text = _up_to_mark(text)
-        ids = self._ids(text, asked.add_special_tokens, max_model_len, "messages")
-        return ChatPrompt(ids, thinking_after(text, self.forms.reasoning, continued))
+        return text, thinking_after(text, self.forms.reasoning, continued)
 
     def _variables(self, asked: ChatFields) -> dict[str, Any]:
         """What the template sees besides the conversation. Thinking goes under the name that it looks for."""
@@ -217,11 +223,15 @@ def _up_to_mark(text: str) -> str:
     return before if closing.startswith(" ") else before.rstrip()
 
 
+def kept_of(limit: int | None, max_model_len: int) -> int | None:
+    """How many of a prompt's last ids `truncate_prompt_tokens` keeps: -1 leaves room for one token of an answer."""
+    return max_model_len - 1 if limit == -1 else limit
+
+
 def truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:
-    """The last `limit` ids; -1: as many as leave room for one token of an answer; None: all."""
-    if limit is None:
-        return ids
-    return ids[-(max_model_len - 1 if limit == -1 else limit) :]
+    """The last ids, as many as `kept_of` says."""
+    kept = kept_of(limit, max_model_len)
+    return ids if kept is None else ids[-kept:]
 
 
 def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, param: str) -> None:

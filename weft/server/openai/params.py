@@ -155,7 +155,7 @@ def _alternatives(request: Common, logprobs: int | None) -> int | None:
 
 def _logprobs_of_chat(request: ChatRequest) -> int | None:
     """Alternatives to report for each token; None: nothing."""
-    if request.top_logprobs is not None and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise RequestError("'top_logprobs' needs 'logprobs': true", param="top_logprobs", code="invalid_value")
     if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_LOGPROBS:
         _refuse("top_logprobs", request.top_logprobs, f"from 0 to {MAX_LOGPROBS}")

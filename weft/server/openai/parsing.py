@@ -33,6 +33,9 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 _NO_NUMBER = re.compile(rb'"([A-Za-z_]{1,64})"\s*:\s*(-?(?:NaN|Infinity)|-?\d[\d.]*[eE]\+?\d{3,})')
 SEARCHED = 1 << 16
 """Bytes of a body that is no JSON that are looked at for a number that is none."""
+_NAME_END = re.compile(rb'"[ \t\n\r]*:')
+_QUOTE_INSIDE = re.compile(rb'(?<!\\)(?:\\\\)*\\"[ \t\n\r]*:')
+"""A quote and a colon: after the name of a value; inside a string, where the quote is escaped."""
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
@@ -101,9 +104,18 @@ def _object(body: bytes) -> dict[str, Any]:
         raise RequestError(message, param=name, code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object", code="invalid_json")
-    if body.count(b'":') + body.count(b'" :') - body.count(b'\\":') > _keys(value):
+    if _named(body, _keys(value)) > _keys(value):
         _check_once(body)
     return value
+
+
+def _named(body: bytes, most: int) -> int:
+    """Names of values in the text, whatever blanks stand after them. Exact where they are more than `most`."""
+    found = body.count(b'":') + body.count(b'" ') + body.count(b'"\t') + body.count(b'"\n') + body.count(b'"\r')
+    if found <= most:
+        return found  # an upper bound
+    ends = _NAME_END.subn(b"", body)[1]
+    return ends - _QUOTE_INSIDE.subn(b"", body)[1] if ends > most else ends
 
 
 def _keys(value: object) -> int:
@@ -138,7 +150,7 @@ def _once(pairs: list[tuple[str, object]]) -> None:
 
 def _many_keys(body: bytes) -> bool:
     """The first count is the cheapest by far, and enough for almost every body."""
-    return body.count(b":") > MAX_KEYS and body.count(b'":') - body.count(b'\\":') > MAX_KEYS
+    return body.count(b":") > MAX_KEYS and _named(body, MAX_KEYS) > MAX_KEYS
 
 
 def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:

@@ -28,7 +28,7 @@ from weft.server.openai.formats import Format
 from weft.server.openai.joined import joined, likeliest
 from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.openai.usage import usage_of
-from weft.serving.backpressure import pause, resume
+from weft.serving.backpressure import Backpressure
 from weft.serving.errors import deadline_exceeded
 from weft.serving.queue_timeout import expire
 from weft.serving.replicas import Replicas
@@ -121,6 +121,7 @@ class _Reply(Response, ABC):
     def __init__(self, engines: Replicas, answer: Answer) -> None:
         super().__init__()
         self._engines, self._answer = engines, answer
+        self._backpressure = Backpressure(engines, answer.stream)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
@@ -148,14 +149,13 @@ class _Reply(Response, ABC):
                 async with asyncio.timeout(PAUSE_AFTER_S):
                     return await send(message)
             except TimeoutError:
-                pause(self._engines, self._answer.stream)
+                self._backpressure.pause()
             try:
                 async with asyncio.timeout(self.unread_s):
                     await send(message)
             except TimeoutError:
                 abort(scope)
                 raise client_gone() from None
-            resume(self._engines, self._answer.stream)
 
         return patient
 
@@ -225,8 +225,10 @@ class EventReply(_Reply):
             await send({"type": "http.response.start", "status": 200, "headers": self._all_headers()})
             begun = True
             self._write_chunk, answer.stream.direct = chunk_writer(scope), self._pass_on
+            answer.stream.crowded = self._backpressure.pause
             while not answer.done:
                 await _write(send, frames)
+                self._backpressure.resume()
                 arrived = await answer.stream.next()
                 if self._defect is not None:
                     raise self._defect
