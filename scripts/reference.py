@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from weft.chat.config import chat_settings
 from weft.checkpoint.forms.catalog import checkpoint_forms
+from weft.cli.args.familiar import WORDS, FamiliarWord
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
 from weft.launch_plan.hosts import HostsConfig
@@ -138,11 +139,40 @@ def pretty(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
+def familiar_options() -> str:
+    """What weft says to options of other engines."""
+    rows = [(code(word.names), ", ".join(word.engines), said_of(word)) for word in WORDS]
+    head = (
+        "What weft says to options of other engines on its own command line. Options that a command of weft has\n"
+        "itself are not here. `--from ENGINE --` reads [whole commands](../translating.md) of an engine."
+    )
+    return f"{MADE_BY}# Options of other engines\n\n{head}\n\n{table(('option', 'engine', 'weft'), rows)}"
+
+
+def flags_of(name: str) -> frozenset[str]:
+    """All options of a command."""
+    parser = CommandParser(prog=f"weft {name}")
+    import_module(f"weft.cli.commands.{name.replace('-', '_')}").add_arguments(parser)
+    return frozenset(parser.flags())
+
+
+def said_of(word: FamiliarWord) -> str:
+    """What weft does with another engine's option."""
+    note = f"; {plain(word.says)}" if word.says else ""
+    own = [each.name for each in COMMANDS if word.names[0] in flags_of(each.name)]
+    if own:
+        return f"an option of {code(own)} itself"
+    if word.kind == "to":
+        return f"the same as `{word.to}{' ' + word.value if word.value else ''}`{note}"
+    return {"model": "the model", "taken": f"taken{note}", "refused": f"refused{note}"}[word.kind]
+
+
 MADE: dict[str, Callable[[], str]] = {
     "commands.md": commands,
     "settings.md": settings,
     "metrics.md": metrics,
     "checkpoints.md": checkpoints,
+    "familiar_options.md": familiar_options,
     "layout_schema.json": lambda: pretty(json_schema()),
     "openapi.json": lambda: pretty(json.loads(document())),
 }

@@ -35,7 +35,7 @@ def layout(words: str, *, runnable: bool = True) -> Layout:
     ("words", "same"),
     [
         ("--tp 2", "--tensor-parallel-size 2"),
-        ("--attn-tp-size 2 --attn-dp-size 2", "--attn-tp-size 2 --data-parallel-size 2"),
+        ("--attn-tp-size 2 --attn-dp-size 2", "--tp-size 2 --attn-dp-size 2"),
         ("--attn-tp-size 4 --lm-head-local-tp 2", "--attn-tp-size 4 --lm-head-tp-size 2 --lm-head-within node"),
         ("--attn-tp-size 4 --o-proj-local-tp 2", "--attn-tp-size 4 --o-proj-tp-size 2 --o-proj-within node"),
         ("--attn-tp-size 2 --world-size 4", "--attn-tp-size 2 --attn-dp-size 2"),

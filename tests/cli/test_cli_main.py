@@ -92,20 +92,12 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["bench", "--prefix-len", "3"], "weft bench: --prefix-len: without effect on --workload random; leave it"),
         (["verify", str(MODEL), "--seed", "3"], "weft verify: --seed: verify draws nothing; leave it out"),
         (
-            ["serve", "--gpu-memory-utilization", ".9"],
-            "weft serve: unknown option --gpu-memory-utilization; vLLM's option: use --mem",
-        ),
-        (
-            ["serve", "--trust_remote_code"],
-            "weft serve: unknown option --trust_remote_code; vLLM's option: weft never runs",
-        ),
-        (
             ["serve", "--eplb-config.window_size=3"],
             "weft serve: unknown option --eplb-config.window_size; vLLM's option: use --eplb, --expert-slots",
         ),
         (
             ["serve", "--enable-lora"],
-            "weft serve: unknown option --enable-lora; vLLM's option: weft has no such option; --from vllm --",
+            "weft serve: unknown option --enable-lora; LoRA adapters are not served",
         ),
         (
             ["serve", "--numa-bind-cpus", "0-3"],

@@ -7,7 +7,6 @@ from importlib import import_module
 
 import pytest
 
-from weft.cli.args.counterparts import COUNTERPARTS, MODEL
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
@@ -60,22 +59,11 @@ def test_help_takes_all_only(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("serve --ctx-size 4096", "unknown option --ctx-size; use --max-model-len"),
         ("serve -c 4096", "unknown option -c; use --max-model-len"),
-        ("serve model -tp 2", "unknown option -tp; use --tp"),
         ("serve --n-gpu-layers 99", "unknown option --n-gpu-layers; use --device"),
         ("serve -ngl 99", "unknown option -ngl; use --device"),
         ("serve -hf org/name", "unknown option -hf; the model is named without a flag"),
-        ("serve --model name", "unknown option --model; the model is named without a flag"),
-        ("generate -n 5 hi", "unknown option -n; use --max-tokens"),
-        ("explain --tp_size 2", "unknown option --tp_size; use --tp"),
     ],
 )
 def test_options_of_other_programs_name_ours(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     assert said in capsys.readouterr().err
-
-
-def test_counterparts_are_options_of_weft() -> None:
-    flags = {flag for name in NAMES for flag in parser_of(name).flags()}
-    assert {ours for ours in COUNTERPARTS if ours != MODEL} <= flags
-    theirs = [name for names in COUNTERPARTS.values() for name in names]
-    assert len(theirs) == len(set(theirs))

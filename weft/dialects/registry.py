@@ -35,6 +35,7 @@ _UNKNOWN = re.compile(r"(?:\S+=\S* )*\S+(?<!:)(?: [^\s:]+)* --?[A-Za-z][\w-]*(?:
 """A line that starts a program with flags."""
 _SIZED = re.compile(r"--?(?:tp|dp|pp|ep|cp)\b|--?[\w-]*(?:parallel|nnodes|world|_size|-size)|\w+=")
 """A word that may give a size."""
+_FILE_NAME = re.compile(r"^\S+\.(?:json|ya?ml|toml|sh|txt)$")
 _MAIL = re.compile(r"(?m)^[ \t]*>+(?=[ \t]|$)")
 _MOSTLY = 0.8
 """Share of lines that look like YAML or JSON from which a text is a file."""
@@ -97,8 +98,12 @@ def _engines(readings: list[Reading]) -> list[Reading]:
 
 
 def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
-    """As `read`, for words that a shell has already parsed."""
-    return read(shlex.join(words), name, context)
+    """As `read`, for words that a shell has already parsed. A single word may be a file's name, or a whole text: a
+    command, several, or a part of a file."""
+    if len(words) > 1:
+        return read(shlex.join(words), name, context)
+    held = context.read_file(words[0]) if context is not None and _FILE_NAME.search(words[0]) else None
+    return read(words[0] if held is None else held, name, context)
 
 
 def write(layout: Layout, name: str, options: Mapping[str, object], source: str = "") -> Written:

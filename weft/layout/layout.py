@@ -47,7 +47,6 @@ class AttentionLayout:
         ...,
         "data parallel groups of attention, each with its own requests and KV cache",
         "--attn-dp-size",
-        "--data-parallel-size",
         minimum=1,
     )
     cp: int = option(

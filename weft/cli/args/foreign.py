@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,6 +27,15 @@ _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_exp
 _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
+_VLLM_SHARE = "gpu_memory_utilization"
+_SAID = (
+    (r"--(?:moe-a2a-backend|moe_a2a_backend|all2all-backend)[ =]['\"]?\w*deepep|--deepep-mode|--enable-deepep-moe",
+     "DeepEP is not there: weft's own exchange brings rows to experts (--moe-dispatch)"),
+    (r"\bSGLANG_USE_1STAGE_ALLREDUCE=",
+     "SGLANG_USE_1STAGE_ALLREDUCE: always so: an all-reduce adds in one fixed order"),
+    (r"\bHCCL_BUFFSIZE=", "HCCL_BUFFSIZE: buffers of collectives have the size that a step needs"),
+)  # fmt: skip
+"""What engines' words may hold that is no size and no option -> what weft does instead."""
 _PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
 _MEETING = (
@@ -118,8 +127,8 @@ def experts_in(path: str | Path) -> int | None:
 class Foreign:
     """What serve and explain take from another engine's words."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
+    def __init__(self, reading: Reading, words: Sequence[str] = ()) -> None:
+        self.reading, self.said = reading, said_of_words(words)
         self.whose = f"the {reading.dialect} arguments"
 
     def given(self) -> Given:
@@ -134,6 +143,8 @@ class Foreign:
         found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
         if isinstance(names := found.get("served_model_name"), list):
             found["served_model_name"] = ",".join(map(str, names))
+        if only is None and "mem_fraction_static" not in found and (share := self.reading.options.get(_VLLM_SHARE)):
+            found["mem_fraction_static"] = share
         if "dtype" in found:
             found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
         return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items()}
@@ -180,15 +191,26 @@ class Foreign:
             _say(f"note: {model} is the model, not {self.model} of {self.whose}")
         options = [name for name in self.reading.options if name not in engine and name not in _MODELS]
         unused = [name for name in options if name not in _PLACE]
+        for note in self.said:
+            _say(f"note: {note}")
+        if "mem_fraction_static" in engine and _VLLM_SHARE in self.reading.options:
+            unused = [name for name in unused if name != _VLLM_SHARE]
+            _say(f"note: {_VLLM_SHARE} is mem_fraction_static here, a share of the memory that is free")
         if unused:
             _say(f"note: left out, weft has no such setting: {', '.join(unused)}")
         if len(unused) < len(options):
             _say("note: weft listens where its own --host and --port say")
 
 
+def said_of_words(words: Sequence[str]) -> list[str]:
+    """Notes about words that are taken into no layout and no option."""
+    text = " ".join(words)
+    return [note for pattern, note in _SAID if re.search(pattern, text)]
+
+
 def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
     """See `take_foreign`; there are words."""
-    foreign = Foreign(_one(args, None))
+    foreign = Foreign(_one(args, None), args.foreign)
     theirs = foreign.engine(only)
     foreign.warn()
     if only is None:

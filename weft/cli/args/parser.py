@@ -5,11 +5,13 @@ weft's words: the option, what was given, what is legal.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
-from weft.cli.args.counterparts import counterpart, short_form
+from weft.cli.args.familiar import Rewriting
 from weft.errors import UsageError
 from weft.options import nearest
 from weft.plural import counted
@@ -49,8 +51,7 @@ class CommandParser(argparse.ArgumentParser):
             cut = own.index("--")
             own, foreign = own[:cut], own[cut + 1 :]
         self.usage = self._short().replace("%", "%%")
-        if (name := short_form(own, self.flags())) is not None:
-            raise self._unknown(name)
+        own = self._own_words(own)
         args, rest = self.parse_known_intermixed_args(own)
         for word in rest:
             if word.startswith("-") and word != "-":
@@ -61,8 +62,22 @@ class CommandParser(argparse.ArgumentParser):
             args.foreign = foreign
         return args
 
+    def _own_words(self, words: Sequence[str]) -> list[str]:
+        """The words with other engines' options as weft's own; a model that one of these names comes first."""
+        valued = [flag for action in self._actions if action.nargs != 0 for flag in action.option_strings]
+        rewriting = Rewriting(self.flags(), valued, lambda note: print(note, file=sys.stderr))
+        own = rewriting.of(words)
+        if rewriting.model is None:
+            return own
+        places = {action.dest for action in self._actions}
+        if not places & {"model", "words"}:
+            raise UsageError("no model is named here")
+        if "words" in places and "/" not in rewriting.model and not Path(rewriting.model).exists():
+            raise UsageError(f"--model {rewriting.model}: no such file or directory, and not a hub id (org/name)")
+        return [rewriting.model, *own]
+
     def _unknown(self, name: str) -> UsageError:
-        said = counterpart(name, self.flags()) or self.said_of(name)
+        said = self.said_of(name)
         return UsageError(f"unknown option {name}" + (f"; {said}" if said else nearest(name, self.flags())))
 
     def format_help(self, *, every: bool = False) -> str:

@@ -27,7 +27,7 @@ from weft.cli.args.flags import add_flags, values_of
 from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
-from weft.cli.args.ranks import add_comm_argument, say_native
+from weft.cli.args.ranks import add_comm_argument, refuse_several_starts, say_native
 from weft.cli.args.vllm_words import said_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
@@ -47,7 +47,7 @@ from weft.server.openai.models import ServedModel
 from weft.server.run import run_server
 from weft.serving.engine_start import starts_of
 from weft.serving.readiness import Resolved
-from weft.serving.recovery import Recovery
+from weft.serving.recovery.restarts import Recovery
 from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
@@ -110,6 +110,19 @@ def template_from(args: argparse.Namespace) -> str | None:
     return text
 
 
+def names_of(word: str | None, path: Path) -> tuple[str, ...]:
+    """What clients may call a model without a given name; a GGUF file of a hub also by its own name."""
+    name = shown_name(word, path)
+    return (name, path.stem) if path.suffix == ".gguf" and path.stem != name else (name,)
+
+
+def remove_socket(path: str, number: int) -> None:
+    """A Unix socket that is still the one with this inode."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_ino == number:
+            os.unlink(path)
+
+
 def listen(http: HttpConfig) -> socket.socket:
     """The socket, bound before anything else is done. ConfigError: it cannot be had."""
     http.check_certificate()
@@ -128,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, signals: EndSignals) -> None:
+    refuse_several_starts()
     open_files = fd_limits.raise_limit()
     fd_limits.check(open_files, fd_limits.Needs())
     take_foreign(args)
@@ -141,6 +155,8 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
     template = template_from(args)
     with contextlib.ExitStack() as closing:
         sock = closing.enter_context(contextlib.closing(listen(http)))
+        if http.uds is not None:
+            closing.callback(remove_socket, http.uds, os.stat(http.uds).st_ino)
         say_native(_say)
         checkpoint = opened(args, args.model, _say)
         config = checkpoint.model_config()
@@ -163,7 +179,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         if plan.server_cpus:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
-        names = engine.served_names or (shown_name(args.model, checkpoint.path),)
+        names = engine.served_names or names_of(args.model, Path(checkpoint.path))
         described = details if is_debug() else summary
         shown = fd_limits.shown(most, http.max_connections, open_files)
         forms = chat_forms(tokenizer, chat)

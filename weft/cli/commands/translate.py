@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from weft.cli.args.dialects import add_dialect_arguments
-from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
+from weft.cli.args.foreign import context_of, experts_in, readings_of, said_of_words, with_unused
 from weft.cli.view.console import PipedConsole
 from weft.dialects.base import Context, Diagnostic, Reading, Written
 from weft.dialects.names import names
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(document(readings, _found(written) if target else None), indent=2))
     else:
         _print(readings, written)
+    for note in said_of_words([getattr(args, "text", ""), *(args.foreign or ())]):
+        print(f"note: {note}", file=sys.stderr)
     impossible = [note for each in _found(written).values() for note in each.notes if note.level == "error"]
     return REFUSED if impossible or any(reading.refused for reading in readings.values()) else 0
 

@@ -47,7 +47,7 @@ class MindIE:
             draft = Draft(self.name, document, context)
             draft.refuse("MindIE is configured by its config.json, not by arguments; give that file")
             return [draft.finish(None)]
-        found = _meant(trees(document.text, document.line))
+        found = _meant(trees(balanced(document.text), document.line))
         return [reading for tree in found for reading in _Reader(self.name, document, context, tree).readings()]
 
     def write(self, layout: Layout, options: Mapping[str, object], source: str = "") -> Written:
@@ -55,6 +55,24 @@ class MindIE:
         text, notes = config_of(layout, options)
         back = self.read(Document(kind="file", text=text, dialect=self.name), context_for(layout, options))
         return checked(layout, text, back, notes)
+
+
+_MARK = re.compile(r'"(?:[^"\\\n]|\\.)*"|[][{}]')
+
+
+def balanced(text: str) -> str:
+    """A fragment whose brackets were cut off at its end, or that has some too many there, with the right number."""
+    opened: list[str] = []
+    for mark in _MARK.finditer(text):
+        if mark[0] in "[{":
+            opened.append("]" if mark[0] == "[" else "}")
+        elif mark[0] in ("]", "}"):
+            if not opened:
+                rest = text[mark.start() :]
+                return text[: mark.start()] if not rest.strip("]}, \t\n") else text
+            if opened.pop() != mark[0]:
+                return text
+    return text.rstrip().rstrip(",") + "".join(reversed(opened)) if opened else text
 
 
 class _Reader:
