@@ -224,6 +224,23 @@ def hosts_rows() -> Iterator[tuple[str, str, str, str]]:
             yield f"{case['times']} times {fault}: longest until named and until ready, s", times, machine, commit
 
 
+TABLED = (
+    "comm-latency", "decode-bound", "device-decode", "front-end", "hosts", "long-prompt", "peers", "quantization",
+    "scheduler-cost", "several-ranks", "shared-prefix", "soak", "start",
+)  # fmt: skip
+"""Beginnings of the names of results that have a table of their own."""
+
+
+def others() -> str:
+    """Results that have no table yet."""
+    rows = [
+        (f"`{name}`", entry["what"], entry["machine"], f"`{entry['commit'][:9]}`")
+        for name, entry in INDEX.items()
+        if name.endswith(".json") and not name.startswith(TABLED)
+    ]
+    return table(("file", "what it holds", "machine", "commit"), rows)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
     "One stream and the memory's bound": (
         "The bound is the bytes of weights, keys and values over the bandwidth measured beside the step.",
@@ -254,6 +271,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         several_hosts,
     ),
     "The server": ("Single figures; medians.", server),
+    "Other results": ("Files whose figures are on the pages that name them.", others),
 }
 """Heading -> what its table shows, and the table."""
 

@@ -165,7 +165,6 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
 BAD_TEXT: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None}, "prompt"),
     ({"tools": [{"function": {"name": "a"}}]}, "tools"),
-    ({"reasoning_effort": "low"}, "reasoning_effort"),
     ({"prompt": ""}, "prompt"),
     ({"prompt": []}, "prompt"),
     ({"prompt": [[]]}, "prompt"),
