@@ -102,7 +102,8 @@ def read_words(words: Sequence[str], name: str | None = None, context: Context |
     command, several, or a part of a file."""
     if len(words) > 1:
         return read(shlex.join(words), name, context)
-    held = context.read_file(words[0]) if context is not None and _FILE_NAME.search(words[0]) else None
+    reads = context.read_file if context is not None and _FILE_NAME.search(words[0]) else None
+    held = reads(words[0]) if reads is not None else None
     return read(words[0] if held is None else held, name, context)
 
 
