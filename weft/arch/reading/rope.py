@@ -25,7 +25,7 @@ def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:
     """The rotary embedding of a config with `positions` trained positions. As in transformers 5, `rope_scaling` counts
     where both spellings are given, and `rope_parameters` then not even for its base."""
     chosen = fields.inner("rope_scaling") or fields.inner("rope_parameters") or Fields({}, fields.where)
-    base = chosen.number("rope_theta", fields.number("rope_theta", theta), low=1.0)
+    base = chosen.number("rope_theta", fields.number("rope_theta", theta, low=1.0), low=1.0)
     kind = _kind(chosen)
     if kind == "default":
         return RopeConfig(base)
