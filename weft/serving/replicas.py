@@ -54,7 +54,7 @@ class Replicas:
         self._max_queued, self._on_ready, self._resolved = max_queued, on_ready, resolved
         self._open = OpenStreams(named=len(starts) > 1)
         self._placement = RequestPlacement(len(starts))
-        self._isolation = Isolation(len(starts), self._serves, self._give, self._place_parked)
+        self._isolation = Isolation(len(starts), lambda at: self.loops[at].serving, self._give, self._place_parked)
         self._parked: dict[Stream, None] = {}
         """Streams that wait for a replica that may run them."""
         self._draining = self._stopping = False
@@ -154,8 +154,6 @@ class Replicas:
         """Every replica's counters between two of its steps; None while it has no engine, or does not answer."""
         return await asyncio.gather(*(loop.stats() for loop in self.loops))
 
-    # -- streams
-
     def submit(
         self, request_id: str, prompts: Sequence[list[int]], params: SamplingParams, *, whole: bool = False
     ) -> Stream:
@@ -212,9 +210,6 @@ class Replicas:
         self._isolation.began(stream, stream.replica)
         for request_id, prompt in prompts.items():
             self.loops[stream.replica].admit(request_id, prompt, stream.params)
-
-    def _serves(self, replica: int) -> bool:
-        return self.loops[replica].serving
 
     def _home(self, stream: Stream) -> int | None:
         """The one replica that may run the stream, alone: one that died while it ran the same, so that no other dies of

@@ -1,5 +1,4 @@
 """`weft generate`: answers prompts on the terminal, without a server, by the same engine. Imports no torch.
-
 The answer goes to stdout as it comes; everything else goes to stderr.
 """
 
