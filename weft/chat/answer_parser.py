@@ -11,11 +11,11 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 
 from weft.chat.arguments import ArgumentsReader, JsonArguments, XmlArguments
+from weft.chat.form_patterns import Pattern, Then, patterns_of
 from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart, WholeAnswer, gathered
-from weft.chat.patterns import BLANKS, NO, PARTIAL, Atom, Wild, atoms_of, joined_atoms, match_at
+from weft.chat.patterns import BLANKS, NO, PARTIAL, match_at
 from weft.chat.reasoning_forms import ReasoningForm
 from weft.chat.tool_forms import Ids, ToolForm
 from weft.chat.tools import Tool, by_name
@@ -41,113 +41,11 @@ class _In(Enum):
     AFTER_CALL = "after a call's arguments"
 
 
-class _Then(Enum):
-    """What a pattern's match means."""
-
-    CALL = "a call's arguments begin"
-    CALLS_END = "text may follow"
-    THINK = "reasoning begins"
-    ANSWER = "reasoning ends"
-    NOTHING = "it is the form's own"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    atoms: tuple[Atom, ...]
-    then: _Then
-    spelling: int = 0
-    """Of a call: which of the form's."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Hit:
-    pattern: _Pattern
+    pattern: Pattern
     end: int
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    """Patterns that may begin anywhere in a text, and the characters that they begin with."""
-
-    patterns: tuple[_Pattern, ...]
-    firsts: frozenset[str]
-
-    @classmethod
-    def of(cls, *patterns: _Pattern) -> _Watched:
-        return cls(patterns, frozenset(str(pattern.atoms[0])[0] for pattern in patterns))
-
-
-@dataclass(frozen=True, slots=True)
-class _Patterns:
-    """All of a form, by where they count."""
-
-    text: _Watched
-    later_text: _Watched
-    """Text that is not the start of the answer."""
-    reasoning: _Watched
-    after_call: tuple[tuple[_Pattern, ...], ...]
-    """By the call's spelling."""
-
-
-@lru_cache(maxsize=64)
-def _patterns(form: ToolForm | None, reasoning: ReasoningForm | None) -> _Patterns:
-    tokens = (*(form.tokens if form else ()), *(reasoning.tokens if reasoning else ()))
-    calls, after = _call_patterns(form, tokens) if form else ((), ())
-    thinks, ends, own = _reasoning_patterns(reasoning, tokens) if reasoning else ((), (), ())
-    later_calls = () if form is None or form.at_start else calls
-    later_thinks = thinks if reasoning is not None and reasoning.anywhere else ()
-    later = _Watched.of(*later_calls, *later_thinks, *own)
-    return _Patterns(_Watched.of(*calls, *thinks, *own), later, _Watched.of(*ends), after)
-
-
-def _call_patterns(
-    form: ToolForm, tokens: Sequence[str]
-) -> tuple[tuple[_Pattern, ...], tuple[tuple[_Pattern, ...], ...]]:
-    opening: list[Atom] = [Wild.BLANK, "{"] if form.arguments == "json" else []
-    heads, afters = [], []
-    for call in form.calls:
-        before, between, after = (atoms_of(part, tokens) for part in form.around(call))
-        heads.append(joined_atoms(before, [Wild.NAME], between, opening))
-        afters.append(after)
-    begin, separator, end = (atoms_of(part, tokens) for part in (form.begin, form.separator, form.end))
-    calls = tuple(
-        _Pattern(_trimmed(joined_atoms(begin, head)), _Then.CALL, spelling) for spelling, head in enumerate(heads)
-    )
-    following = []
-    for own_after in afters:
-        closing = afters if form.joined else [own_after]
-        ends = [(joined_atoms(after, end), _Then.CALLS_END, 0) for after in closing]
-        if form.joined:
-            ends += [
-                (joined_atoms(after, separator, head), _Then.CALL, spelling)
-                for after in afters
-                for spelling, head in enumerate(heads)
-            ]
-        following.append(
-            tuple(
-                _Pattern(tuple(joined_atoms([Wild.BLANK], atoms)), then, spelling)
-                for atoms, then, spelling in ends
-                if atoms
-            )
-        )
-    return calls, tuple(following)
-
-
-def _reasoning_patterns(
-    form: ReasoningForm, tokens: Sequence[str]
-) -> tuple[tuple[_Pattern, ...], tuple[_Pattern, ...], tuple[_Pattern, ...]]:
-    begin = _Pattern(_trimmed(atoms_of(form.begin, tokens)), _Then.THINK)
-    end = _Pattern(_trimmed(atoms_of(form.end, tokens)), _Then.ANSWER)
-    own = [text for text in (form.then, *form.answer, form.end if form.then else "") if text]
-    return (begin,), (end,), tuple(_Pattern(_trimmed(atoms_of(text, tokens)), _Then.NOTHING) for text in own)
-
-
-def _trimmed(atoms: Sequence[Atom]) -> tuple[Atom, ...]:
-    """Without white space at either end, which text has of its own."""
-    start = 1 if atoms[:1] == [Wild.BLANK] else 0
-    end = len(atoms) - (1 if atoms[-1:] == [Wild.BLANK] else 0)
-    return tuple(atoms[start:end])
 
 
 class AnswerParser:
@@ -167,7 +65,7 @@ class AnswerParser:
         self.calls = 0
         self._tools = by_name(tools) if form is not None else {}
         self._form = form if self._tools else None
-        self._patterns = _patterns(self._form, reasoning)
+        self._patterns = patterns_of(self._form, reasoning)
         self._new_id = ids or (lambda: new_id(form.ids if form is not None else "call"))
         self._in = _In.REASONING if thinking and reasoning is not None else _In.TEXT
         self._held = ""  # may begin a pattern
@@ -264,7 +162,7 @@ class AnswerParser:
                 watched, at_start = self._patterns.later_text, False
         return len(text), None
 
-    def _best(self, patterns: Sequence[_Pattern], text: str, at: int) -> tuple[_Hit | None, bool]:
+    def _best(self, patterns: Sequence[Pattern], text: str, at: int) -> tuple[_Hit | None, bool]:
         """The longest match at `at`, and whether another may come with more text."""
         best, growing = None, False
         for pattern in patterns:
@@ -288,17 +186,17 @@ class AnswerParser:
 
     def _take(self, hit: _Hit, parts: list[Part]) -> None:
         match hit.pattern.then:
-            case _Then.CALL:
+            case Then.CALL:
                 self._enter(_In.ARGUMENTS)
                 self._begin_call(hit.pattern.spelling, hit.name, parts)
-            case _Then.THINK:
+            case Then.THINK:
                 self._enter(_In.REASONING)
-            case _Then.ANSWER:
+            case Then.ANSWER:
                 self._enter(_In.TEXT)
                 self._at_start = True
-            case _Then.CALLS_END:
+            case Then.CALLS_END:
                 self._enter(_In.TEXT)
-            case _Then.NOTHING:
+            case Then.NOTHING:
                 self._enter(self._in)
 
     def _begin_call(self, spelling: int, name: str, parts: list[Part]) -> None:
