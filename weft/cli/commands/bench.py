@@ -30,6 +30,7 @@ from weft.cli.args.checkpoints import opened
 from weft.cli.args.flags import GivenValue, add_flags, values_of
 from weft.cli.args.hosts import add_hosts_arguments, hosts_from, is_agent, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
+from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument
 from weft.cli.hosted import PROGRAM
 from weft.cli.view.bench import bench_view
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer", metavar="MODEL", help="with --url: the model whose vocabulary gives prompts of exact length"
     )
-    group.add_argument("--api-key", metavar="KEY", help="with --url: the server's key (also OPENAI_API_KEY)")
+    group.add_argument("--api-key", metavar="KEY", help=Expert("with --url: the server's key (also OPENAI_API_KEY)"))
     group = parser.add_argument_group("workload")
     group.add_argument(
         "--request-rate", type=_rates, metavar="X,X,...",
