@@ -108,7 +108,8 @@ def test_ranks_and_agents_that_end(cluster: Cluster, served: tuple[Command, Comm
             assert [rank["cpus"] for rank in client.get("/ready").json()["ranks"]] == [[other]] * 2
         (rank,) = again.ranks()
         assert os.sched_getaffinity(rank) == {other}
-    assert {status for status, _ in answers} <= {200, 503}
+    # 422: a request that was there at both deaths
+    assert {status for status, _ in answers} <= {200, 422, 503}
 
 
 def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served: tuple[Command, Command]) -> None:
@@ -125,7 +126,7 @@ def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served
             assert time.monotonic() - began < 4.0 + SLACK_S
             far.mend()
             ready_again(cluster, server, times)
-    assert {status for status, _ in answers} <= {200, 503}
+    assert {status for status, _ in answers} <= {200, 422, 503}
 
 
 def test_a_rank_that_is_stopped(cluster: Cluster, served: tuple[Command, Command]) -> None:
