@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property, singledispatchmethod
 from typing import Any
 
@@ -72,7 +73,8 @@ class Handler:
         templates = self.tokenizer.chat_templates
         if job.template is not None:
             templates = ChatTemplates({"default": job.template}, templates.variables)
-        templates.decide()
+        with suppress(RequestError):  # what cannot be used says so itself, as it is rendered
+            templates.decide()
         return templates.render(job.messages, **job.options)
 
     @do.register
