@@ -194,6 +194,13 @@ def server_rows() -> Iterator[tuple[str, str, str, str]]:
         for case in result["cases"]:
             what = f"Python's time of a step, {case['running']:,} running requests of {case['context']:,} tokens, us"
             yield what, short(case["decode_step_us_median"]), machine, commit
+    for machine, commit, result in named("structured-output"):
+        for case, one in result["cases"].items():
+            if "step_p50_ms" in one:
+                yield f"step of {case}, ms", short(one["step_p50_ms"]), machine, commit
+            elif isinstance(one, dict):
+                for kind, figure in one.items():
+                    yield f"{case}, {kind}", short(figure), machine, commit
     for machine, commit, result in named("soak"):
         memory = f"{result['before']['rss_mib'][0]} before, {result['after']['rss_mib'][0]} after"
         yield f"memory of the server in {result['requests']:,} requests, MiB", memory, machine, commit
