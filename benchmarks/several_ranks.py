@@ -1,10 +1,11 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
     python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--ways several ...] [--rounds 12]
-                                       [--starts 2] [--save FILE.json]
+                                       [--threads N] [--cases "8 streams" ...] [--starts 2] [--save FILE.json]
 
 Four engines: one rank; several, which steal each other's work and so have whole KV groups; the same with
-query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these. See
+query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these, or
+"stages": as many pipeline stages of one rank. `--threads`: of each rank, of the one too. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
@@ -35,33 +36,49 @@ CASES: dict[str, Burst] = {
     "8 streams": (8, 128, 128),
     "32 streams": (32, 128, 128),
 }
+LONG_PROMPT: dict[str, Burst] = {"prefill of 7,000": (1, 7000, 1)}
+"""Measured where it is asked for."""
 WAYS = {
     "several": ("auto", True),
     "several, even heads": ("balanced", True),
     "several, no core lent": ("auto", False),
 }
 """How heads are split, and whether ranks steal work."""
+STAGES = "stages"
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="those beside one rank")
+    ways, cases = [*WAYS, STAGES], CASES | LONG_PROMPT
+    parser.add_argument("--ways", nargs="+", choices=ways, default=list(WAYS), help="those beside one rank")
+    parser.add_argument("--cases", nargs="+", choices=cases, default=list(CASES))
+    parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
     parser.add_argument("--starts", type=even, default=2, help="of all engines, the last one first in every other")
     arguments = parser.parse_args()
     model = arguments.model
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")
-    config = EngineConfig(max_model_len=2048, kv_cache_memory=256 << 20, enable_prefix_caching=False)
+    longest = max(length + tokens for _, length, tokens in (cases[name] for name in arguments.cases))
+    config = EngineConfig(
+        max_model_len=max(2048, longest),
+        kv_cache_memory=384 << 20,
+        enable_prefix_caching=False,
+        threads=arguments.threads,
+    )
     makers = {"one": partial(LLM, model, tp=1, config=config)}
     for name in arguments.ways:
+        if name == STAGES:
+            makers[name] = partial(LLM, model, layout={"pipeline.stages": arguments.tp}, config=config)
+            continue
         split, steals = WAYS[name]
         settings, layout = replace(config, steal_work=steals), {"attention": {"split": split}}
         makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
     with Probe(cache_dir() / "peers") as probe:
-        tell(arguments, *in_starts(probe, makers, CASES, arguments.starts, arguments.rounds))
+        chosen = {name: cases[name] for name in arguments.cases}
+        tell(arguments, *in_starts(probe, makers, chosen, arguments.starts, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class EngineConfig:
         2048,
         "tokens of a step in each dp group; longer prompts take several steps",
         "--max-num-batched-tokens",
+        "--chunked-prefill-size",
         minimum=1,
     )
     block_size: int | None = option(

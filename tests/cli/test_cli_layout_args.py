@@ -58,6 +58,8 @@ def test_aliases(words: str, same: str) -> None:
         ("--attn-dp-size 2 --embedding-tp-size 2", {"attention.dp": 2, "embedding.tp": 2}),
         ("--attn-dp-size 2 --lm-head-tp-size 2", {"attention.dp": 2, "lm_head.tp": 2}),
         ("--pipeline-parallel-size 2", {"pipeline.stages": 2}),
+        ("--pp 2", {"pipeline.stages": 2}),
+        ("--pp-size 2", {"pipeline.stages": 2}),
         ("--pipeline-layers 5,3", {"pipeline.layers": (5, 3)}),
         ("--replicas 2 --nodes 2", {"replicas": 2, "nodes": 2}),
     ],
@@ -112,9 +114,9 @@ def test_file_and_flag_that_differ_are_refused_naming_both(tmp_path: Path) -> No
 
 
 def test_a_layout_that_cannot_run_is_explained_only() -> None:
-    words = "--pipeline-parallel-size 2"
-    assert layout(words, runnable=False).pipeline.stages == 2
-    with pytest.raises(LayoutError, match=r"pipeline\.stages 2: .* cannot run it yet"):
+    words = "--attn-cp-size 2"
+    assert layout(words, runnable=False).attention.cp == 2
+    with pytest.raises(LayoutError, match=r"attention\.cp 2: .* cannot run it yet"):
         layout(words)
 
 

@@ -22,6 +22,7 @@ from tests.comm.comm_cases import groups_of
 from tests.comm.rank_scenarios import SCENARIOS
 from weft.comm.backend import Backend, HostSite, RankEnd, Rendezvous
 from weft.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.registry import backend_named
 from weft.comm.shm.backend import SharedMemory, SharedRegion
 from weft.comm.shm.region import Region
@@ -62,7 +63,14 @@ class OverTcp:
         return [rank // self._per_host for rank in range(world)]
 
     def meet(
-        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+        self,
+        world: int,
+        groups: tuple[Group, ...],
+        *,
+        own_cores: bool,
+        debug: bool,
+        site: HostSite | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Rendezvous:
         region = Region.create(world, groups, piece_bytes=4096, debug=debug, host_of=self.host_of(world))
         return TcpMeeting(region, groups, world)

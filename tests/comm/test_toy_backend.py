@@ -19,6 +19,7 @@ from weft.arch.families import parse_config
 from weft.arch.shards import Shards
 from weft.comm.backend import HostSite, RankEnd, Rendezvous
 from weft.comm.base import Comm, Group
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.registry import BACKENDS, backend_named, choose_backend
 from weft.comm.sums import ordered_sum
 from weft.errors import ConfigError
@@ -82,6 +83,13 @@ class PipeComm(Comm):
         for peer, x, out in zip(group, xs, outs, strict=True):
             out.copy_(x if peer == self.rank else self._received(peer, out))
 
+    def send(self, x: Tensor, peer: int) -> None:
+        data = x.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        self._sockets[peer].sendall(struct.pack("<I", len(data)) + data)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        out.copy_(self._received(peer, out))
+
     def barrier(self, group: Group) -> None:
         self.all_gather(torch.zeros(1), [torch.zeros(1) for _ in group], group)
 
@@ -102,7 +110,14 @@ class PipeBackend:
         return "pipes reach no other machine" if hosts > 1 else "more than 4 ranks" if world > 4 else ""
 
     def meet(
-        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+        self,
+        world: int,
+        groups: tuple[Group, ...],
+        *,
+        own_cores: bool,
+        debug: bool,
+        site: HostSite | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Rendezvous:
         return PipeMesh(world, groups)
 

@@ -69,6 +69,8 @@ class SlotState:
 
     admit: NewRequest
     last_id: int | None = None
+    sampled_in: int = -1
+    """The step that sampled `last_id`."""
     sampled: int = 0
     end: int | None = None
     table: list[int] = field(default_factory=list)
@@ -99,8 +101,12 @@ class PagedFake(Uncounted):
         num_blocks: int,
         dp: int = 1,
         vocab: int = 1000,
+        stages: int = 1,
     ) -> None:
-        self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp))
+        pipeline = SimpleNamespace(stages=stages)
+        self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp), pipeline=pipeline)
+        self.index = self.awaits = 0
+        """Of the plan that runs."""
         self.num_blocks = num_blocks
         self.config, self.vocab = config, vocab
         self.groups = [GroupMemory([EMPTY] * ((num_blocks + 1) * config.tokens_per_block)) for _ in range(dp)]
@@ -123,6 +129,7 @@ class PagedFake(Uncounted):
         if self.plans is not None:
             self.plans.append(msgspec.json.encode(plan))
         self.steps += 1
+        self.index, self.awaits = plan.index, plan.awaits
         return StepResult(plan.index, [self._run_group(group, part) for group, part in enumerate(plan.groups)])
 
     def close(self) -> None:
@@ -147,6 +154,9 @@ class PagedFake(Uncounted):
     def _write(self, memory: GroupMemory, run: ScheduledRequest, written: set[int]) -> None:
         slot = memory.slots[run.slot]
         assert run.ids or slot.last_id is not None, "no id to go on with"
+        if self.layout.pipeline.stages > 1:
+            assert self.awaits <= self.index, "a step that awaits itself"
+            assert run.ids or slot.sampled_in < self.awaits, "the first stage does not have the id"
         ids = run.ids or [slot.last_id or 0]
         assert len(ids) == run.count > 0, "one id per row"
         assert run.start == (run.start if slot.end is None else slot.end), "rows left out or computed twice"
@@ -177,6 +187,7 @@ class PagedFake(Uncounted):
         cells = [cell for page in pages for cell in page][:end]
         assert run.output_pos == len(slot.admit.output_ids) + slot.sampled, "output position"
         slot.sampled += 1
+        slot.sampled_in = self.index
         if run.output_pos == self.poison.get(slot.admit.seed):
             slot.last_id = 0
             return Sampled(run.slot, 0, error="logits are not finite")

@@ -33,6 +33,7 @@ class World:
     seed: int = 0
     ahead: bool = False
     """Whether the ranks take a step before the current one is done."""
+    stages: int = 1
 
     @property
     def config(self) -> EngineConfig:
@@ -64,7 +65,7 @@ class Simulation:
 
     def __init__(self, world: World, seed: int, *, check_state: bool = True) -> None:
         self.world, self.random, self.check_state = world, Random(seed), check_state
-        sizes = world.num_blocks, world.dp, world.vocab
+        sizes = world.num_blocks, world.dp, world.vocab, world.stages
         self.fake = (AsyncPagedFake if world.ahead else PagedFake)(world.config, *sizes)
         self.engine = Engine(self.fake, world.config, EOS, vocab_size=world.vocab)
         self.expected: dict[tuple[str, int], Expected] = {}

@@ -7,6 +7,7 @@ from collections import Counter
 from weft.engine.engine import Engine
 from weft.engine.kv_cache.block_hashes import ROOT, chain_digest
 from weft.engine.request import ALL_BLOCKS, Request
+from weft.engine.scheduler.decode_batch import DecodeBatch
 from weft.engine.scheduler.scheduler import Scheduler
 
 
@@ -14,7 +15,8 @@ def check_engine(engine: Engine) -> None:
     """Every group of an engine between two steps."""
     live = [pair for outputs in engine._live.values() for pair in outputs.values()]
     for scheduler in engine._coordinator.schedulers:
-        scheduler._batch.sync_all()
+        for batch in scheduler._lanes:
+            batch.sync_all()
         requests = [request for request, owner in live if owner is scheduler]
         check_requests(scheduler, requests)
         check_blocks(scheduler, requests)
@@ -55,13 +57,26 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
 
 
 def check_batch(scheduler: Scheduler) -> None:
-    """All requests that decode are in the batch; its columns agree with the requests."""
-    batch = scheduler._batch
+    """All requests that decode are in a batch, or on their way to one; columns agree with the requests."""
+    lanes = scheduler._lanes
+    every = [arrival for batch in lanes for arrival in batch._by_arrival]
+    assert len(every) == len(set(every)) and set(every) == set(lanes._batch_of)
+    assert set(scheduler._decoding) <= {*every, *lanes._moving} <= {*scheduler._decoding, *scheduler._prefilling}
+    for batch in lanes:
+        check_one_batch(scheduler, batch)
+    scheduler.balance()
+    sizes = lanes._sizes()
+    assert len(sizes) == 1 or max(sizes) - min(sizes) < 2, "uneven lanes"
+
+
+def check_one_batch(scheduler: Scheduler, batch: DecodeBatch) -> None:
+    """One decode batch."""
     batch_rows = batch._by_arrival
-    assert set(scheduler._decoding) <= set(batch_rows) <= {*scheduler._decoding, *scheduler._prefilling}
     assert all(row.alive and row.request.arrival == arrival for arrival, row in batch_rows.items())
-    for arrival in scheduler._decoding:
+    for arrival in scheduler._decoding.keys() & batch_rows.keys():
         request = batch_rows[arrival].request
+        if arrival in scheduler._lanes._moving or batch_rows[arrival].synced > batch.processed:
+            continue
         assert request.num_computed == len(request.token_ids) - 1 == batch.processed + batch_rows[arrival].offset
     planned = [row for row in (*batch._rows, *batch._joined) if row.planned]
     assert len(planned) == batch.num_rows and set(planned) <= set(batch_rows.values())

@@ -51,8 +51,8 @@ def freed_while_running(patch: Patch) -> None:
     """The first block of a decoding request goes back when it takes another."""
     grow = Scheduler._grow_decodes
 
-    def grow_decodes(self: Scheduler) -> None:
-        grow(self)
+    def grow_decodes(self: Scheduler, lane: int) -> None:
+        grow(self, lane)
         for request in self._decoding.values():
             if len(request.table) > 2 and self.blocks._references[request.table[0]] == 1:
                 self.blocks.release(request.table[:1])

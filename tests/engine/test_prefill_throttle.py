@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -113,3 +115,21 @@ def test_without_a_limit_a_late_prompt_takes_the_step() -> None:
     steps.step()
     steps.scheduler.add(request_of("b", 200))
     assert steps.step() == [1, 200]
+
+
+def test_chunks_take_as_long_as_each_other() -> None:
+    """Products of a row cost as much as 100 keys: later chunks, with more keys before them, have fewer rows."""
+    limits = replace(LIMITS, keys_per_row=100.0)
+    scheduler = Scheduler(limits)
+    scheduler.add(request_of("a", 500))
+    counts, start, index = list[int](), 0, 0
+    while start < 500:
+        plan = scheduler.schedule(index)
+        (run,) = plan.every_run()
+        counts, start = [*counts, run.count], start + run.count
+        scheduler.retire(index, GroupResult.of(plan, [Sampled(run.slot, 1)] if run.sample else []))
+        index += 1
+    ends = [sum(counts[: place + 1]) for place in range(len(counts))]
+    costs = [count * (100 + end - count / 2) for count, end in zip(counts, ends, strict=True)]
+    assert counts[0] == 256 and counts[1] < 256
+    assert all(0.98 * costs[0] < cost <= costs[0] for cost in costs[:-1])

@@ -172,10 +172,13 @@ def make_executor(
 
 
 def run_workload(
-    executor: LockstepExecutor, work: Workload, balancing: ExpertBalancing | None = None
+    executor: LockstepExecutor,
+    work: Workload,
+    balancing: ExpertBalancing | None = None,
+    recorder: LogitsRecorder | None = None,
 ) -> list[GreedyOutput]:
     """Each request's tokens and logits; requests arrive at their step, or as soon as nothing else is left to do."""
-    recorder = LogitsRecorder(executor)
+    recorder = recorder or LogitsRecorder(executor)
     config = EngineConfig(
         max_model_len=executor.limits.max_model_len,
         max_num_seqs=4,

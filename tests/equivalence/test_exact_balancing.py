@@ -34,6 +34,7 @@ from weft.comm.lockstep import LockstepComm
 from weft.errors import WeftError
 from weft.experts.placement.shape import SlotShape
 from weft.experts.placement.transport import TransferRate
+from weft.layout.layout import PipelineLayout
 from weft.ops.base import Numerics
 from weft.verify.record import GreedyOutput
 from weft.worker.lockstep_executor import LockstepExecutor
@@ -46,11 +47,15 @@ EXPERTS = {"experts": 5, "latent": 6}
 LONG = Workload(MIXED.prompts, MIXED.arrivals, max_tokens=16, budget=MIXED.budget)
 
 
-def moving(model: Model, world: int, sizes: ExpertSizes, seed: int = 0) -> tuple[LockstepExecutor, EveryPlan]:
+def moving(
+    model: Model, world: int, sizes: ExpertSizes, seed: int = 0, layers_of_stages: tuple[int, ...] = ()
+) -> tuple[LockstepExecutor, EveryPlan]:
     """Ranks of a layout, and a balancing that gives them new random placements as fast as they can move."""
     checkpoint = checkpoint_at(model.path)
     config = parse_config(checkpoint.config)
     layout = sizes.layout(world, config.num_experts)
+    if layers_of_stages:
+        layout = replace(layout, pipeline=PipelineLayout(stages=len(layers_of_stages), layers=layers_of_stages))
     shape = SlotShape(config.num_experts, sizes.slots, sizes.ep)
     limits = replace(LIMITS, staged_slots=shape.slots_per_rank, count_experts=True)
     shards = Shards(config, layout)
@@ -105,6 +110,15 @@ def test_moving_experts_change_nothing(
         assert same_bits(found, reference(variant)), f"world {world}, {sizes} differs from one rank"
         switched += balancing.stats().layers_switched
     assert switched >= len(layouts)
+
+
+@pytest.mark.parametrize("layers", [(2, 1), (1, 1, 1)])
+def test_moving_experts_of_pipeline_stages(model: Models, reference: Reference, layers: tuple[int, ...]) -> None:
+    """A move is done by the stage that has the layer."""
+    sizes = ExpertSizes(1, 1, 2, 6, 1, 2)
+    executor, balancing = moving(model("experts", EXACT), 2, sizes, 3, layers)
+    assert same_bits(run_workload(executor, LONG, balancing), reference("experts"))
+    assert balancing.stats().layers_switched > 1
 
 
 def test_counts_are_the_routers_choices(model: Models) -> None:

@@ -39,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "tie_word_embeddings": True,
     },
+    # enough layers for uneven pipeline stages
+    "deep": {"num_hidden_layers": 5, "attention_bias": True, "mlp_bias": True},
     # uneven experts, every layer routed
     "experts": {
         "num_hidden_layers": 3,

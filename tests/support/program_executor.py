@@ -10,7 +10,8 @@ from torch import Tensor
 from tests.support.shelf import Shelf
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
-from weft.comm.groups import distinct_groups
+from weft.comm.groups import groups_of
+from weft.comm.mailboxes import mailboxes_of
 from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
@@ -22,6 +23,7 @@ from weft.ops.base import Numerics
 from weft.ops.native.pages import OWN_PAGES, ArenaPages
 from weft.ops.native.step_ops import StepOps
 from weft.program.build import RankProgram
+from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.lockstep_executor import LockstepExecutor
@@ -35,14 +37,16 @@ class ShownProgram(RankProgram):
 
     def __init__(self, runner: Runner) -> None:
         assert runner.program is not None, runner.why_eager
-        super().__init__(runner.program.program, runner.program._comm, runner.program._block)
-        self._decoder = runner.decoder
+        before = runner.program
+        super().__init__(before.program, before._comm, before._block, before._stage_size)
+        self._decoder, self._last = runner.decoder, runner.pipeline.last
 
     def run(self, batch: Batch, decode: DecodeRecord | None = None) -> Tensor:
         if decode is not None:
             decode.local_logits = None  # whole rows of logits are wanted, also where the largest is taken
         logits = super().run(batch, decode)
-        self._decoder._show("lm_head", logits, self._decoder.boundaries["lm_head.out"].dst)
+        if self._last:
+            self._decoder._show("lm_head", logits, self._decoder.boundaries["lm_head.out"].dst)
         return logits
 
 
@@ -55,9 +59,10 @@ class ProgramExecutor(LockstepExecutor):
     ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         size, self._plans = shards.layout.world, RankPlans(shards.layout.attention.tp)
-        self.region = Region.create(
-            size, distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
+        config = EngineConfig(
+            dtype="float64", max_num_batched_tokens=limits.max_num_batched_tokens, max_num_seqs=limits.max_num_seqs
         )
+        self.region = Region.create(size, groups_of(shards), mailboxes=mailboxes_of(shards, config))
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
         self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
         self.shelves = [Shelf(ROOM) for _ in self.comms] if helps else []
@@ -82,7 +87,7 @@ class ProgramExecutor(LockstepExecutor):
 
     def received(self) -> list[int]:
         """Bytes that each rank's program received from others so far."""
-        return [runner.program.program.exchanged[1] for runner in self.runners if runner.program is not None]
+        return [runner.program.program.exchanged[-1] for runner in self.runners if runner.program is not None]
 
     def helped_ns(self) -> int:
         """For how long ranks worked for each other."""

@@ -11,6 +11,7 @@ from weft.agent.waker import Waker
 from weft.arch.shards import Shards
 from weft.comm.backend import HostSite, Rendezvous
 from weft.comm.groups import groups_of
+from weft.comm.mailboxes import mailboxes_of
 from weft.comm.registry import backend_named
 from weft.errors import PeerError, WeftError
 from weft.ipc.channel import Channel, ChannelClosed
@@ -121,10 +122,15 @@ class RanksSession:
     def _open(self) -> None:
         """Processes, and where their ranks listen; setups follow when host 0 knows that of all."""
         world = self._begin.world
-        groups, backend = groups_of(Shards(world.config, world.layout, world.slot_maps)), backend_named(world.comm)
+        shards, backend = Shards(world.config, world.layout, world.slot_maps), backend_named(world.comm)
         own_cores = all(share.cpus for share in self._begin.ranks.values())
         self._meeting = backend.meet(
-            world.layout.world, groups, own_cores=own_cores, debug=world.comm_debug, site=self._site
+            world.layout.world,
+            groups_of(shards),
+            own_cores=own_cores,
+            debug=world.comm_debug,
+            site=self._site,
+            mailboxes=mailboxes_of(shards, world.engine),
         )
         for rank in self._begin.ranks:
             self._workers[rank] = self._spawner.spawn(

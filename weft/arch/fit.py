@@ -11,7 +11,7 @@ from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
-from weft.layout.splits import splits_after
+from weft.layout.splits import even_splits, splits_after
 from weft.plural import counted, up_to
 
 
@@ -73,9 +73,10 @@ def _check_layers(layout: Layout, num_layers: int) -> None:
             legal=tuple(range(1, num_layers + 1)),
         )
     if layers is not None and sum(layers) != num_layers:
-        text = " + ".join(map(str, layers))
+        text, even = " + ".join(map(str, layers)), [hi - lo for lo, hi in even_splits(num_layers, len(layers))]
         raise LayoutError(
-            f"pipeline layers {text} = {sum(layers)}, but the model has {num_layers} layers",
+            f"pipeline layers {text} = {sum(layers)}, but the model has {num_layers} layers; legal: {len(layers)}"
+            f" numbers that add up to {num_layers}, such as {', '.join(map(str, even))}",
             field="pipeline.layers",
             value=layers,
         )

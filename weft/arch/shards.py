@@ -15,9 +15,11 @@ from weft.arch.params import param_specs
 from weft.arch.quantization import QUANTIZABLE, QUANTIZED, WeightStorage, compressed_bytes, weight_bits
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
+from weft.arch.stages import held_specs, layers_of
 from weft.layout.boundaries import finds_largest
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
+from weft.layout.ranks import coords
 from weft.layout.splits import HeadShare, assign_heads, even_splits, splits_after
 
 
@@ -77,16 +79,26 @@ class Shards:
         return ExpertSlots(experts, self.config.num_experts, self.slot_maps) if experts else None
 
     def specs_of(self, rank: int) -> tuple[ParamSpec, ...]:
-        """The specs that `rank` holds something of; an expert's once per slot there, with different `part`s."""
+        """The specs of its stage that `rank` holds something of; an expert's once per slot there, with different
+        `part`s."""
+        own = held_specs(self.specs, self.config, self.layout, rank)
         if self.slots is None:
-            return self.specs
+            return own
         lo, hi = self.slots.of_rank(rank % self.layout.stage_size)
         local: dict[int, dict[int, list[int]]] = {}
-        for layer in filter(self.config.has_experts, range(self.config.num_layers)):
+        for layer in filter(self.config.has_experts, self.layers_of(rank)):
             local[layer] = defaultdict(list)
             for place, expert in enumerate(self.slots.map(layer)[lo:hi]):
                 local[layer][expert].append(place)
-        return tuple(held for spec in self.specs for held in _held(spec, local))
+        return tuple(held for spec in own for held in _held(spec, local))
+
+    def stage_of(self, rank: int) -> int:
+        """The pipeline stage of `rank`."""
+        return coords(self.layout, rank).stage
+
+    def is_last(self, rank: int) -> bool:
+        """Whether `rank` is of the last pipeline stage, which has norm and lm_head and samples."""
+        return self.stage_of(rank) == self.layout.pipeline.stages - 1
 
     def head_share(self, rank: int) -> HeadShare:
         """The heads of `rank`."""
@@ -137,7 +149,7 @@ class Shards:
     def elements(self, rank: int) -> dict[str, int]:
         """Elements that `rank` holds, by module; a tied view counts as none."""
         counts: Counter[str] = Counter()
-        for spec in self.counted_specs:
+        for spec in self.counted_of(rank):
             counts[spec.module] += self.elements_of(spec, rank)
         return dict(counts)
 
@@ -145,6 +157,12 @@ class Shards:
     def counted_specs(self) -> tuple[ParamSpec, ...]:
         """All weights, but of each layer's routed experts, which are alike, the first alone."""
         return param_specs(self.config, 1)
+
+    def counted_of(self, rank: int) -> tuple[ParamSpec, ...]:
+        """Those of `counted_specs` that belong to the stage of `rank`."""
+        if self.layout.pipeline.stages == 1:
+            return self.counted_specs
+        return held_specs(self.counted_specs, self.config, self.layout, rank)
 
     def elements_of(self, spec: ParamSpec, rank: int) -> int:
         """Elements of one of `counted_specs` on `rank`: an expert's as often as the rank has slots."""
@@ -164,7 +182,7 @@ class Shards:
     def bytes(self, rank: int, itemsize: int) -> dict[str, int]:
         """Bytes that `rank` holds, by module, with `itemsize` bytes an element that is not quantized."""
         counts: Counter[str] = Counter()
-        for spec in self.counted_specs:
+        for spec in self.counted_of(rank):
             counts[spec.module] += self.bytes_of(spec, rank, itemsize)
         return dict(counts)
 
@@ -223,7 +241,7 @@ class Shards:
     def argmax_sketch_bytes(self, rank: int, rows: int) -> int:
         """Bytes of bounds of the logits of at most `rows` rows, on a `rank` that has some of the lm_head; 0 where the
         layout brings logits together all the same."""
-        if not finds_largest(self.layout):
+        if not finds_largest(self.layout) or not self.is_last(rank):
             return 0
         head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
         columns, depth = self.local_shape(head, rank)
@@ -241,9 +259,13 @@ class Shards:
         return sum(self.bytes_of(spec, rank, itemsize) for spec in own) // max(1, hi - lo)
 
     def kv_bytes_per_token(self, rank: int, itemsize: int) -> int:
-        """Bytes of K and V of all layers for one token on `rank`."""
+        """Bytes of K and V of its stage's layers for one token on `rank`."""
         heads, dims = self.cache_shape(rank)
-        return (1 if self.config.mla else 2) * heads * dims * self.config.num_layers * itemsize
+        return (1 if self.config.mla else 2) * heads * dims * len(self.layers_of(rank)) * itemsize
+
+    def layers_of(self, rank: int) -> range:
+        """The layers of the stage of `rank`."""
+        return layers_of(self.layout, self.config, rank)
 
     def cache_shape(self, rank: int) -> tuple[int, int]:
         """(heads, dims) that the cache of `rank` holds of a token and layer; with MLA one latent, the same on all."""

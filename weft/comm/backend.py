@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.shm.region import RankRecord
 from weft.layout.ranks import Group
 
@@ -108,10 +109,18 @@ class Backend(Protocol):
         ...
 
     def meet(
-        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+        self,
+        world: int,
+        groups: tuple[Group, ...],
+        *,
+        own_cores: bool,
+        debug: bool,
+        site: HostSite | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Rendezvous:
         """In the supervisor. `own_cores`: no other process wants the ranks' cores, so that waiting ranks may spin.
-        `site`: where ranks are on several hosts, the one that this process is on."""
+        `site`: where ranks are on several hosts, the one that this process is on. `mailboxes`: between pipeline
+        stages."""
         ...
 
     def make(self, end: RankEnd) -> Comm:
@@ -129,7 +138,14 @@ class SingleRank:
         return "it is for a single rank" if world > 1 else ""
 
     def meet(
-        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+        self,
+        world: int,
+        groups: tuple[Group, ...],
+        *,
+        own_cores: bool,
+        debug: bool,
+        site: HostSite | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Rendezvous:
         """As `Backend`."""
         return Rendezvous(groups)

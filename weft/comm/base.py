@@ -1,4 +1,4 @@
-"""The seam between ranks: five collectives over a tuple of ranks.
+"""The seam between ranks: five collectives over a tuple of ranks, and messages from one rank to another.
 
 All sizes may differ between members and may be zero. Sums are added in the order of the group's ranks, in fp32 for
 fp16/bf16 inputs (rounded once at the end), so that a row's result never depends on its place in the buffer.
@@ -41,6 +41,16 @@ class Comm(ABC):
     @abstractmethod
     def barrier(self, group: Group) -> None:
         """Returns once every member has entered."""
+
+    @abstractmethod
+    def send(self, x: Tensor, peer: int) -> None:
+        """Puts x into the mailbox of the pair (this rank, `peer`); x may be overwritten on return. Waits only where the
+        mailbox is full: it holds as many messages as steps can be in flight. The pair must be a group of the world."""
+
+    @abstractmethod
+    def recv(self, out: Tensor, peer: int) -> None:
+        """out = the oldest message that `peer` sent to this rank and that was not taken yet; waits for it. PeerError:
+        its size or dtype is another one."""
 
     @abstractmethod
     def close(self) -> None:

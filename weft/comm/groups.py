@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from weft.arch.shards import Shards
 from weft.layout.boundaries import Boundary
+from weft.layout.pipeline_p2p import pipeline_pairs
 from weft.layout.ranks import Group
 
 
@@ -16,5 +17,10 @@ def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Gr
 
 
 def groups_of(shards: Shards) -> tuple[Group, ...]:
-    """Every group that the model's boundaries call on, in the one global order."""
-    return distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
+    """Every group that the model's boundaries call on in any pipeline stage of one replica, and the pairs of ranks that
+    send to each other between stages, in the one global order."""
+    layout = shards.layout
+    own = distinct_groups(shards.forward_plan.boundaries.values(), layout.stage_size)
+    firsts = range(0, layout.stage_size * layout.pipeline.stages, layout.stage_size)
+    of_stages = {tuple(first + rank for rank in group) for first in firsts for group in own}
+    return tuple(sorted(of_stages | {*pipeline_pairs(layout)}))

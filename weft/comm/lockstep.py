@@ -17,12 +17,11 @@ from torch import Tensor
 from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import check_contiguous, check_groups, check_list, unknown_group
+from weft.comm.lockstep_waits import LockstepMailbox, Meeting, ranks_in_words, shapes
 from weft.comm.sums import ordered_sum
-from weft.errors import DeadlockError, PeerError
+from weft.errors import DeadlockError
 
 T = TypeVar("T")
-Buffers = tuple[Sequence[Tensor], Sequence[Tensor]]
-"""What a member sends and where it receives."""
 
 
 class LockstepWorld:
@@ -31,10 +30,14 @@ class LockstepWorld:
     A run is under `torch.inference_mode`: a rank that entered it alone would take it away from the others on leaving.
     """
 
-    def __init__(self, world: int, groups: Sequence[Group]) -> None:
+    def __init__(self, world: int, groups: Sequence[Group], boxes: int = 2) -> None:
+        """`boxes`: messages that each mailbox has room for."""
         self.world = world
         self.groups = check_groups(world, groups)
-        self._meetings = {group: _Meeting(group) for group in self.groups}
+        self._meetings = {group: Meeting(group) for group in self.groups}
+        pairs = [group for group in self.groups if len(group) == 2]
+        self.mailboxes = {ends: LockstepMailbox(*ends, boxes) for pair in pairs for ends in (pair, pair[::-1])}
+        """By sender and receiver. What lies in them stays there from run to run."""
         self.comms = tuple(LockstepComm(self, rank, self._meetings) for rank in range(world))
         self._ready: deque[greenlet] = deque()
         self._hub: greenlet | None = None
@@ -74,12 +77,14 @@ class LockstepWorld:
             self._ready.clear()
             for meeting in self._meetings.values():
                 meeting.clear()
+            for box in self.mailboxes.values():
+                box.waiting.clear()
             for one in ranks:
                 if not one.dead:
                     one.throw(GreenletExit)
 
     def block(self) -> None:
-        """Another rank's turn; returns when this rank's collective is done.
+        """Another rank's turn; returns when this rank's collective is done, or it is to look again.
 
         Ranks are started by the hub alone: the frames below a greenlet's first one are those of its starter, and
         must stay in place, or the unwinder that torch runs for its own C++ errors walks into another rank's stack.
@@ -88,6 +93,11 @@ class LockstepWorld:
             self._ready.popleft().switch()
         elif self._hub is not None:
             self._hub.switch()
+
+    def wake_all(self, box: LockstepMailbox) -> None:
+        """What waits for a message or for room looks again."""
+        waiting, box.waiting = box.waiting, []
+        self._ready.extend(waiting)
 
     def wake(self, waiting: greenlet) -> None:
         """The greenlet's collective is done: it runs when its turn comes."""
@@ -101,7 +111,7 @@ class LockstepWorld:
                 states.append(f"rank {rank} {meeting.describe(rank)}")
         ended = [rank for rank, one in enumerate(ranks) if one.dead]
         if ended:
-            states.append(f"{_ranks(ended)} ended")
+            states.append(f"{ranks_in_words(ended)} ended")
         return DeadlockError("no rank can go on: " + "; ".join(states))
 
 
@@ -118,46 +128,13 @@ def _call_into(
     return run_rank
 
 
-class _Meeting:
-    """One group's collective in the making."""
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.calls = 0
-        self.clear()
-
-    def clear(self) -> None:
-        self.arrived = 0
-        self.kinds: list[str] = [""] * len(self.group)
-        self.buffers: list[Buffers] = [((), ())] * len(self.group)
-        self.waiting: list[greenlet] = []
-
-    def describe(self, rank: int) -> str:
-        missing = [r for r, kind in zip(self.group, self.kinds, strict=True) if not kind]
-        kind = self.kinds[self.group.index(rank)]
-        return f"waits in {kind} over {self.group}, call {self.calls + 1}, for {_ranks(missing)}"
-
-    def check(self, complete: Callable[[_Meeting], None]) -> None:
-        """All members call the same thing, with shapes that fit."""
-        if any(kind != self.kinds[0] for kind in self.kinds):
-            raise self.disagreement("they are in different collectives")
-        complete(self)
-
-    def disagreement(self, why: str) -> PeerError:
-        calls = "; ".join(
-            f"rank {rank}: {self.kinds[i]} {_shapes(self.buffers[i][0])} -> {_shapes(self.buffers[i][1])}"
-            for i, rank in enumerate(self.group)
-        )
-        return PeerError(f"{_ranks(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}")
-
-
 class LockstepComm(Comm):
     """One rank's end of a `LockstepWorld`; usable only inside its `run`."""
 
-    def __init__(self, world: LockstepWorld, rank: int, meetings: dict[Group, _Meeting]) -> None:
+    def __init__(self, world: LockstepWorld, rank: int, meetings: dict[Group, Meeting]) -> None:
         self.rank = rank
         self.world = world.world
-        self.waiting_in: _Meeting | None = None
+        self.waiting_in: Meeting | LockstepMailbox | None = None
         self._lockstep = world
         self._meetings = {group: (one, group.index(rank)) for group, one in meetings.items() if rank in group}
 
@@ -185,6 +162,31 @@ class LockstepComm(Comm):
     def barrier(self, group: Group) -> None:
         self._meet("barrier", (), (), group, _barrier)
 
+    def send(self, x: Tensor, peer: int) -> None:
+        box = self._box(self.rank, peer)
+        self._wait(box, lambda: box.has_room)
+        box.put(x)
+        self._lockstep.wake_all(box)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        box = self._box(peer, self.rank)
+        self._wait(box, lambda: bool(box.messages))
+        box.take(out)
+        self._lockstep.wake_all(box)
+
+    def _box(self, sender: int, receiver: int) -> LockstepMailbox:
+        found = self._lockstep.mailboxes.get((sender, receiver))
+        if found is None:
+            raise unknown_group(self.rank, (min(sender, receiver), max(sender, receiver)), tuple(self._meetings))
+        return found
+
+    def _wait(self, box: LockstepMailbox, ready: Callable[[], bool]) -> None:
+        while not ready():
+            box.waiting.append(getcurrent())
+            self.waiting_in = box
+            self._lockstep.block()
+            self.waiting_in = None
+
     def close(self) -> None:
         """Nothing to give back."""
 
@@ -194,7 +196,7 @@ class LockstepComm(Comm):
         sent: Sequence[Tensor],
         received: Sequence[Tensor],
         group: Group,
-        complete: Callable[[_Meeting], None],
+        complete: Callable[[Meeting], None],
     ) -> None:
         known = self._meetings.get(group)
         if known is None:
@@ -216,7 +218,7 @@ class LockstepComm(Comm):
         meeting.clear()
 
 
-def _all_reduce(meeting: _Meeting) -> None:
+def _all_reduce(meeting: Meeting) -> None:
     xs = [sent[0] for sent, _ in meeting.buffers]
     _same(meeting, zip(xs[1:], xs[:-1], strict=True))
     if xs[0].numel():
@@ -225,13 +227,13 @@ def _all_reduce(meeting: _Meeting) -> None:
             x.copy_(total)
 
 
-def _all_gather(meeting: _Meeting) -> None:
+def _all_gather(meeting: Meeting) -> None:
     xs = [sent[0] for sent, _ in meeting.buffers]
     pairs = [pair for _, outs in meeting.buffers for pair in zip(outs, xs, strict=True)]
     _move(meeting, pairs)
 
 
-def _reduce_scatter(meeting: _Meeting) -> None:
+def _reduce_scatter(meeting: Meeting) -> None:
     for i, (_, received) in enumerate(meeting.buffers):
         addends = [sent[i] for sent, _ in meeting.buffers]
         _same(meeting, [(addend, received[0]) for addend in addends])
@@ -239,38 +241,29 @@ def _reduce_scatter(meeting: _Meeting) -> None:
             received[0].copy_(ordered_sum(addends))
 
 
-def _all_to_all(meeting: _Meeting) -> None:
+def _all_to_all(meeting: Meeting) -> None:
     pairs = [
         (outs[j], meeting.buffers[j][0][i]) for i, (_, outs) in enumerate(meeting.buffers) for j in range(len(outs))
     ]
     _move(meeting, pairs)
 
 
-def _barrier(meeting: _Meeting) -> None:
+def _barrier(meeting: Meeting) -> None:
     pass
 
 
-def _move(meeting: _Meeting, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+def _move(meeting: Meeting, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
     _same(meeting, pairs)
     full = [pair for pair in pairs if pair[0].numel()]
     if full:
         torch._foreach_copy_([out for out, _ in full], [x for _, x in full])
 
 
-def _same(meeting: _Meeting, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+def _same(meeting: Meeting, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     for one, other in pairs:
         fits = one.shape == other.shape or not (one.numel() or other.numel())
         if not fits or one.dtype != other.dtype:
-            raise meeting.disagreement(f"{_shapes((one,))} against {_shapes((other,))}")
-
-
-def _shapes(tensors: Sequence[Tensor]) -> str:
-    names = [f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in tensors]
-    return "(" + ", ".join(names) + ")"
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)
+            raise meeting.disagreement(f"{shapes((one,))} against {shapes((other,))}")
 
 
 def make(end: RankEnd) -> Comm:

@@ -18,6 +18,8 @@ class MeteredComm(Comm):
         self._comm = comm
         self.rank, self.world = comm.rank, comm.world
         self.seconds_ns = 0
+        self.stage_wait_ns = 0
+        """Of these, in messages of other pipeline stages."""
         self.received = 0
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
@@ -51,19 +53,36 @@ class MeteredComm(Comm):
         self._comm.barrier(group)
         self._count(began, 0)
 
+    def send(self, x: Tensor, peer: int) -> None:
+        """As `Comm`."""
+        began = time.perf_counter_ns()
+        self._comm.send(x, peer)
+        self._count_message(began, 0)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        """As `Comm`."""
+        began = time.perf_counter_ns()
+        self._comm.recv(out, peer)
+        self._count_message(began, out.nbytes)
+
     @property
     def inner(self) -> Comm:
         """The backend."""
         return self._comm
 
-    def count(self, nanoseconds: int, received: int) -> None:
+    def count(self, nanoseconds: int, for_stages: int, received: int) -> None:
         """Adds what went past this object."""
         self.seconds_ns += nanoseconds
+        self.stage_wait_ns += for_stages
         self.received += received
 
     def close(self) -> None:
         """As `Comm`."""
         self._comm.close()
+
+    def _count_message(self, began: int, received: int) -> None:
+        self.stage_wait_ns += time.perf_counter_ns() - began
+        self._count(began, received)
 
     def _count(self, began: int, received: int) -> None:
         self.seconds_ns += time.perf_counter_ns() - began

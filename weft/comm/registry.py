@@ -10,6 +10,7 @@ from weft.comm.backend import Backend, SingleRank
 from weft.comm.distributed.backend import Gloo
 from weft.comm.distributed.tcp import Tcp
 from weft.comm.groups import groups_of
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.shm.backend import SharedMemory
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
@@ -29,6 +30,8 @@ class CommChoice:
     name: str
     groups: tuple[Group, ...]
     reason: str = ""
+    mailboxes: Mailboxes = NO_MAILBOXES
+    """Between pipeline stages."""
     debug: bool = False
     """Ranks compare every collective's shapes before it runs."""
 

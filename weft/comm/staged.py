@@ -46,6 +46,16 @@ class StagedComm(Comm):
         """As `Comm`."""
         self._inner.barrier(group)
 
+    def send(self, x: Tensor, peer: int) -> None:
+        """As `Comm`."""
+        self._inner.send(x.cpu(), peer)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        """As `Comm`."""
+        here = _like([out])
+        self._inner.recv(here[0], peer)
+        _give(here, [out])
+
     def close(self) -> None:
         """As `Comm`."""
         self._inner.close()

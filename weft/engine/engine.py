@@ -18,7 +18,7 @@ from weft.engine.request import Request
 from weft.engine.results import output_of
 from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.engine.scheduler.scheduler import Scheduler
-from weft.engine.step_loop import StepLoop
+from weft.engine.step_loop import StepLoop, lanes_of
 from weft.errors import PeerError, RequestError, WeftError
 from weft.experts.balancing.expert_balancing import ExpertBalancing
 from weft.settings import EngineConfig
@@ -39,9 +39,13 @@ class Engine:
         *,
         vocab_size: int | None = None,
         balancing: ExpertBalancing | None = None,
+        keys_per_row: float = 0.0,
     ) -> None:
+        """`keys_per_row`: of the model, as of `Limits`; used where pipeline stages run chunks of a prompt one
+        after the other."""
         self.executor, self.balancing = executor, balancing
-        self.limits = limits_of(config, executor.num_blocks)
+        stages, lanes = executor.layout.pipeline.stages, lanes_of(executor, balancing)
+        self.limits = limits_of(config, executor.num_blocks, keys_per_row if lanes > 1 else 0.0)
         self.failed_with: WeftError | None = None
         """What the executor failed with."""
         self.failure: str | None = None
@@ -49,7 +53,7 @@ class Engine:
         self._admission = Admission(self.limits, frozenset(eos_token_ids), vocab_size, config.seed)
         throttle = PrefillThrottle(config.prefill_stretch)
         groups = range(executor.layout.attention.dp)
-        self._coordinator = Coordinator([Scheduler(self.limits, throttle) for _ in groups])
+        self._coordinator = Coordinator([Scheduler(self.limits, throttle, lanes) for _ in groups], stages, lanes)
         self._steps = StepLoop(executor, self._coordinator, throttle, balancing)
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []

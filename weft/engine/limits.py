@@ -18,6 +18,9 @@ class Limits:
     block_size: int
     num_blocks: int
     enable_prefix_caching: bool = True
+    keys_per_row: float = 0.0
+    """Keys whose attention costs a row as much as its products with weights: chunks of a prompt take as long as each
+    other. 0: they have as many rows as each other."""
 
     @property
     def capacity(self) -> int:
@@ -29,7 +32,7 @@ class Limits:
         return -(-tokens // self.block_size)
 
 
-def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
+def limits_of(config: EngineConfig, num_blocks: int, keys_per_row: float = 0.0) -> Limits:
     """The limits of a group with `num_blocks` KV blocks on each of its ranks.
 
     ConfigError: max_model_len undecided, or a pool without blocks.
@@ -50,4 +53,5 @@ def limits_of(config: EngineConfig, num_blocks: int) -> Limits:
         block_size=config.tokens_per_block,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
+        keys_per_row=keys_per_row,
     )

@@ -15,7 +15,14 @@ from weft.engine.executor import AsyncExecutor, Executor
 from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.experts.balancing.expert_balancing import ExpertBalancing
+from weft.layout.pipeline_p2p import steps_in_flight
 from weft.step.plan import StepPlan, StepResult
+
+
+def lanes_of(executor: Executor, balancing: ExpertBalancing | None) -> int:
+    """Decode batches that take turns: one for each pipeline stage, where several steps may be in flight."""
+    several = balancing is None and isinstance(executor, AsyncExecutor)
+    return executor.layout.pipeline.stages if several else 1
 
 
 class StepLoop:
@@ -27,6 +34,7 @@ class StepLoop:
     ) -> None:
         self._executor, self._coordinator, self._throttle, self._balancing = executor, coordinator, throttle, balancing
         self._async_executor = executor if balancing is None and isinstance(executor, AsyncExecutor) else None
+        self._most = steps_in_flight(executor.layout)
         self._in_flight: deque[tuple[StepPlan, float]] = deque()
         """Plans that were submitted and not collected, oldest first, and the time of submission."""
         self._collected_s = 0.0
@@ -65,8 +73,10 @@ class StepLoop:
     def _run_async(self, executor: AsyncExecutor) -> Outputs:
         if not self._in_flight:
             self._submit(executor, self._coordinator.schedule())
-        if len(self._in_flight) == 1:
-            self._submit(executor, self._coordinator.schedule_ahead())
+        while self._in_flight and len(self._in_flight) < self._most:
+            if (ahead := self._coordinator.schedule_ahead()) is None:
+                break
+            self._submit(executor, ahead)
         if not self._in_flight:
             return Outputs()
         plan, submitted_s = self._in_flight[0]

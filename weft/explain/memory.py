@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.spec import Cut, ParamSpec
-from weft.arch.stages import held_specs, stage_layers
+from weft.arch.stages import stage_layers
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
 from weft.layout.ranks import Coords, coords, node_of
@@ -88,7 +88,6 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows
     at = coords(layout, rank)
     layers = stage_layers(layout, config.num_layers)[at.stage]
     heads = shards.head_share(rank)
-    kv_per_layer = shards.kv_bytes_per_token(rank, itemsize) // config.num_layers
     return RankMemoryUse(
         rank=rank,
         coords=at,
@@ -99,7 +98,7 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows
         slots=shards.slots.of_rank(rank % layout.stage_size) if shards.slots else None,
         shares=_shares(shards, rank),
         bytes=held_bytes(shards, rank, itemsize, alike),
-        kv_bytes_per_token=kv_per_layer * (layers[1] - layers[0]),
+        kv_bytes_per_token=shards.kv_bytes_per_token(rank, itemsize),
         bounds=bounds_of(shards, rank, pruned_rows),
         alike=rank,
     )
@@ -107,8 +106,7 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows
 
 def bounds_of(shards: Shards, rank: int, rows: int) -> int:
     """Bytes that a rank of the last stage has of bounds of so many rows' logits."""
-    last = coords(shards.layout, rank).stage == shards.layout.pipeline.stages - 1
-    return shards.argmax_sketch_bytes(rank, rows) if rows and last else 0
+    return shards.argmax_sketch_bytes(rank, rows) if rows else 0
 
 
 def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemoryUse:
@@ -141,7 +139,7 @@ def alike_weights(shards: Shards, rank: int) -> Alike:
     """The weights of a rank's stage that are cut alike, as one of them and their number: layers repeat. Weights that
     keep a file's blocks are counted separately."""
     found: dict[tuple[object, ...], list[ParamSpec]] = {}
-    for spec in held_specs(shards.counted_specs, shards.config, shards.layout, rank):
+    for spec in shards.counted_of(rank):
         own = spec.name if shards.storage.blocks else ""
         found.setdefault((spec.module, spec.shape, spec.dim, spec.cut, spec.expert is None, own), []).append(spec)
     return tuple((specs[0], len(specs)) for specs in found.values())

@@ -10,6 +10,7 @@ from weft.arch.quantization import weight_bits
 from weft.arch.shards import Shards
 from weft.arch.slots import staged_slots
 from weft.errors import LayoutError
+from weft.explain.hops import stage_lines
 from weft.explain.memory import RankMemoryUse, bytes_of_second_copy
 from weft.explain.units import binary
 from weft.layout.layout import Layout
@@ -41,6 +42,7 @@ def notes_of(
         *_residual(shards),
         *_dispatch(shards),
         *_tied(shards, ranks),
+        *_stages(shards),
         *_latents(shards),
         *_slots(shards),
         *_quantized(shards),
@@ -113,6 +115,12 @@ def _dispatch(shards: Shards) -> Iterator[LayoutNote]:
 
 def _words(names: list[str]) -> str:
     return " and ".join((", ".join(names[:-1]), names[-1]))
+
+
+def _stages(shards: Shards) -> Iterator[LayoutNote]:
+    if shards.layout.pipeline.stages > 1:
+        for line in stage_lines(shards.config, shards.layout):
+            yield LayoutNote("info", "stage_shares", line)
 
 
 def _tied(shards: Shards, ranks: tuple[RankMemoryUse, ...]) -> Iterator[LayoutNote]:

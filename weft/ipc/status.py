@@ -29,6 +29,8 @@ _WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes receive
 _WORK_AT = 32
 _HELD = struct.Struct("<QQQ")  # bytes of weights, KV cache, bounds of logits
 _HELD_AT = 72
+_STAGE_WAIT = struct.Struct("<Q")  # ns of waiting for other pipeline stages
+_STAGE_WAIT_AT = 96
 RECORD_BYTES = 128
 
 
@@ -52,13 +54,20 @@ _ORDER = tuple(Phase)
 @dataclass(frozen=True, slots=True)
 class RankWork:
     """What a rank has done since it was ready: seconds in steps, rows of its own, seconds in collectives (part of the
-    former), bytes received in them, and seconds of waiting in them in which it worked for other ranks."""
+    former), bytes received in them, seconds of waiting in them in which it worked for other ranks, and seconds in
+    messages of other pipeline stages."""
 
     busy_s: float
     rows: int
     collective_s: float
     collective_bytes: int
     steal_s: float
+    stage_wait_s: float = 0.0
+
+    @property
+    def stage_idle(self) -> float:
+        """Share of the time in steps in which it waited for other pipeline stages."""
+        return round(self.stage_wait_s / self.busy_s, 4) if self.busy_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ class StatusPage:
         if self.fd < 0:
             return RankWork(0.0, 0, 0.0, 0, 0.0)
         busy, rows, collective, received, stolen = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
-        return RankWork(busy / 1e9, rows, collective / 1e9, received, stolen / 1e9)
+        (waited,) = _STAGE_WAIT.unpack_from(self._map, rank * RECORD_BYTES + _STAGE_WAIT_AT)
+        return RankWork(busy / 1e9, rows, collective / 1e9, received, stolen / 1e9, waited / 1e9)
 
     def held(self, rank: int) -> RankHeld:
         """What `rank` holds; nothing before it is warm, and once the page is closed."""
@@ -156,9 +166,12 @@ class StatusWriter:
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
 
-    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, steal_ns: int) -> None:
+    def work(
+        self, busy_ns: int, rows: int, collective_ns: int, received: int, steal_ns: int, stage_wait_ns: int = 0
+    ) -> None:
         """All that it has done so far."""
         _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, steal_ns)
+        _STAGE_WAIT.pack_into(self._map, self._offset + _STAGE_WAIT_AT, stage_wait_ns)
 
     def held(self, weights: int, kv_cache: int, bounds: int) -> None:
         """What it holds, in bytes."""

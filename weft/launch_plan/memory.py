@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.arch.shards import Shards
+from weft.comm.mailboxes import mailboxes_of
 from weft.errors import ConfigError
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -110,7 +111,8 @@ def rank_memories(
         RankMemory(
             where=describe(shards.layout, rank),
             weights=sum(shards.bytes(rank, itemsize).values()),
-            workspace=workspace_bytes(shards, engine, itemsize) + staged_slots * shards.slot_bytes(rank, itemsize),
+            workspace=workspace_bytes(shards, engine, itemsize, rank)
+            + staged_slots * shards.slot_bytes(rank, itemsize),
             process=PROCESS_BYTES if available is not None else 0,
             block=shards.kv_bytes_per_token(rank, itemsize) * engine.tokens_per_block,
             share=share_of(rank),
@@ -119,18 +121,23 @@ def rank_memories(
     )
 
 
-def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int) -> int:
-    """Activations of the largest step: a few copies of the widest rows, and fp32 logits of every running request,
-    or of the rows of a prompt that a step may score; lm_head once more, as logits are bounded with it."""
+def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: int) -> int:
+    """Activations of the largest step: a few copies of the widest rows, and in the last pipeline stage fp32 logits of
+    every running request, or of the rows of a prompt that a step may score; lm_head once more, as logits are bounded
+    with it. Mailboxes of stages count for the rank that takes their messages."""
     config = shards.config
     rows = engine.max_num_batched_tokens * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
+    logits = logits if shards.is_last(rank) else 0
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
     prunes = may_prune_argmax(engine) and shards.storage.prunes
-    bounds = shards.argmax_sketch_bytes(0, pruned_rows(engine, shards.layout)) if prunes else 0
-    return activations * itemsize + logits + bounds
+    bounds = shards.argmax_sketch_bytes(rank, pruned_rows(engine, shards.layout)) if prunes else 0
+    mail = mailboxes_of(shards, engine)
+    of_replica = rank % (shards.layout.world // shards.layout.replicas)
+    taken = mail.boxes * sum(nbytes for (_, receiver), nbytes in mail.bytes_of.items() if receiver == of_replica)
+    return activations * itemsize + logits + bounds + taken
 
 
 def may_prune_argmax(engine: EngineConfig) -> bool:

@@ -14,6 +14,7 @@ from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
+from weft.comm.mailboxes import mailboxes_of
 from weft.comm.registry import CommChoice, choose_backend
 from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
@@ -211,7 +212,8 @@ def plan_launch(
     if hosts:
         assignment = CpuAssignment(tuple(share for host in hosts for share in host.shares), spare_cpus(hosts[0]))
     spanned = hosts_of_a_replica(layout)
-    chosen = choose_backend(comm, replace(shards, layout=replace(layout, replicas=1)), engine.device, hosts=spanned)
+    of_replica = replace(shards, layout=replace(layout, replicas=1))
+    chosen = choose_backend(comm, of_replica, engine.device, hosts=spanned)
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=chosen.name == "shared_memory",
@@ -227,7 +229,7 @@ def plan_launch(
         memory=memory,
         cores=assignment.shares,
         server_cpus=assignment.server,
-        comm=replace(chosen, debug=limits.comm_debug),
+        comm=replace(chosen, debug=limits.comm_debug, mailboxes=mailboxes_of(of_replica, engine)),
         unused=unused,
         eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
         limits=limits,

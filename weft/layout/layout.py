@@ -28,7 +28,9 @@ WORLD = Setting("world", int, True, None, Option("all ranks; checked against the
 class PipelineLayout:
     """Stages of consecutive layers."""
 
-    stages: int = option(..., "pipeline stages", "--pipeline-parallel-size", minimum=1, expert=True)
+    stages: int = option(
+        ..., "pipeline stages", "--pipeline-parallel-size", "--pp-size", "--pp", minimum=1, expert=True
+    )
     layers: tuple[int, ...] | None = option(
         ...,
         "layers of each stage (default: even, the first stages take the remainder)",

@@ -30,6 +30,11 @@ class PipelineTransfer:
     held: Placement
     """Where the rows lie, on both sides."""
 
+    def rows_of(self, rank: int, table: RowTable) -> int:
+        """Rows of `table` that a rank receives or sends; `rank` counts inside its stage."""
+        first = rank - rank % self.held.size
+        return table.count(first, first + self.held.size)
+
 
 def pipeline_transfers(layout: Layout, hidden: int, stream: Placement) -> tuple[PipelineTransfer, ...]:
     """All transfers of a step in order; none with one stage. `stream`: where the model's residual stream lies."""
@@ -45,10 +50,23 @@ def pipeline_transfers(layout: Layout, hidden: int, stream: Placement) -> tuple[
     )
 
 
+def pipeline_pairs(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """The ranks of one replica that send to each other between stages, as ascending pairs: each with its twin in the
+    next stage, and of the first stage with the last one's."""
+    size, stages = layout.stage_size, layout.pipeline.stages
+    ends = {(stage - 1, stage) for stage in range(1, stages)} | ({(0, stages - 1)} if stages > 1 else set())
+    return tuple(sorted((a * size + rank, b * size + rank) for a, b in ends for rank in range(size)))
+
+
+def steps_in_flight(layout: Layout) -> int:
+    """Steps that may be in flight at once, and so messages that a mailbox has room for: one in each stage, and one that
+    the first stage finds when it has run its own. With one stage one runs and one waits."""
+    return layout.pipeline.stages + 1
+
+
 def transfer_rows(hop: PipelineTransfer, rank: int, rows: RowTable, sampled: RowTable) -> int:
     """Rows of a transfer that a rank receives or sends; `rank` counts inside its stage."""
-    first = rank - rank % hop.held.size
-    return (rows if hop.rows == "rows" else sampled).count(first, first + hop.held.size)
+    return hop.rows_of(rank, rows if hop.rows == "rows" else sampled)
 
 
 def twin(layout: Layout, rank: int, stage: int) -> int:

@@ -70,4 +70,4 @@ class RankPlans:
             rows += own
             sampled += own_sampled
         tables = tuple(rows), () if sampled == rows else tuple(sampled)
-        return [RankPlan(plan.index, *tables, group, plan.experts) for group in plan.groups]
+        return [RankPlan(plan.index, *tables, group, plan.experts, plan.awaits) for group in plan.groups]

@@ -12,20 +12,20 @@ from weft.layout.routed import DEEPEP
 
 
 class _Limit(NamedTuple):
-    """A field whose only supported value is `legal`. `in_model`: the model code runs other values, the engine does
-    not."""
+    """A field whose only supported value is `legal`."""
 
     field: str
     value: object
     legal: object
     change: str
-    in_model: bool
 
 
 def refuse_unsupported(layout: Layout) -> None:
     """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         raise _without_deepep(layout.experts.dispatch)
+    if layout.pipeline.stages > 1 and layout.nodes > layout.replicas:
+        raise _stages_over_hosts(layout)
     for limit in _exceeded(layout):
         message = f"{limit.field} {limit.value}: explained, but the engine cannot run it yet; {limit.change}"
         raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
@@ -34,22 +34,20 @@ def refuse_unsupported(layout: Layout) -> None:
 def refuse_without_model_code(layout: Layout) -> None:
     """Raises LayoutError for a layout that the model code does not run yet, so that a dry run cannot count it."""
     for limit in _exceeded(layout):
-        if not limit.in_model:
-            message = (
-                f"{limit.field} {limit.value}: the model code does not run it yet, so there is nothing to count; use "
-                f"{limit.legal} (weft explain says what it can without running it)"
-            )
-            raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
+        message = (
+            f"{limit.field} {limit.value}: the model code does not run it yet, so there is nothing to count; use "
+            f"{limit.legal} (weft explain says what it can without running it)"
+        )
+        raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
 
 
 def _exceeded(layout: Layout) -> Iterator[_Limit]:
     limits = [
-        _Limit("pipeline.stages", layout.pipeline.stages, 1, "use one stage", True),
-        _Limit("attention.cp", layout.attention.cp, 1, "use attention dp or tp instead", False),
-        _Limit("attention.kv_split", layout.attention.kv_split, 1, "use kv_split 1", False),
+        _Limit("attention.cp", layout.attention.cp, 1, "use attention dp or tp instead"),
+        _Limit("attention.kv_split", layout.attention.kv_split, 1, "use kv_split 1"),
     ]
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
-        limits.append(_Limit("experts.dispatch", layout.experts.dispatch, "all_to_all", "use all_to_all", False))
+        limits.append(_Limit("experts.dispatch", layout.experts.dispatch, "all_to_all", "use all_to_all"))
     return (limit for limit in limits if limit.value != limit.legal)
 
 
@@ -60,3 +58,13 @@ def _without_deepep(dispatch: str) -> LayoutError:
     legal = ("auto", "all_gather", "all_to_all")
     message = f"experts.dispatch {dispatch}: its library deep_ep {library}; legal: {', '.join(legal)}"
     return LayoutError(message, field="experts.dispatch", value=dispatch, legal=legal)
+
+
+def _stages_over_hosts(layout: Layout) -> LayoutError:
+    """Messages between stages go through the memory of one host."""
+    stages = layout.pipeline.stages
+    message = (
+        f"pipeline.stages {stages} on {layout.nodes} nodes: explained, but the engine cannot run stages of a replica on"
+        " several hosts yet; use one stage there, or as many nodes as replicas"
+    )
+    return LayoutError(message, field="pipeline.stages", value=stages, legal=(1,))

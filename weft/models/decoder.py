@@ -81,6 +81,12 @@ class Decoder:
         self._early = not self.boundaries["attention.in"].steps
         self.tap: Tap | None = None
 
+    @property
+    def experts(self) -> dict[int, Experts]:
+        """Routed experts of its layers, by the layers' numbers in the model."""
+        numbered = enumerate(self.layers, self.first_layer)
+        return {number: layer.experts for number, layer in numbered if layer.experts is not None}
+
     def prepare(self, batch: Batch) -> Prepared:
         """What attention needs of the rows, asked once for all layers; outside a graph's capture."""
         backend = self.ops.attention_backend

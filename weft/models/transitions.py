@@ -9,6 +9,7 @@ from torch import Tensor
 from weft.comm.base import Comm, Group
 from weft.comm.redistribute import redistribute
 from weft.layout.boundaries import Boundary
+from weft.layout.pipeline_p2p import PipelineTransfer
 from weft.layout.rows import RowTable
 from weft.layout.transition import Step, transition
 
@@ -31,6 +32,15 @@ class Transitions:
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
         """The steps of the boundary `name`."""
         return redistribute(x, steps, table, self.comm.rank, self.comm)
+
+    def send(self, transfer: PipelineTransfer, x: Tensor, peer: int) -> None:
+        """x to `peer`, a rank of the world in the stage that takes the transfer."""
+        self.comm.send(x.contiguous(), peer)
+
+    def receive(self, transfer: PipelineTransfer, out: Tensor, peer: int) -> Tensor:
+        """What `peer` sent; may be `out`."""
+        self.comm.recv(out, peer)
+        return out
 
     def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
         """The exchange `name` of routed rows: xs[i] goes to the group's member i, outs[i] comes from it."""

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "runtime/comm/across.h"
+#include "runtime/comm/mail.h"
 
 #pragma GCC visibility push(default)
 
@@ -56,6 +57,7 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
         g.counts = reinterpret_cast<uint64_t*>(base + e.counts_at);
         g.texts = base + e.texts_at;
         g.slots = base + e.slots_at;
+        g.mail = e.mail_at ? reinterpret_cast<Mail*>(base + e.mail_at) : nullptr;
         g.me = static_cast<uint32_t>(std::find(g.ranks, g.ranks + g.n, rank) - g.ranks);
     }
     return c;
@@ -191,6 +193,16 @@ int weft_comm_barrier(Comm* c, uint32_t group) {
     if (call.g.spans) return wire_barrier(call);
     call.begin();
     return call.first_round(nullptr);
+}
+
+int weft_comm_send(Comm* c, uint32_t group, const char* x, uint64_t bytes, int dtype) {
+    Call call(*c, group, SEND, dtype, bytes, 0);
+    return put_mail(call, x, bytes);
+}
+
+int weft_comm_recv(Comm* c, uint32_t group, char* x, uint64_t bytes, int dtype) {
+    Call call(*c, group, RECV, dtype, bytes, 0);
+    return take_mail(call, x, bytes);
 }
 
 }  // extern "C"

@@ -20,7 +20,7 @@ _POINTER = ctypes.c_void_p
 class CommRecord(ctypes.Structure):
     """One rank's end of the shared region, and the collectives of library `comm` on it."""
 
-    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+    EXCHANGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "recv")
     cpp = Cpp(
         "CommCalls",
         types={
@@ -32,6 +32,8 @@ class CommRecord(ctypes.Structure):
             "int dtype)",
             "all_to_all": "int (*)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, "
             "char* const* outs, const uint64_t* received, int dtype)",
+            "send": "int (*)(void*, uint32_t group, const char* x, uint64_t bytes, int dtype)",
+            "recv": "int (*)(void*, uint32_t group, char* x, uint64_t bytes, int dtype)",
             "steal_ns": "const uint64_t*",
         },
         notes={"steal_ns": "time for which this rank has run stolen units"},

@@ -47,6 +47,7 @@ _SIGNATURES = {
     "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
     "weft_program_exchange_ns": (ctypes.c_int64, (_POINTER,)),
     "weft_program_received": (ctypes.c_uint64, (_POINTER,)),
+    "weft_program_stage_wait_ns": (ctypes.c_int64, (_POINTER,)),
     "weft_run_one": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_attention_workspace": (ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int, _POINTER)),
     "weft_packed_sizes": (None, (*[ctypes.c_int] * 4, _POINTER)),
@@ -233,6 +234,11 @@ class Program:
     def exchange_ns(self) -> int:
         """Nanoseconds inside collectives so far, waiting for peers included."""
         return int(self._pool.lib.weft_program_exchange_ns(self._handle))
+
+    @property
+    def stage_wait_ns(self) -> int:
+        """Of these, inside messages of other pipeline stages."""
+        return int(self._pool.lib.weft_program_stage_wait_ns(self._handle))
 
     @property
     def received(self) -> int:

@@ -27,9 +27,9 @@ from weft.program.program import ExchangeFailedError, StepCapacity, StepProgram,
 class RankProgram:
     """A rank's program with what its collectives owe to the rank's `Comm`: counts, and errors that name a culprit."""
 
-    def __init__(self, program: StepProgram, comm: Comm, block: Group) -> None:
-        """`block`: the ranks of this one's attention block."""
-        self.program, self._comm, self._block = program, comm, block
+    def __init__(self, program: StepProgram, comm: Comm, block: Group, stage_size: int | None = None) -> None:
+        """`block`: the ranks of this one's attention block. `stage_size`: of a pipeline stage; None: there is one."""
+        self.program, self._comm, self._block, self._stage_size = program, comm, block, stage_size or comm.world
         self._metered = comm if isinstance(comm, MeteredComm) and comm.world > 1 else None
         self._seen = program.exchanged
 
@@ -57,15 +57,20 @@ class RankProgram:
         try:
             yield
         except ExchangeFailedError as failed:
-            _backend(self._comm).fail(failed.code, failed.kind, failed.group or self._block)
+            _backend(self._comm).fail(failed.code, failed.kind, self._of_world(failed.group) or self._block)
             raise
         finally:
             self._count()
 
+    def _of_world(self, group: Group) -> Group:
+        """A program numbers its stage's ranks from 0; pairs of stages it names as the world does."""
+        first = self._comm.rank - self._comm.rank % self._stage_size
+        return group if not group or group[-1] >= self._stage_size else tuple(first + rank for rank in group)
+
     def _count(self) -> None:
         if self._metered is not None:
             now = self.program.exchanged
-            self._metered.count(now[0] - self._seen[0], now[1] - self._seen[1])
+            self._metered.count(*(there - before for there, before in zip(now, self._seen, strict=True)))
             self._seen = now
 
     def close(self) -> None:
@@ -88,12 +93,12 @@ def build_program(
     `max_positions`: of the longest context; `slot_tables`: of the layers' experts."""
     if not isinstance(ops, StepOps):
         raise NotTraceableError(f"operations of {ops.name} are not those of the C++ step library")
-    end = _end(comm)
+    end = _end(comm, shards.layout.stage_size)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
     prunes = ops.numerics.prune_argmax is not False
     pages = ops.pages
     program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, prunes=prunes, pages=pages)
-    return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp))
+    return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp), shards.layout.stage_size)
 
 
 def _inner(comm: Comm) -> Comm:
@@ -106,8 +111,8 @@ def _backend(comm: Comm) -> SharedMemoryComm:
     return inner
 
 
-def _end(comm: Comm) -> End | None:
-    """What C++ calls; None where there is a single rank."""
+def _end(comm: Comm, stage_size: int) -> End | None:
+    """What C++ calls; None where there is a single rank. Groups of its stage in the stage's own numbers."""
     inner = _inner(comm)
     if comm.world == 1:
         return None
@@ -115,4 +120,8 @@ def _end(comm: Comm) -> End | None:
         raise NotTraceableError("ranks do not meet in shared memory, which a program's collectives need")
     if inner.watched:
         raise NotTraceableError("every collective's shapes are compared")
-    return End(*inner.end)
+    record, groups = inner.end
+    first = comm.rank - comm.rank % stage_size
+    inside = {group for group in groups if first <= group[0] and group[-1] < first + stage_size}
+    of_stage = {tuple(rank - first for rank in group): groups[group] for group in inside}
+    return End(record, of_stage | {group: at for group, at in groups.items() if group not in inside})

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from weft.arch.shards import Shards
 from weft.comm.base import Comm, Group
+from weft.comm.stage import StageComm
 from weft.errors import PeerError, WeftError
 from weft.layers import Params
 from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
+from weft.models.pipeline import PipelineStage
 from weft.native.records import StepRecord
 from weft.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
@@ -49,24 +51,32 @@ def record(
     caches: Sequence[KVCache],
     slot_tables: Mapping[int, SlotTables],
 ) -> Recording:
-    """The decoder of rank `comm.rank` as instructions. NotTraceableError says what has none. `slot_tables`: of the
-    layers' experts, which the program reads in every step."""
-    tape = Tape({id(cache): layer for layer, cache in enumerate(caches)})
-    rows, sampled = (row_table([0] * shards.layout.attention.dp, shards.layout.attention.tp) for _ in range(2))
+    """The decoder of rank `comm.rank` as instructions, from the rows that the stage before sends to those that the next
+    one gets. NotTraceableError says what has none. `slot_tables`: of the layers' experts, which the program reads in
+    every step."""
+    tape, layout, world_rank = Tape({id(cache): layer for layer, cache in enumerate(caches)}), shards.layout, comm.rank
+    comm = comm if layout.pipeline.stages == 1 else StageComm(comm, layout.stage_size)
+    one_each = [layout.attention.tp] * layout.attention.dp  # a rank without rows would send none
+    rows, sampled = (row_table(one_each, layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
     transitions = TracingTransitions(shards.forward_plan.boundaries, comm, tape, tables)
     ops = TracingOps(numerics, tape)
     exchanges = shards.forward_plan.exchanges
     routed = TracedAllToAll(transitions, exchanges[0].block, tape, numerics) if exchanges else None
-    decoder = build_decoder(shards, params, comm, ops, cos_sin, transitions, slot_tables=slot_tables, dispatcher=routed)
+    stage = shards.stage_of(world_rank)
+    decoder = build_decoder(
+        shards, params, comm, ops, cos_sin, transitions, stage, slot_tables=slot_tables, dispatcher=routed
+    )
+    pipeline = PipelineStage(shards, world_rank, transitions, numerics.dtype, torch.device("meta"))
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
     block = Rows("rows", first, first + shards.layout.attention.tp)
     ids = tape.tensor(Buffer(block, 1, torch.int64, given=True))
     nothing = torch.empty(0, dtype=torch.int32, device="meta")
     meta = AttentionMeta(nothing, nothing, nothing, nothing, ())
     batch = Batch(ids, meta, rows, sampled, nothing, meta)
-    logits = decoder.forward(batch, caches)
-    return optimize(Recording(tuple(tape.instructions), tape.view(logits)))
+    found = decoder.forward(batch, caches, pipeline.arrived(batch))
+    pipeline.pass_on(found, batch)
+    return optimize(Recording(tuple(tape.instructions), tape.view(found)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +214,10 @@ class StepProgram:
         return self._arena[at : at + size].view(self._logits.dtype).view(rows, self._logits.columns)
 
     @property
-    def exchanged(self) -> tuple[int, int]:
-        """Nanoseconds inside collectives and bytes received so far."""
-        return self._native.exchange_ns, self._native.received
+    def exchanged(self) -> tuple[int, int, int]:
+        """Nanoseconds inside collectives, those of them in which it waited for other pipeline stages, and bytes
+        received so far."""
+        return self._native.exchange_ns, self._native.stage_wait_ns, self._native.received
 
     def profile(self, on: bool) -> None:
         """Starts counting time anew, or stops."""

@@ -9,9 +9,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from weft.comm.base import Comm
+from weft.comm.base import Comm, Group
 from weft.comm.redistribute import Plan, plans
+from weft.comm.stage import StageComm
 from weft.layout.boundaries import Boundary
+from weft.layout.pipeline_p2p import PipelineTransfer
 from weft.layout.rows import RowTable
 from weft.layout.transition import Step
 from weft.models.transitions import Transitions
@@ -128,6 +130,30 @@ class TracingTransitions(Transitions):
     def __init__(self, boundaries: Mapping[str, Boundary], comm: Comm, tape: Tape, tables: Mapping[int, Table]) -> None:
         super().__init__(boundaries, comm)
         self._tape, self._tables = tape, tables
+
+    def send(self, transfer: PipelineTransfer, x: Tensor, peer: int) -> None:
+        view = self._message(transfer, x)
+        self._tape.append(Op.SEND, view, view).group = self._pair(peer)
+
+    def receive(self, transfer: PipelineTransfer, out: Tensor, peer: int) -> Tensor:
+        """A tensor for the rows that come; `out` says their dtype alone."""
+        size = transfer.held.size
+        first = self.comm.rank - self.comm.rank % size
+        found = self._tape.tensor(Buffer(Rows(transfer.rows, first, first + size), transfer.width, out.dtype))
+        self._tape.append(Op.RECV, self._message(transfer, found)).group = self._pair(peer)
+        return found
+
+    def _message(self, transfer: PipelineTransfer, x: Tensor) -> View:
+        self._tape.module = transfer.name
+        view = self._tape.view(x)
+        if view.columns != view.buffer.columns:
+            raise NotTraceableError(f"{transfer.name}: a message of some columns of a buffer")
+        return view
+
+    def _pair(self, peer: int) -> Group:
+        """In the world's numbers, as both stages know it."""
+        own = self.comm.first + self.comm.rank if isinstance(self.comm, StageComm) else self.comm.rank
+        return min(own, peer), max(own, peer)
 
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
         self._tape.module = name

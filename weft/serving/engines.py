@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from weft.arch.stages import keys_per_row
 from weft.engine.engine import Engine
 from weft.engine.executor import Executor
 from weft.experts.balancing.expert_balancing import ExpertBalancing
@@ -26,4 +27,7 @@ def with_placement(plan: LaunchPlan, placement: ExpertPlacement) -> LaunchPlan:
 
 def make_engine(executor: Executor, plan: LaunchPlan, balancing: ExpertBalancing | None) -> Engine:
     """The engine over ranks that were started by `plan`."""
-    return Engine(executor, plan.engine, plan.eos_token_ids, vocab_size=plan.config.vocab_size, balancing=balancing)
+    vocab_size, keys = plan.config.vocab_size, keys_per_row(plan.config)
+    return Engine(
+        executor, plan.engine, plan.eos_token_ids, vocab_size=vocab_size, balancing=balancing, keys_per_row=keys
+    )

@@ -131,11 +131,13 @@ def most_sampled(max_num_seqs: int) -> int:
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """groups[g] is attention-dp group g's part; a group without work has zero rows there. `experts`: moves between
-    expert slots before the step."""
+    expert slots before the step. `awaits`: with pipeline stages, the first stage must have the sampled ids of all steps
+    below this number before it begins."""
 
     index: int
     groups: list[GroupPlan]
     experts: ExpertWork | None = None
+    awaits: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -147,6 +149,7 @@ class RankPlan(msgspec.Struct, frozen=True, array_like=True):
     """What every rank of one attention-dp group runs of a step: the `group`'s rows, and of the others only how many.
 
     rows[r], sampled[r]: rows and sampled rows of rank r of the stage; `sampled` is empty where all rows are sampled.
+    `awaits`: as of `StepPlan`.
     """
 
     index: int
@@ -154,6 +157,7 @@ class RankPlan(msgspec.Struct, frozen=True, array_like=True):
     sampled: tuple[int, ...]
     group: GroupPlan
     experts: ExpertWork | None = None
+    awaits: int = 0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

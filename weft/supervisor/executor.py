@@ -162,6 +162,6 @@ class ProcessExecutor:
 
 
 def reporting_ranks(layout: Layout) -> dict[int, int]:
-    """Rank -> attention-dp group, for the first rank of each attention block."""
-    places = [(rank, coords(layout, rank)) for rank in range(layout.world)]
-    return {rank: at.dp for rank, at in places if at.tp == 0 and at.cp == 0 and at.stage == 0 and at.replica == 0}
+    """Rank -> attention-dp group, for the first rank of each attention block of the last pipeline stage."""
+    places, last = [(rank, coords(layout, rank)) for rank in range(layout.world)], layout.pipeline.stages - 1
+    return {rank: at.dp for rank, at in places if at.tp == 0 and at.cp == 0 and at.stage == last and at.replica == 0}

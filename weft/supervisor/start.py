@@ -127,11 +127,13 @@ class Starting:
     def _meeting(self, sessions: Sequence[HostSession]) -> Rendezvous:
         plan, own = self.plan, self._own_ranks
         backend, world, groups = backend_named(plan.comm.name), plan.layout.world, plan.comm.groups
-        own_cores = all(plan.cores[rank].cpus for rank in own)
         site = None
         if sessions and self._hosts is not None:
             site = HostSite(0, plan.host_of, self._hosts.address, self._hosts.ports)
-        local = backend.meet(world, groups, own_cores=own_cores, debug=plan.comm.debug, site=site) if own else None
+        cores, debug, mail = all(plan.cores[rank].cpus for rank in own), plan.comm.debug, plan.comm.mailboxes
+        local = None
+        if own:
+            local = backend.meet(world, groups, own_cores=cores, debug=debug, site=site, mailboxes=mail)
         if self._hosts is None or not sessions:
             return local or Rendezvous(groups)
         return HostsRendezvous(groups, local, sessions, self._hosts.refresh)
@@ -183,9 +185,8 @@ class Starting:
             raise
         self._watch.rendezvous.met()
         assert self.memory is not None
-        clock = StepClock(self.plan.limits.step_limit)
-        experts = self.plan.config.num_experts
-        return ProcessExecutor(self.plan.layout, self.memory.num_blocks, self._watch, clock, experts)
+        layout, clock, experts = self.plan.layout, StepClock(self.plan.limits.step_limit), self.plan.config.num_experts
+        return ProcessExecutor(layout, self.memory.num_blocks, self._watch, clock, experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):
@@ -249,8 +250,7 @@ class Starting:
         return [self._report(worker) for worker in list(self.workers)]
 
     def _report(self, worker: RankLink) -> RankReport:
-        plan = self.plan
-        number = plan.first_rank + worker.rank
+        plan, number = self.plan, self.plan.first_rank + worker.rank
         change, at = self._board.changes[worker.rank], coords(plan.world or plan.layout, number)
         joined = self._joined.get(worker.rank)
         cpus = self._shares[worker.rank].cpus
@@ -272,6 +272,8 @@ class Starting:
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
             steal_s=work.steal_s,
+            stage_wait_s=work.stage_wait_s,
+            stage_idle=work.stage_idle,
             weight_bytes=held.weights,
             kv_cache_bytes=held.kv_cache,
             argmax_sketch_bytes=held.bounds,

@@ -36,7 +36,6 @@ class LogitsRecorder:
         self.executor = executor
         self.logits: dict[Prompt, list[Tensor]] = defaultdict(list)
         self._prompts: dict[tuple[int, int], Prompt] = {}
-        self._parts: list[Tensor] = []
 
     @property
     def layout(self) -> Layout:
@@ -60,7 +59,11 @@ class LogitsRecorder:
         """Runs the plan and stores each sampled row's logits under its request's prompt."""
         parts = Parts(self.executor, only="lm_head")
         result = self.executor.step(plan)
-        rows = parts.whole("lm_head")
+        self._record(plan, parts.whole("lm_head"))
+        return result
+
+    def _record(self, plan: StepPlan, rows: Tensor) -> None:
+        """rows [sampled rows of all groups, vocabulary]."""
         row = 0
         for group, part in enumerate(plan.groups):
             for admit in part.new_requests:
@@ -69,7 +72,6 @@ class LogitsRecorder:
                 if run.sample:
                     self.logits[self._prompts[group, run.slot]].append(rows[row])
                     row += 1
-        return result
 
 
 class Parts:

@@ -39,6 +39,15 @@ class _Around(Comm):
     def barrier(self, group: Group) -> None:
         self._call(CollectiveKind.BARRIER, group, (), lambda: self._inner.barrier(group))
 
+    def send(self, x: Tensor, peer: int) -> None:
+        self._call(CollectiveKind.SEND, self._pair(peer), (), lambda: self._inner.send(x, peer))
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        self._call(CollectiveKind.RECV, self._pair(peer), (out,), lambda: self._inner.recv(out, peer))
+
+    def _pair(self, peer: int) -> Group:
+        return min(self.rank, peer), max(self.rank, peer)
+
     def close(self) -> None:
         self._inner.close()
 

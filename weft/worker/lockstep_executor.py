@@ -12,11 +12,12 @@ import torch
 
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
-from weft.comm.groups import distinct_groups
+from weft.comm.groups import groups_of
 from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.layout import Layout
+from weft.layout.pipeline_p2p import steps_in_flight
 from weft.layout.rank_plans import RankPlans
 from weft.ops import make_ops
 from weft.ops.base import Numerics
@@ -47,8 +48,7 @@ class LockstepExecutor:
         """`enforce_eager`: no rank has a step program, or graphs. `vocabulary`: for grammars; None: there are none."""
         self.shards, self.limits = shards, limits
         self._plans = RankPlans(shards.layout.attention.tp)
-        groups = distinct_groups(shards.forward_plan.boundaries.values(), shards.layout.stage_size)
-        self.world = LockstepWorld(shards.layout.world, groups)
+        self.world = LockstepWorld(shards.layout.world, groups_of(shards), steps_in_flight(shards.layout))
         ops = make_ops(numerics, device)
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):

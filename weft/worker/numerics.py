@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from weft.arch.config import ModelConfig
 from weft.native import kernels
 from weft.ops import Numerics
+from weft.ops.interface import Ops
+from weft.ops.native.step_ops import StepOps
+from weft.ops.reference.rope import build_cos_sin
 from weft.settings import EngineConfig
 from weft.weights.storage import uses_int8_activations
 
@@ -32,3 +37,17 @@ def numerics_of(engine: EngineConfig) -> Numerics:
         compress_weights=engine.compress_weights,
         prune_argmax=engine.prune_argmax,
     )
+
+
+def angles(config: ModelConfig, ops: Ops, positions: int, device: torch.device) -> Tensor:
+    """Cosines and sines of so many positions, where a program reads them."""
+    wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
+    angles = build_cos_sin(
+        config.rope,
+        config.rope_dim,
+        positions,
+        trained_positions=config.max_position,
+        dtype=wide,
+        device=device,
+    )
+    return ops.pages.vector(angles) if isinstance(ops, StepOps) else angles

@@ -133,6 +133,6 @@ def _steps_of(status: RankStatus) -> tuple[int, bool]:
     return status.step, status.busy
 
 
-def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:
+def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int, int]:
     stolen = comm.inner.steal_ns if isinstance(comm.inner, SharedMemoryComm) else 0
-    return runner.rows, comm.seconds_ns, comm.received, stolen
+    return runner.rows, comm.seconds_ns, comm.received, stolen, comm.stage_wait_ns

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
-from weft.errors import ConfigError
+from weft.comm.stage import StageComm
 from weft.ipc.phases import EAGER
 from weft.layers import Params
 from weft.layout.rank_plans import RankPlans
 from weft.models.build import build_decoder
+from weft.models.pipeline import PipelineStage
 from weft.native.runtime_records import FollowingRecord
 from weft.native.step_library import Awaited
 from weft.ops import Invariance
 from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
-from weft.ops.reference.rope import build_cos_sin
 from weft.ops.weights import memory_of
 from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
@@ -31,12 +30,15 @@ from weft.sampling.grammar_masks import GrammarMasks
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, RankPlan, ScheduledRequest, StepPlan, most_sampled
+from weft.worker.numerics import angles
+from weft.worker.stage_ids import SampledIds
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
 from weft.worker.tensors.graphs import StepGraphs, worthwhile_rows
 from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs
 from weft.worker.tensors.prefault import Prefault, Steps
+from weft.worker.warm_up import linear_weights, not_captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,8 @@ class RankCapacity:
 
 
 WARM_UP_ROWS = 2
-VOCABULARY_PART = 8192
 CHECK_S, CHECK_ON_DEVICE_S = 0.5, 30.0
 """Seconds that a look at products may take; on a device libraries are loaded and kernels compiled in them."""
-
-
-def _angles(config: ModelConfig, ops: Ops, limits: RankCapacity, device: torch.device) -> Tensor:
-    """Where a program reads them."""
-    wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
-    angles = build_cos_sin(
-        config.rope,
-        config.rope_dim,
-        limits.max_model_len,
-        trained_positions=config.max_position,
-        dtype=wide,
-        device=device,
-    )
-    return ops.pages.vector(angles) if isinstance(ops, StepOps) else angles
 
 
 def _sampling_kernel(ops: Ops, device: torch.device) -> SamplingKernel | None:
@@ -96,9 +83,11 @@ class Runner:
     ) -> None:
         self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device, shards.forward_plan.residual)
-        self.cos_sin = _angles(shards.config, ops, limits, device)
-        self.decoder = build_decoder(shards, params, comm, ops, self.cos_sin)
-        self.experts = self._mover(comm)
+        self.cos_sin = angles(shards.config, ops, limits.max_model_len, device)
+        of_stage = comm if shards.layout.pipeline.stages == 1 else StageComm(comm, shards.layout.stage_size)
+        self.decoder = build_decoder(shards, params, of_stage, ops, self.cos_sin, stage=shards.stage_of(comm.rank))
+        self.pipeline = PipelineStage(shards, comm.rank, self.decoder.transitions, ops.numerics.dtype, device)
+        self.experts = self._mover(of_stage)
         self.cache_memory = allocate_caches(shards, comm.rank, ops, limits.num_blocks, limits.block_size, device)
         self.caches = self.cache_memory.caches
         vocab = shards.config.vocab_size
@@ -108,6 +97,7 @@ class Runner:
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
+        self.ids = SampledIds(self.pipeline, self.last_ids)
         width = -(-limits.max_model_len // limits.block_size)
         self.inputs = InputBuilder(self.geometry, self.last_ids, width)
         self.graphs: StepGraphs | None = None
@@ -117,9 +107,10 @@ class Runner:
         self.decode = None if self.program is None else self._decode_steps(self.program)
 
     def _mover(self, comm: Comm) -> ExpertMover:
-        layers = {i: layer.experts for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
-        limits = self.limits
-        return ExpertMover(layers, self.shards.layout, comm, limits.staged_slots, count=limits.count_experts)
+        layers, limits, config = self.decoder.experts, self.limits, self.shards.config
+        every = [layer for layer in range(config.num_layers) if config.has_experts(layer)]
+        staged, count = limits.staged_slots, limits.count_experts
+        return ExpertMover(layers, self.shards.layout, comm, staged, count=count, of_model=every)
 
     def _program(self, comm: Comm, enforce_eager: bool) -> tuple[RankProgram | None, str]:
         """The step program, or why there is none."""
@@ -128,7 +119,7 @@ class Runner:
             return None, "as asked"
         limits = self.limits
         most = StepCapacity(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs))
-        tables = {i: layer.experts.tables for i, layer in enumerate(self.decoder.layers) if layer.experts is not None}
+        tables = {layer: experts.tables for layer, experts in self.decoder.experts.items()}
         try:
             found = build_program(
                 self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, limits.max_model_len, tables
@@ -136,7 +127,8 @@ class Runner:
         except NotTraceableError as reason:
             check_asked(self.ops.numerics, str(reason))
             return None, str(reason)
-        check_asked(self.ops.numerics, found.program.pruner)
+        if self.pipeline.last:
+            check_asked(self.ops.numerics, found.program.pruner)
         return found, ""
 
     def _graphs(self, world: int, width: int) -> tuple[StepGraphs | None, str]:
@@ -154,7 +146,8 @@ class Runner:
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
         tp = self.shards.layout.attention.tp
-        return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, self.limits.block_size, tp)
+        block_size, pipeline = self.limits.block_size, self.pipeline
+        return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, block_size, tp, pipeline)
 
     def describe(self) -> str:
         """How steps are run, in words."""
@@ -178,7 +171,7 @@ class Runner:
     @property
     def reports(self) -> bool:
         """Whether this rank sends the engine what its attention block sampled."""
-        return self.geometry.position == 0
+        return self.geometry.position == 0 and self.pipeline.last
 
     def prefault(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> Prefault | None:
         """Of its cache, not yet started; None where that is not the host's memory."""
@@ -196,8 +189,9 @@ class Runner:
         """Runs the plan; what the rows of this rank's group gave."""
         if plan.experts is not None:
             self.experts.run(plan.experts)
-        for admit in plan.group.new_requests:
+        for admit in plan.group.new_requests if self.pipeline.last else ():
             self.sampler.admit(admit)
+        self.ids.take(plan.awaits)
         if self.decode is None or self.program is None:
             return self._run(plan)
         if self.decode.takes(plan.group):
@@ -208,7 +202,10 @@ class Runner:
     def _decode(self, decode: DecodeSteps, program: RankProgram, plan: RankPlan) -> GroupResult:
         logits, result = decode.run(program, plan)
         self.rows += self._own_rows(decode)
-        return self._sample(logits, decode.inputs(plan.group)) if result is None else result
+        if result is None:
+            return self._finish(plan.index, logits, decode.inputs(plan.group))
+        self.ids.send(result, decode.batch.sampled)
+        return result
 
     def _own_rows(self, decode: DecodeSteps) -> int:
         return decode.batch.rows.rows[self.geometry.stage_rank]
@@ -242,10 +239,18 @@ class Runner:
         if ran is not None:
             return self._sample(*ran)
         if self.program is None:
-            logits = self.decoder.forward(inputs.batch, self.caches)
+            found = self.decoder.forward(inputs.batch, self.caches, self.pipeline.arrived(inputs.batch))
+            self.pipeline.pass_on(found, inputs.batch)
         else:
-            logits = self.program.run(inputs.batch)
-        return self._sample(logits, inputs)
+            found = self.program.run(inputs.batch)
+        return self._finish(plan.index, found, inputs)
+
+    def _finish(self, index: int, found: Tensor, inputs: StepInputs) -> GroupResult:
+        """What follows the decoder: samples from its logits in the last stage; others have passed its result on."""
+        if self.pipeline.last:
+            return self._sample(found, inputs)
+        self.ids.expect(index, inputs)
+        return GroupResult()
 
     @torch.inference_mode()
     def _sample(self, logits: Tensor, inputs: StepInputs, greedy: Tensor | None = None) -> GroupResult:
@@ -255,24 +260,16 @@ class Runner:
         if greedy is None or not self.sampler.takes_largest(own, width):
             greedy = self.sampler.sample(logits, own, width)
         values = self.decoder.share_sampled(greedy, inputs.batch)
+        self.pipeline.send_ids(values, inputs.batch.sampled)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
         return self.sampler.remember(values, rows, inputs.own)
-
-    def _linear_weights(self) -> Iterator[Tensor]:
-        """What the layers multiply by; of the vocabulary a part on a CPU, whose products are alike in every part."""
-        for name, param in self.params.items():
-            if name.startswith("layers.") and isinstance(param, Tensor):
-                yield param
-        head = self.params["lm_head.weight"]
-        if isinstance(head, Tensor):
-            yield head[:VOCABULARY_PART] if self.device.type == "cpu" else head
 
     def warm_up(self) -> Invariance:
         """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a
         few rows that write to the null block, and one without rows."""
         seconds = CHECK_S if self.device.type == "cpu" else CHECK_ON_DEVICE_S
-        invariance = self.ops.check_batch_invariance(self._linear_weights(), seconds)
+        invariance = self.ops.check_batch_invariance(linear_weights(self.params, self.device), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
         run = ScheduledRequest(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
         attention = self.shards.layout.attention
@@ -280,6 +277,7 @@ class Runner:
         for runs in ([run], [run], []):
             every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(attention.dp)])
             self.step(plans.split(every)[self.geometry.group])
+            self.ids.take_all()
         self.experts.counts()  # of no request
         if self.graphs is not None:
             self._capture(self.graphs)
@@ -290,11 +288,5 @@ class Runner:
         try:
             graphs.capture()
         except RuntimeError as error:  # of torch; want of memory is one
-            raise _not_captured(error) from error
+            raise not_captured(error) from error
         self.experts.counts()
-
-
-def _not_captured(error: RuntimeError) -> ConfigError:
-    why = (str(error) or type(error).__name__).splitlines()[0]
-    change = "give --enforce-eager, or leave them memory by a smaller --kv-cache-memory or --mem-fraction-static"
-    return ConfigError(f"steps cannot be captured as CUDA graphs: {why}; {change}", field="enforce_eager")

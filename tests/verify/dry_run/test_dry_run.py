@@ -140,6 +140,14 @@ class Recorded(Comm):
     def barrier(self, group: Group) -> None:
         self.real.barrier(group)
 
+    def send(self, x: Tensor, peer: int) -> None:
+        self.notes.send(x, peer)
+        self.real.send(x, peer)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        self.notes.recv(out, peer)
+        self.real.recv(out, peer)
+
     def close(self) -> None:
         self.real.close()
 
@@ -159,7 +167,7 @@ def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group,
     for runner in executor.runners:
         real = runner.decoder.transitions.comm
         runner.decoder.transitions.comm = Recorded(real, RecordingComm(real.rank, layout.world))
-    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
+    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups], awaits=1))
     for runner in executor.runners:
         comm = runner.decoder.transitions.comm
         assert isinstance(comm, Recorded)
@@ -176,6 +184,22 @@ def test_a_real_run_records_the_same(variant: str, tmp_path: Path) -> None:
         for c in dry_run(Shards(config, layout), rank, torch.float32, BATCH).collectives:
             dry[c.kind, c.ranks, c.nbytes] += c.calls
         assert calls == dry
+
+
+@pytest.mark.parametrize("given", [{"attention.tp": 2}, {"attention.tp": 2, "o_proj.tp": 1}], ids=str)
+def test_stages_record_the_same_messages(given: dict[str, object], tmp_path: Path) -> None:
+    """The residual stream forward, and the ids of the step before back to the first stage."""
+    path, config = write_random(tmp_path, "biased"), config_of("biased")
+    layout = resolve(given | {"pipeline.stages": 2}, 4)
+    for rank, calls in enumerate(real_calls(path, layout)):
+        wanted = dry_run(Shards(config, layout), rank, torch.float32, BATCH).collectives
+        hops = {(c.kind, frozenset(c.ranks), c.nbytes): c.calls for c in wanted if c.kind in ("send", "recv")}
+        found = {
+            (kind, frozenset(rank if rank % 2 == end else end for end in ends)): nbytes
+            for (kind, ends, nbytes) in calls
+            if kind in ("send", "recv")
+        }
+        assert {(kind, nbytes) for kind, _, nbytes in hops} == {(kind, nbytes) for (kind, _), nbytes in found.items()}
 
 
 def brute_force(seen: Sequence[Choices], rank: int, hidden: int) -> Counter[tuple[str, Group, int]]:

@@ -44,10 +44,12 @@ def explained(report: LayoutReport, rank: int) -> Found:
                 moved = tuple(member + rank - place for member in group)
                 found[call.kind, moved, call.received[-1].per_rank[place], passed.name] += times
     for passing in report.hops:
-        hop = passing.hop
+        hop, nbytes = passing.hop, passing.received[-1].per_rank[place]
+        if not nbytes:  # what has no rows is not sent
+            continue
         if hop.receiver == stage:
             pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
-            found["recv", pair, passing.received[-1].per_rank[place], hop.name] += 1
+            found["recv", pair, nbytes, hop.name] += 1
         if hop.sender == stage:
             pair = tuple(sorted((rank, twin(layout, rank, hop.receiver))))
             found["send", pair, 0, hop.name.replace(".in", ".out")] += 1

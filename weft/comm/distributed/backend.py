@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
 from weft.comm.distributed.links import listen_in
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.layout.ranks import Group
 
 if TYPE_CHECKING:
@@ -53,7 +54,14 @@ class Gloo:
         return ""
 
     def meet(
-        self, world: int, groups: tuple[Group, ...], *, own_cores: bool, debug: bool, site: HostSite | None = None
+        self,
+        world: int,
+        groups: tuple[Group, ...],
+        *,
+        own_cores: bool,
+        debug: bool,
+        site: HostSite | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Rendezvous:
         """As `Backend`."""
         if site is None:

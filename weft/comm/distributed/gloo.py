@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed
@@ -29,18 +30,15 @@ from weft.comm.checks import (
     unknown_group,
 )
 from weft.comm.distributed.backend import HOST
+from weft.comm.distributed.gloo_groups import Members, Work, bytes_of, process_group
 from weft.comm.distributed.peers import Peers, Store
 from weft.comm.sums import ordered_sum
 from weft.errors import PeerError
 
 _TEXT_BYTES = 256
+_MOST_SENT = 8
+"""Messages of a rank that are on their way at once."""
 _dist: Any = torch.distributed  # torch's type stubs leave out half of what this file takes from it
-
-
-class Work(Protocol):
-    """A collective on its way."""
-
-    def wait(self) -> object: ...
 
 
 class GlooComm(Comm):
@@ -73,12 +71,14 @@ class GlooComm(Comm):
         self._debug = debug
         self._timeout = timeout
         self._broken = ""
+        self._sent: deque[tuple[Work, Tensor]] = deque()
+        """Messages on their way, and their memory."""
         places = member_groups(rank, check_groups(world, groups))
         try:
             store = _store(rank, world, (host, port), listen_fd, timeout)
             self._peers = Peers(store, rank, world)
             self._groups = {
-                group: _Members(group, position, _process_group(store, index, position, len(group), timeout, own))
+                group: Members(group, position, process_group(store, index, position, len(group), timeout, own))
                 for group, (index, position) in places.items()
             }
         except RuntimeError as error:
@@ -131,6 +131,29 @@ class GlooComm(Comm):
         signs = torch.empty(len(group), dtype=torch.uint8)
         self._run(members, lambda: members.gather(signs, torch.zeros(1, dtype=torch.uint8)))
 
+    def send(self, x: Tensor, peer: int) -> None:
+        """A copy goes on its way; gloo hands it over when the peer receives."""
+        members = self._enter_pair("send", x, peer)
+        while self._sent and (self._sent[0][0].is_completed() or len(self._sent) >= _MOST_SENT):
+            self._run(members, lambda: self._sent[0][0])
+            self._sent.popleft()
+        copy = x.clone()
+        self._sent.append((members.send(copy, peer), copy))
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        members = self._enter_pair("recv", out, peer)
+        self._run(members, lambda: members.recv(out, peer))
+
+    def _enter_pair(self, kind: str, x: Tensor, peer: int) -> Members:
+        """Sizes are not compared: only one of the two may be there."""
+        group, debug = (min(self.rank, peer), max(self.rank, peer)), self._debug
+        check_contiguous(kind, "x", x, group)
+        self._debug = False
+        try:
+            return self._enter(kind, group, x, (), (), ())
+        finally:
+            self._debug = debug
+
     def close(self) -> None:
         """Gives the connections back."""
         self._hang_up()
@@ -142,14 +165,14 @@ class GlooComm(Comm):
         for members in self._groups.values():
             members.close()
 
-    def _exchange(self, members: _Members, xs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+    def _exchange(self, members: Members, xs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
         """outs[i] = member i's xs for this rank, by one all_to_all of bytes."""
-        sent = torch.cat([_bytes(x) for x in xs])
+        sent = torch.cat([bytes_of(x) for x in xs])
         splits = [out.nbytes for out in outs]
         received = torch.empty(sum(splits), dtype=torch.uint8)
         self._run(members, lambda: members.exchange(received, sent, splits, [x.nbytes for x in xs]))
         for out, part in zip(outs, torch.split(received, splits), strict=True):
-            _bytes(out).copy_(part)
+            bytes_of(out).copy_(part)
 
     def _enter(
         self,
@@ -159,7 +182,7 @@ class GlooComm(Comm):
         same: Sequence[Tensor],
         sent: Sequence[Tensor],
         received: Sequence[Tensor],
-    ) -> _Members:
+    ) -> Members:
         """The group; in debug mode compares `same` by shape, and what goes from `sent` to `received` by size."""
         if self._broken:
             raise PeerError(f"{kind} over {group}: this rank's comm has ended: {self._broken}")
@@ -174,7 +197,7 @@ class GlooComm(Comm):
             self._compare(members, describe_call(kind, like, same), sent, received)
         return members
 
-    def _compare(self, members: _Members, call: str, sent: Sequence[Tensor], received: Sequence[Tensor]) -> None:
+    def _compare(self, members: Members, call: str, sent: Sequence[Tensor], received: Sequence[Tensor]) -> None:
         """Members exchange what they call, and the sizes that they send and expect."""
         text = f"call {members.calls}, {call}"
         sizes = torch.zeros(2, len(members.group), dtype=torch.int64)
@@ -182,12 +205,12 @@ class GlooComm(Comm):
             for position, tensor in enumerate(tensors):
                 sizes[row, position] = tensor.nbytes
         padded = text.encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0")
-        mine = torch.cat([torch.frombuffer(bytearray(padded), dtype=torch.uint8), _bytes(sizes)])
+        mine = torch.cat([torch.frombuffer(bytearray(padded), dtype=torch.uint8), bytes_of(sizes)])
         calls = mine.new_empty(len(members.group), len(mine))
         self._run(members, lambda: members.gather(calls.view(-1), mine))
         self._judge(members, calls)
 
-    def _judge(self, members: _Members, calls: Tensor) -> None:
+    def _judge(self, members: Members, calls: Tensor) -> None:
         texts = [bytes(row[:_TEXT_BYTES].tolist()).rstrip(b"\0").decode() for row in calls]
         sizes = calls[:, _TEXT_BYTES:].contiguous().view(torch.int64).view(len(calls), 2, len(calls))
         uneven = not torch.equal(sizes[:, 0], sizes[:, 1].T)
@@ -200,7 +223,7 @@ class GlooComm(Comm):
         self._broken = f"the ranks of {members.group} disagree: {described}"
         raise PeerError(self._broken)
 
-    def _run(self, members: _Members, start: Callable[[], Work]) -> None:
+    def _run(self, members: Members, start: Callable[[], Work]) -> None:
         try:
             start().wait()
         except RuntimeError as error:
@@ -231,37 +254,6 @@ def make(end: RankEnd) -> Comm:
     )
 
 
-class _Members:
-    """One group's process group and this rank's position in it."""
-
-    def __init__(self, group: Group, position: int, process_group: Any) -> None:
-        self.group = group
-        self.position = position
-        self.calls = 0
-        self.kind = ""
-        self._process_group = process_group
-
-    def close(self) -> None:
-        """The process group ends with its last reference."""
-        self._process_group = None
-
-    def gather(self, outs: Tensor, x: Tensor) -> Work:
-        """outs = every member's x, all of one size, one after the other."""
-        work: Work = self._process_group._allgather_base(_bytes(outs), _bytes(x))
-        return work
-
-    def exchange(self, received: Tensor, sent: Tensor, received_sizes: list[int], sent_sizes: list[int]) -> Work:
-        """Bytes, cut by member."""
-        options = _dist.AllToAllOptions()
-        work: Work = self._process_group.alltoall_base(received, sent, received_sizes, sent_sizes, options)
-        return work
-
-
-def _bytes(x: Tensor) -> Tensor:
-    """A flat view of a contiguous tensor's bytes: gloo knows fewer dtypes than we send."""
-    return x.view(-1).view(torch.uint8)
-
-
 def _store(rank: int, world: int, at: Address, listen_fd: int | None, timeout: float) -> Store:
     limit = timedelta(seconds=timeout)
     if listen_fd is None:
@@ -270,13 +262,6 @@ def _store(rank: int, world: int, at: Address, listen_fd: int | None, timeout: f
     copy = os.dup(listen_fd)  # the store closes what it is given
     store = _dist.TCPStore(*at, world, True, limit, wait_for_workers=False, master_listen_fd=copy)
     return store
-
-
-def _process_group(store: Store, index: int, position: int, size: int, timeout: float, own: str) -> Any:
-    options = _dist.ProcessGroupGloo._Options()
-    options._timeout = timedelta(seconds=timeout)
-    options._devices = [_dist.ProcessGroupGloo.create_device(hostname=own)]
-    return _dist.ProcessGroupGloo(_dist.PrefixStore(f"group {index}", store), position, size, options)
 
 
 def _first_line(error: BaseException) -> str:

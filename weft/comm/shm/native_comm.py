@@ -64,6 +64,8 @@ def open_library() -> ctypes.CDLL:
         "reduce_scatter": (number, (pointer, number, pointer, pointer, pointer, number)),
         "all_to_all": (number, (pointer, number, pointer, pointer, pointer, pointer, number)),
         "barrier": (number, (pointer, number)),
+        "send": (number, (pointer, number, pointer, size, number)),
+        "recv": (number, (pointer, number, pointer, size, number)),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"weft_comm_{name}")

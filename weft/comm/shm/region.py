@@ -4,8 +4,8 @@ Needs neither torch nor the C++ library; `weft/native/runtime/comm/region.h` mir
 (memfd): it is gone with the last process that holds it, whatever ended that process.
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
-    | per group: two slots of `piece` bytes per member | per rank: its published instruction and the thieves
-    | an arena for each rank, empty at first (`arena.py`)
+    | per group: two slots of `piece` bytes per member | per pair of ranks of two pipeline stages: its mailboxes
+    | per rank: its published instruction and the thieves | an arena for each rank, empty at first (`arena.py`)
 """
 
 from __future__ import annotations
@@ -14,28 +14,19 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
+from weft.comm.shm.region_plan import GROUP, HEADER, LINE, MAGIC, PAGE, RECORD, STATE, RegionPlan
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
-from weft.native.system_pages import LARGE_PAGE, memory_of_machine
+from weft.native.system_pages import memory_of_machine
 
-MAGIC = 0x314D4F4354464557  # "WEFTCOM1"
 PIECE_BYTES = 256 << 10
 SPIN_US = 300
 MAX_MEMBERS = 256
-
-_HEADER = struct.Struct("<QQQIIIIQQQQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets, bytes
-_STATE = struct.Struct("<I")
-_RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
-_GROUP = struct.Struct("<QQQQQQQ8x")  # members, then offsets of ranks, counter, heads, counts, texts, slots
-_LINE = 64
-_PAIR = 128  # of lines, which are often fetched together
-_PAGE = 4096
-_HEAD_BYTES = 128  # two heads, one per parity
-_TEXT_BYTES = 256
 
 
 class CollectiveKind(IntEnum):
@@ -47,6 +38,8 @@ class CollectiveKind(IntEnum):
     REDUCE_SCATTER = 3
     ALL_TO_ALL = 4
     BARRIER = 5
+    SEND = 6
+    RECV = 7
 
 
 class State(IntEnum):
@@ -107,7 +100,7 @@ class Region:
     @staticmethod
     def of_fd(fd: int) -> Region:
         """The region that another process created."""
-        with mmap.mmap(fd, _PAGE, prot=mmap.PROT_READ) as memory:
+        with mmap.mmap(fd, PAGE, prot=mmap.PROT_READ) as memory:
             return Region(fd, _header(memory).size)
 
     @staticmethod
@@ -119,11 +112,14 @@ class Region:
         spin_us: int | None = None,
         debug: bool = False,
         host_of: Sequence[int] | None = None,
+        mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Region:
         """A region for these groups, its memory taken at once; ConfigError where the machine has not that much.
 
         `host_of`: the host of each rank, where there are several. Groups that span hosts get no slots here: their
         members are connected (`SharedMemoryComm.connect`).
+
+        `mailboxes`: of pairs of ranks, which must be among the groups; such a group has no slots.
 
         `piece_bytes`: what a rank hands over in one round. `spin_us`: how long a rank spins before it sleeps; by
         default 300, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
@@ -135,9 +131,9 @@ class Region:
         if most > MAX_MEMBERS:
             message = f"comm shared_memory: a group of {most} ranks; at most {MAX_MEMBERS} share memory"
             raise ConfigError(message, field="comm", value="shared_memory", legal=("gloo",))
-        piece = -(-max(piece_bytes, most * _LINE) // _PAGE) * _PAGE  # a line for each member at least
+        piece = -(-max(piece_bytes, most * LINE) // PAGE) * PAGE  # a line for each member at least
         spans = [host_of is not None and len({host_of[rank] for rank in group}) > 1 for group in groups]
-        plan = _Plan(world, groups, piece, spans)
+        plan = RegionPlan(world, groups, piece, spans, mailboxes)
         _check_memory(plan.size, world)
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
@@ -156,9 +152,9 @@ class Region:
         A rank that had given up keeps that state: it blames the rank that was the cause, and ends waits as well.
         """
         with self._mapped() as memory:
-            at = _header(memory).states + _STATE.size * rank
+            at = _header(memory).states + STATE.size * rank
             if _read_state(memory, at) is not State.GAVE_UP:
-                _STATE.pack_into(memory, at, State.DEAD)
+                STATE.pack_into(memory, at, State.DEAD)
 
     def info(self) -> RegionInfo:
         """What the region was created for."""
@@ -228,27 +224,27 @@ class _Header:
 
 
 def _header(memory: mmap.mmap) -> _Header:
-    header = _Header(*_HEADER.unpack_from(memory, 0))
+    header = _Header(*HEADER.unpack_from(memory, 0))
     if header.magic != MAGIC:
         raise ValueError("the descriptor is not a region of weft.comm")
     return header
 
 
 def _read_groups(memory: mmap.mmap, header: _Header) -> tuple[Group, ...]:
-    entries = (_GROUP.unpack_from(memory, header.group_table + i * _GROUP.size) for i in range(header.groups))
+    entries = (GROUP.unpack_from(memory, header.group_table + i * GROUP.size) for i in range(header.groups))
     return tuple(struct.unpack_from(f"<{count}I", memory, at) for count, at, *_ in entries)
 
 
 def _read_state(memory: mmap.mmap, at: int) -> State:
-    return State(_STATE.unpack_from(memory, at)[0] & 255)
+    return State(STATE.unpack_from(memory, at)[0] & 255)
 
 
 def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], rank: int, now: int) -> RankRecord:
-    at = header.records + rank * _RECORD.size
-    kind, group, inside, pid, calls, size, since = _RECORD.unpack_from(memory, at)
+    at = header.records + rank * RECORD.size
+    kind, group, inside, pid, calls, size, since = RECORD.unpack_from(memory, at)
     return RankRecord(
         rank=rank,
-        state=_read_state(memory, header.states + rank * _STATE.size),
+        state=_read_state(memory, header.states + rank * STATE.size),
         pid=pid,
         kind=CollectiveKind(kind),
         group=groups[group] if kind else (),
@@ -257,41 +253,3 @@ def _read_record(memory: mmap.mmap, header: _Header, groups: Sequence[Group], ra
         inside=bool(inside),
         seconds=(now - since) / 1e9 if kind else 0.0,
     )
-
-
-class _Plan:
-    """Offsets of everything in a region."""
-
-    def __init__(self, world: int, groups: Sequence[Group], piece: int, spans: Sequence[bool]) -> None:
-        self.world, self.groups, self.piece = world, groups, piece
-        self._end = _HEADER.size
-        self.states = self._take(_STATE.size * world)
-        self.records = self._take(_RECORD.size * world)
-        self.group_table = self._take(_GROUP.size * len(groups))
-        control = [tuple(self._take(size) for size in self._control_sizes(len(group))) for group in groups]
-        sizes = [0 if span else 2 * len(group) * piece for group, span in zip(groups, spans, strict=True)]
-        slots = [self._take(size, _PAGE) for size in sizes]
-        self.tables = [(*offsets, at) for offsets, at in zip(control, slots, strict=True)]
-        self.stealing_bytes = _PAIR * (1 + world)
-        self.stealing = self._take(self.stealing_bytes * world, _PAIR)
-        self.size = -(-self._end // _PAGE) * _PAGE
-        self.arenas_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
-
-    @staticmethod
-    def _control_sizes(members: int) -> Iterator[int]:
-        """Bytes of: ranks, counter, heads, counts, texts."""
-        yield from (4 * members, _LINE, _HEAD_BYTES * members, 2 * 8 * members * members, 2 * _TEXT_BYTES * members)
-
-    def _take(self, size: int, align: int = _LINE) -> int:
-        at = -(-self._end // align) * align
-        self._end = at + size
-        return at
-
-    def write(self, memory: mmap.mmap, spin_us: int, debug: bool, arena_bytes: int) -> None:
-        numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        arenas = self.arenas_at, arena_bytes
-        offsets = (self.states, self.records, self.group_table, self.stealing, self.stealing_bytes, *arenas)
-        _HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
-        for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
-            _GROUP.pack_into(memory, self.group_table + index * _GROUP.size, len(group), *table)
-            struct.pack_into(f"<{len(group)}I", memory, table[0], *group)

@@ -112,6 +112,21 @@ class SharedMemoryComm(Comm):
         lists = self._enter("barrier", group, None, ())
         self._leave(self._library.weft_comm_barrier(self._handle, lists.index), "barrier", lists)
 
+    def send(self, x: Tensor, peer: int) -> None:
+        check_contiguous("send", "x", x, self._pair(peer))
+        lists = self._enter("send", self._pair(peer), x, ())
+        code = self._library.weft_comm_send(self._handle, lists.index, x.data_ptr(), x.nbytes, _DTYPES[x.dtype])
+        self._leave(code, "send", lists)
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        check_contiguous("recv", "out", out, self._pair(peer))
+        lists = self._enter("recv", self._pair(peer), out, ())
+        code = self._library.weft_comm_recv(self._handle, lists.index, out.data_ptr(), out.nbytes, _DTYPES[out.dtype])
+        self._leave(code, "recv", lists)
+
+    def _pair(self, peer: int) -> Group:
+        return min(self.rank, peer), max(self.rank, peer)
+
     @property
     def end(self) -> tuple[CommRecord, Mapping[Group, tuple[int, int]]]:
         """What a step program calls instead of these methods, and each group's number and this rank's place in it."""

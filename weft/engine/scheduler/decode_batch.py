@@ -80,6 +80,20 @@ class DecodeBatch:
         if not self._by_arrival:
             self._reset()
 
+    def youngest(self) -> Request | None:
+        """The request that joined last among those with a row in the next step."""
+        return next((row.request for row in reversed(self._by_arrival.values()) if row.planned), None)
+
+    def withdraw(self, request: Request) -> int:
+        """The request gets no more rows here. The last step that samples a token of it and has not retired, or -1; it
+        leaves when that has."""
+        row = self._by_arrival[request.arrival]
+        request.last_step = self.step
+        self._end_planning(row)
+        self._growth.leave(row)
+        rows_in_flight = self.tick - max(self.processed, row.synced)
+        return self.step if rows_in_flight or request.num_sampling else -1
+
     @property
     def num_needing_blocks(self) -> int:
         """Rows that need a block for their next position."""

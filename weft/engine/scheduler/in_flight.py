@@ -22,11 +22,13 @@ class Entry(NamedTuple):
 
 
 class InFlightStep(msgspec.Struct, frozen=True, eq=False):
-    """A step that was planned and whose results were not processed. `entries`: its rows of prompts."""
+    """A step that was planned and whose results were not processed. `entries`: its rows of prompts; `lane`: whose
+    decode rows it has."""
 
     index: int
     rows: StepRows
     entries: list[Entry]
+    lane: int = 0
 
     def check(self, index: int, result: GroupResult) -> None:
         """WeftError: `result`, of step `index`, is not this step's."""

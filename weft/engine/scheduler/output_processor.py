@@ -16,30 +16,28 @@ from weft.step.plan import GroupResult, Sampled
 class OutputProcessor:
     """`remove` takes a finished request out of the scheduler."""
 
-    def __init__(
-        self, batch: DecodeBatch, blocks: BlockManager, counters: Counters, remove: Callable[[Request], None]
-    ) -> None:
-        self._batch, self._blocks, self._counters, self._remove = batch, blocks, counters, remove
+    def __init__(self, blocks: BlockManager, counters: Counters, remove: Callable[[Request], None]) -> None:
+        self._blocks, self._counters, self._remove = blocks, counters, remove
 
-    def process_decodes(self, rows: StepRows, result: GroupResult) -> DecodeOutputs:
-        """Outputs of the decode rows; Python handles only rows with an event one by one."""
+    def process_decodes(self, batch: DecodeBatch, rows: StepRows, result: GroupResult) -> DecodeOutputs:
+        """Outputs of the decode rows, which are `batch`'s; Python handles only rows with an event one by one."""
         extras = {record.slot: record for record in result.extras} if result.extras else {}
         ids = result.array()
-        processed = self._batch.process(rows, ids, extras)
+        processed = batch.process(rows, ids, extras)
         self._counters.generated_tokens += len(rows.batch_rows) - len(processed.dead)
         records: dict[OutputHeader, RequestOutput | None] = dict.fromkeys([row.header for row in processed.dead])
         for row in processed.events:
-            records[row.header] = self._process_event(row, extras.get(row.request.slot))
+            records[row.header] = self._process_event(batch, row, extras.get(row.request.slot))
         return DecodeOutputs(rows.tick, rows.headers, ids, records)
 
-    def _process_event(self, row: BatchRow, record: Sampled | None) -> RequestOutput:
+    def _process_event(self, batch: DecodeBatch, row: BatchRow, record: Sampled | None) -> RequestOutput:
         """The output of a row that has more than an id, or may have ended."""
         request = row.request
         if record is not None and record.error is not None:
             self._counters.generated_tokens -= 1
-            self._batch.sync(row, but=1)
+            batch.sync(row, but=1)
             return self.fail(request, record.error)
-        self._batch.sync(row)
+        batch.sync(row)
         return self.process_token(request, record or Sampled(request.slot, request.token_ids[-1]))
 
     def process_token(self, request: Request, result: Sampled) -> RequestOutput:

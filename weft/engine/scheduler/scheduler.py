@@ -17,7 +17,7 @@ from weft.engine.limits import Limits
 from weft.engine.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.request import Request
 from weft.engine.results import group_stats
-from weft.engine.scheduler.decode_batch import DecodeBatch
+from weft.engine.scheduler.decode_lanes import DecodeLanes
 from weft.engine.scheduler.in_flight import Entry, InFlightStep, scored_rows
 from weft.engine.scheduler.output_processor import OutputProcessor
 from weft.engine.scheduler.prefill_throttle import PrefillThrottle
@@ -34,7 +34,8 @@ class Scheduler:
     left the youngest running request is preempted: its blocks go, its tokens stay, it is computed again later.
     """
 
-    def __init__(self, limits: Limits, throttle: PrefillThrottle | None = None) -> None:
+    def __init__(self, limits: Limits, throttle: PrefillThrottle | None = None, lanes: int = 1) -> None:
+        """`lanes`: decode batches that take turns."""
         self.limits = limits
         self.throttle = throttle or PrefillThrottle(0.0)
         self.blocks = BlockManager(limits.num_blocks)
@@ -50,8 +51,8 @@ class Scheduler:
         self._in_flight: deque[InFlightStep] = deque()
         self._deferred_free = DeferredFree(self._free)
         self.kv_cache = KVCacheManager(limits, self.blocks, self._waiting, self._deferred_free)
-        self._batch = DecodeBatch(limits.max_num_seqs, limits.block_size)
-        self._output_processor = OutputProcessor(self._batch, self.blocks, self.counters, self.remove)
+        self._lanes = DecodeLanes(lanes, limits.max_num_seqs, limits.block_size)
+        self._output_processor = OutputProcessor(self.blocks, self.counters, self.remove)
 
     @property
     def has_work(self) -> bool:
@@ -98,25 +99,37 @@ class Scheduler:
             request.paused = False
             self._waiting.push(request)
 
-    @property
-    def can_schedule_ahead(self) -> bool:
-        """Whether a step may be scheduled while others are in flight: if no request must be preempted."""
-        return self._batch.num_needing_blocks <= self.blocks.num_available
+    def can_schedule_ahead(self, lane: int = 0) -> bool:
+        """Whether a step of `lane` may be scheduled while others are in flight: if no request must be preempted."""
+        return self._lanes.batches[lane].num_needing_blocks <= self.blocks.num_available
 
-    @property
-    def has_rows(self) -> bool:
-        """Whether a step scheduled now would certainly have rows."""
-        return self._batch.num_rows > 0 or any(each.num_unplanned > 0 for each in self._prefilling.values())
+    def decodes(self, lane: int) -> bool:
+        """Whether a step of `lane` scheduled now would have decode rows."""
+        return self._lanes.batches[lane].num_rows > 0
 
-    def schedule(self, index: int) -> GroupPlan:
-        """The group's part of step `index`; it has no rows if there is nothing to do."""
-        self._grow_decodes()
-        rows, decodes = self._batch.plan(index)
-        entries, new_requests = self._prompts(rows.count) if self._prefilling or self._waiting else ([], [])
-        for entry in entries:
-            entry.request.last_step = index
+    def has_rows(self, lane: int = 0) -> bool:
+        """Whether a step of `lane` scheduled now would certainly have rows."""
+        running = self.decodes(lane) or any(each.num_unplanned > 0 for each in self._prefilling.values())
+        return running or (len(self._lanes.batches) > 1 and self._admissible() is not None)
+
+    def balance(self) -> None:
+        """Before a step: lanes get as many rows as each other."""
+        self._lanes.balance(self._deferred_free.retired)
+
+    def schedule(self, index: int, lane: int = 0) -> GroupPlan:
+        """The group's part of step `index`, with the decode rows of `lane`; it has no rows if there is nothing to
+        do."""
+        self._grow_decodes(lane)
+        rows, decodes = self._lanes.batches[lane].plan(index)
+        entries, new_requests = list[Entry](), list[NewRequest]()
+        if self._prefilling or self._waiting:
+            entries, new_requests = self._prompts(rows.count)
+        for request, _, run in entries:
+            request.last_step = index
+            if run.sample and request.has_next_token:
+                self._lanes.join(request, lane, index)
         self.counters.computed_tokens += rows.count + sum([entry.run.count for entry in entries])
-        self._in_flight.append(InFlightStep(index, rows, entries))
+        self._in_flight.append(InFlightStep(index, rows, entries, lane))
         if self._unannounced:
             new_requests += self._announced()
         return GroupPlan(new_requests, [entry.run for entry in entries], decodes)
@@ -131,9 +144,10 @@ class Scheduler:
         """Processes the results of the oldest step in flight, which must be `index`."""
         step = self._in_flight.popleft()
         step.check(index, result)
-        decodes = self._output_processor.process_decodes(step.rows, result)
+        decodes = self._output_processor.process_decodes(self._lanes.batches[step.lane], step.rows, result)
         found = [self._take(*pair) for pair in step.pairs(result)] if step.entries else []
         self._deferred_free.retire(index)
+        self._lanes.retire(index)
         return Outputs((decodes, [output for output in found if output is not None]) if found else (decodes,))
 
     def stats(self) -> GroupStats:
@@ -156,55 +170,64 @@ class Scheduler:
 
     def _prefill(self, request: Request, budget: TokenBudget) -> list[Entry]:
         """As many of the request's prompt rows as the budget allows: one entry, or none."""
-        if not (count := budget.most(request.scores, self._late(request))):
+        before = request.num_planned
+        if not (count := budget.most(request.scores, self._late(request), before)):
             return []
         entry = self._prefill_entry(request, count)
-        budget.take(entry.run.count, scored_rows(entry))
+        budget.take(entry.run.count, scored_rows(entry), before)
         return [entry]
 
     def _prefill_entry(self, request: Request, count: int) -> Entry:
-        run = request.prompt_run(count)
-        if run.sample and request.has_next_token:
-            self._batch.join(request)
-        return Entry(request, request.admission, run)
+        return Entry(request, request.admission, request.prompt_run(count))
 
     def _late(self, request: Request) -> bool:
         """Whether any request decoded before this one arrived; `_decoding` is in the order of first tokens."""
         oldest = next(iter(self._decoding.values()), None)
         return oldest is not None and oldest.decoding_since < request.queued_step
 
-    def _grow_decodes(self) -> None:
-        """Allocates the block of the next position for every decoding request that needs one; preempts while too few
-        are free.
+    def make_room(self, lane: int) -> None:
+        """Preempts while too few blocks are free for the next position of the decoding requests of `lane`.
 
         The oldest request is never preempted: admission has checked that it fits into the whole pool.
         """
-        needing = self._batch.take_needing_blocks()
-        while len(needing) > self.blocks.num_available and self.num_running > 1:
+        batch = self._lanes.batches[lane]
+        while batch.num_needing_blocks > self.blocks.num_available and self.num_running > 1:
             self._preempt_youngest()
-            needing = [row for row in needing if row.alive]
-        if needing:
-            self._batch.grow(needing, self.blocks.allocate(len(needing)))
+
+    def _grow_decodes(self, lane: int) -> None:
+        """Allocates the block of the next position for every decoding request of `lane` that needs one."""
+        self.make_room(lane)
+        if needing := (batch := self._lanes.batches[lane]).take_needing_blocks():
+            batch.grow(needing, self.blocks.allocate(len(needing)))
 
     # -- admission and departure
 
     def _admit(self, budget: TokenBudget) -> Request | None:
         """Admits the oldest request that does not wait for another's prefix: a slot, blocks for all its tokens, and
         rows of `budget`. None: there is no such request, or no room for it."""
-        if (head := self.kv_cache.next_waiting() if self._slots else None) is None:
+        found = self._admissible()
+        if found is None:
             return None
-        request, cached = head
-        if not budget.most(request.scores, self._late(request)):
-            return None
-        fresh = self.limits.blocks_for(len(request.token_ids)) - len(cached)
-        # One block is reserved for each running request, so that the new one is not preempted at once.
-        if fresh + self.blocks.count_idle(cached) + self.num_running > self.blocks.num_available:
+        request, cached, fresh = found
+        before = len(cached) * self.limits.block_size
+        if not budget.most(request.scores, self._late(request), before):
             return None
         self._waiting.pop()
         self.blocks.acquire(cached)
         request.table = cached + self.blocks.allocate(fresh)
         self._start(request, len(cached))
         return request
+
+    def _admissible(self) -> tuple[Request, list[int], int] | None:
+        """The request that is next, its cached blocks and how many more it needs; None where there is none, or no slot
+        or blocks for it."""
+        if (head := self.kv_cache.next_waiting() if self._slots else None) is None:
+            return None
+        request, cached = head
+        fresh = self.limits.blocks_for(len(request.token_ids)) - len(cached)
+        # One block is reserved for each running request, so that the new one is not preempted at once.
+        room = fresh + self.blocks.count_idle(cached) + self.num_running <= self.blocks.num_available
+        return (request, cached, fresh) if room else None
 
     def _start(self, request: Request, cached: int) -> None:
         tokens = cached * self.limits.block_size
@@ -236,7 +259,7 @@ class Scheduler:
 
     def _depart(self, request: Request) -> None:
         """Frees slot and blocks of a running request; full blocks are published in the prefix cache first."""
-        self._batch.leave(request)
+        self._lanes.leave(request)
         self.kv_cache.publish(request)
         self._decoding.pop(request.arrival, None)
         self._prefilling.pop(request.arrival, None)
@@ -262,7 +285,7 @@ class Scheduler:
         request.num_computed += run.count
         self.queued_tokens -= run.count
         if self.kv_cache.publish(request):
-            self._batch.mark_changed(request)
+            self._lanes.mark_changed(request)
         if result is None:
             return None
         request.prompt_logprobs += result.prompt

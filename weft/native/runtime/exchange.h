@@ -74,6 +74,16 @@ struct Exchanged {
     uint64_t received = 0;  // bytes from other ranks; an all_reduce counts as reduce_scatter and all_gather
 };
 
+// Rows of a pipeline stage to the next one, or from the one before. What has no rows is not sent.
+inline Exchanged run_message(const Instruction& i, const Step& step, const CommCalls& comm) {
+    const uint64_t bytes = uint64_t(step.rows[i.rows]) * uint64_t(i.out.columns) * uint64_t(item_bytes(i.out.dtype));
+    const uint32_t group = uint32_t(i.n[GROUP]);
+    char* const rows = static_cast<char*>(i.out.base);
+    if (!bytes) return {};
+    if (i.op == SEND) return {comm.send(comm.handle, group, rows, bytes, comm_dtype(i.out.dtype)), 0};
+    return {comm.recv(comm.handle, group, rows, bytes, comm_dtype(i.out.dtype)), bytes};
+}
+
 inline void* input_of(const Instruction& i, const Step& step) {
     return i.in[0].base ? i.in[0].base : const_cast<int64_t*>(step.ids);
 }

@@ -72,7 +72,7 @@ struct StreamsPlan {
 inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const int64_t* rows, int64_t own, StreamsPlan& plan) {
     FrameReader in(frame, size);
     if (!in.map(2) || !in.text("type") || !in.text("step") || !in.text("plan")) return false;
-    if (!in.array(5) || !in.number(plan.index) || !in.array(ranks)) return false;
+    if (!in.array(6) || !in.number(plan.index) || !in.array(ranks)) return false;
     for (int r = 0; r < ranks; ++r) {
         uint64_t found;
         if (!in.number(found) || int64_t(found) != rows[r]) return false;
@@ -82,7 +82,8 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const in
     if (!in.bytes(plan.columns, columns_bytes) || !in.array(0) || !in.bytes(plan.grown, grown_bytes)) return false;
     if (columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
     plan.tables = grown_bytes / kTableBytes;
-    return in.nil() && in.done();
+    uint64_t awaits;  // of pipeline stages, which run no steps here
+    return in.nil() && in.number(awaits) && in.done();
 }
 
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids

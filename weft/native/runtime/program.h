@@ -98,6 +98,7 @@ public:
     int failed_at() const { return failed_at_.load(std::memory_order_relaxed); }
     int64_t exchange_ns() const { return exchange_ns_; }
     uint64_t received() const { return received_; }
+    int64_t stage_wait_ns() const { return stage_wait_ns_; }
     uint64_t steal_ns() const { return comm_.steal_ns ? *comm_.steal_ns : 0; }
 
 private:
@@ -143,8 +144,12 @@ private:
     void exchange(size_t i) {
         const int64_t began = monotonic_ns();
         const Instruction& it = code_[i];
-        const Exchanged done = it.op == ROUTED ? run_routed(it, comm_) : run_exchange(it, *step_, comm_);
-        exchange_ns_ += monotonic_ns() - began;
+        const bool message = it.op == SEND || it.op == RECV;
+        const Exchanged done = message           ? run_message(it, *step_, comm_)
+                               : it.op == ROUTED ? run_routed(it, comm_)
+                                                 : run_exchange(it, *step_, comm_);
+        const int64_t took = monotonic_ns() - began;
+        exchange_ns_ += took, stage_wait_ns_ += message ? took : 0;
         received_ += done.received;
         if (done.code) fail(i, done.code);
     }
@@ -169,6 +174,7 @@ private:
     bool profiling_ = false;
     std::vector<int64_t> spent_ns_;  // of each instruction, as thread 0 saw it, its barrier included
     int64_t exchange_ns_ = 0;
+    int64_t stage_wait_ns_ = 0;  // of these, for other pipeline stages
     uint64_t received_ = 0;
 };
 
@@ -197,6 +203,7 @@ WEFT_C void weft_program_profile(weft::Program* program, int on) { program->prof
 WEFT_C const int64_t* weft_program_spent_ns(const weft::Program* program) { return program->spent_ns(); }
 WEFT_C int weft_program_failed_at(const weft::Program* program) { return program->failed_at(); }
 WEFT_C int64_t weft_program_exchange_ns(const weft::Program* program) { return program->exchange_ns(); }
+WEFT_C int64_t weft_program_stage_wait_ns(const weft::Program* program) { return program->stage_wait_ns(); }
 WEFT_C uint64_t weft_program_received(const weft::Program* program) { return program->received(); }
 // Runs one instruction alone; -1 where it has no kernel.
 WEFT_C int weft_run_one(weft::Pool* pool, const weft::Instruction* instruction, const weft::Step* step) {

@@ -34,6 +34,8 @@ enum Op : int32_t {
     REDUCE_SCATTER = 22,  // sum of rows over ranks, each keeps its own
     ALL_TO_ALL = 23,  // exchange of rows between ranks
     ROUTED = 24,  // an all_to_all of rows with the sizes that DISPATCH found
+    SEND = 25,  // all rows of in0 to the other rank of group n[GROUP]; out = in0
+    RECV = 26,  // out = the oldest rows that the other rank of group n[GROUP] sent
 };
 
 // Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.
@@ -235,6 +237,8 @@ struct CommCalls {
     int (*all_gather)(void*, uint32_t group, const char* x, char* const* outs, const uint64_t* bytes, int dtype);
     int (*reduce_scatter)(void*, uint32_t group, const char* const* xs, const uint64_t* bytes, char* out, int dtype);
     int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs, const uint64_t* received, int dtype);
+    int (*send)(void*, uint32_t group, const char* x, uint64_t bytes, int dtype);
+    int (*recv)(void*, uint32_t group, char* x, uint64_t bytes, int dtype);
     const uint64_t* steal_ns;  // time for which this rank has run stolen units
 };
 

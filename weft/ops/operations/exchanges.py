@@ -5,7 +5,7 @@ from __future__ import annotations
 from weft.ops.operations.declare import OpCode, P, numbers
 
 GROUP, MEMBERS, POSITION, KIND = numbers(4)
-"""Of ROUTED; `KIND`: which of DISPATCH's sizes."""
+"""Of ROUTED, `GROUP` of SEND and RECV too; `KIND`: which of DISPATCH's sizes."""
 EXCHANGE = P(0)
 """Of COPY and of what other ranks take part in."""
 
@@ -19,3 +19,5 @@ class ExchangeCodes:
     REDUCE_SCATTER = OpCode(22, "sum of rows over ranks, each keeps its own")
     ALL_TO_ALL = OpCode(23, "exchange of rows between ranks")
     ROUTED = OpCode(24, "an all_to_all of rows with the sizes that DISPATCH found")
+    SEND = OpCode(25, "all rows of in0 to the other rank of group n[GROUP]; out = in0")
+    RECV = OpCode(26, "out = the oldest rows that the other rank of group n[GROUP] sent")

@@ -38,6 +38,14 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
     ("steal_seconds", "Part of the time in collectives, in work stolen from other ranks", lambda rank: rank.steal_s),
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
+    (
+        "stage_wait_seconds",
+        "Part of the time in collectives, in messages of other stages",
+        lambda rank: rank.stage_wait_s,
+    ),
+)
+STAGES: tuple[tuple[str, str, Callable[[Sequence[RankReport]], float]], ...] = (
+    ("idle_share", "Share of the time in steps in which its ranks waited for other stages", lambda ranks: _idle(ranks)),
 )
 
 HELD: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
@@ -110,6 +118,11 @@ class EngineView(Collector):
         series = [((str(each.rank), *(str(each.coordinates[axis]) for axis in axes)), each) for each in reports]
         yield from families(CounterMetricFamily, "weft:rank_", WORK, ("rank", *axes), series)
         yield from families(GaugeMetricFamily, "weft:rank_", HELD, ("rank", *axes), series)
+        stages: dict[tuple[str, str], list[RankReport]] = {}
+        for each in reports:
+            at = str(each.coordinates["replica"]), str(each.coordinates["stage"])
+            stages.setdefault(at, []).append(each)
+        yield from families(GaugeMetricFamily, "weft:stage_", STAGES, ("replica", "stage"), list(stages.items()))
 
     def _server(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("weft:ready", "1 while requests are taken", value=float(self._engines.ready))
@@ -152,6 +165,11 @@ def _add(
 ) -> None:
     edges = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
     family.add_metric(tuple(labels), list(zip(edges, map(float, counts), strict=True)), total)
+
+
+def _idle(ranks: Sequence[RankReport]) -> float:
+    busy = sum(rank.busy_s for rank in ranks)
+    return sum(rank.stage_wait_s for rank in ranks) / busy if busy else 0.0
 
 
 def _usage(group: GroupStats) -> float:

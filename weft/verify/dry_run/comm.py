@@ -47,6 +47,14 @@ class RecordingComm(Comm):
         """Moves nothing."""
         self._record("barrier", group, [])
 
+    def send(self, x: Tensor, peer: int) -> None:
+        """Nothing comes back."""
+        self._record("send", (self.rank, peer), [])
+
+    def recv(self, out: Tensor, peer: int) -> None:
+        """One message."""
+        self._record("recv", (peer, self.rank), [out])
+
     def close(self) -> None:
         """Holds nothing."""
 

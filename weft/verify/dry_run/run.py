@@ -13,12 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.arch.shards import Shards
-from weft.arch.stages import held_specs, stage_layers
 from weft.comm.base import Group
-from weft.errors import WeftError
 from weft.explain.memory import bounds_of, held_bytes
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
-from weft.layout.pipeline_p2p import pipeline_transfers, transfer_rows, twin
+from weft.layout.pipeline_p2p import PipelineTransfer
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.support import refuse_without_model_code
@@ -26,10 +24,10 @@ from weft.layout.transition import Step
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch, Decoder
 from weft.models.dispatch import uniform_splits
+from weft.models.pipeline import PipelineStage
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
-from weft.ops.interface import Ops
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.ops import ShapeOps
 
@@ -75,29 +73,29 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, pruned_ro
     """
     refuse_without_model_code(shards.layout)
     numerics, layout = Numerics(dtype), shards.layout
-    at, layers = coords(layout, rank), stage_layers(layout, shards.config.num_layers)
-    count = layers[at.stage][1] - layers[at.stage][0]
+    at, count = coords(layout, rank), len(shards.layers_of(rank))
     noted = _CountingTransitions(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
     with torch.device("meta"), torch.inference_mode():
         decoder = _decoder(shards, rank, numerics, noted, at.stage)
         inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
+        pipeline = PipelineStage(shards, rank, noted, dtype, torch.device("meta"))
         with _Peak() as peak:
-            arrived = _arrived(shards, rank, at.stage, inputs, decoder.ops)
-            found = decoder.forward(inputs, [cache] * count, arrived)
-            if at.stage == len(layers) - 1:
-                decoder.share_sampled(found.new_empty(found.shape[0], SAMPLED_COLUMNS, dtype=torch.int64), inputs)
+            found = decoder.forward(inputs, [cache] * count, pipeline.arrived(inputs))
+            pipeline.pass_on(found, inputs)
+            if pipeline.last:
+                values = found.new_empty(found.shape[0], SAMPLED_COLUMNS, dtype=torch.int64)
+                pipeline.send_ids(decoder.share_sampled(values, inputs), inputs.sampled)
+            if pipeline.first and not pipeline.last:
+                pipeline.received_ids(inputs.sampled)
     return DryRun(
         rank=rank,
         coords=at,
         batch=batch,
         params_by_module=held_bytes(shards, rank, dtype.itemsize),
         bounds=bounds_of(shards, rank, pruned_rows),
-        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize) // shards.config.num_layers * count,
+        kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
         activation_peak=peak.most,
-        collectives=(
-            *_collectives(noted, shards, inputs.rows, dtype.itemsize, rank),
-            *_hops(shards, rank, inputs, found),
-        ),
+        collectives=(*_collectives(noted, shards, inputs.rows, dtype.itemsize, rank), *noted.messages(rank)),
     )
 
 
@@ -118,32 +116,6 @@ def _most(exchange: RoutedExchange, rows: RowTable, rank: int) -> int:
     return received[0 if exchange.way == "dispatch" else 1] * exchange.width
 
 
-def _arrived(shards: Shards, rank: int, stage: int, inputs: Batch, ops: Ops) -> Tensor | None:
-    """The residual stream that the stage before sends, [rows, width]."""
-    for hop in pipeline_transfers(shards.layout, shards.config.hidden_size, shards.forward_plan.residual):
-        if hop.item == "stream" and hop.receiver == stage:
-            rows = transfer_rows(hop, rank % shards.layout.stage_size, inputs.rows, inputs.sampled)
-            return ops.widen(torch.empty(rows, hop.width, dtype=ops.numerics.dtype))
-    return None
-
-
-def _hops(shards: Shards, rank: int, inputs: Batch, left: Tensor) -> Iterator[Collective]:
-    """What the rank receives from other stages and sends to them. `left`: its last result, which it sends on."""
-    layout, at = shards.layout, coords(shards.layout, rank)
-    for hop in pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual):
-        rows = transfer_rows(hop, rank % layout.stage_size, inputs.rows, inputs.sampled)
-        size = torch.int64.itemsize if hop.item == "id" else left.element_size()
-        if hop.receiver == at.stage:
-            pair = tuple(sorted((rank, twin(layout, rank, hop.sender))))
-            nbytes = rows * hop.width * size
-            yield Collective("recv", pair, nbytes, 1, hop.name, nbytes)
-        if hop.sender == at.stage:
-            if hop.item == "stream" and tuple(left.shape) != (rows, hop.width):
-                raise WeftError(f"stage {at.stage} gives {tuple(left.shape)}, but the next takes {(rows, hop.width)}")
-            pair = tuple(sorted((rank, twin(layout, rank, hop.receiver))))
-            yield Collective("send", pair, 0, 1, hop.name.replace(".in", ".out"), 0)
-
-
 class _CountingTransitions(Transitions):
     """Gives the comm the rank's rows before each boundary, and counts the recorded calls under the boundary's name."""
 
@@ -151,6 +123,7 @@ class _CountingTransitions(Transitions):
         super().__init__(shards.forward_plan.boundaries, comm)
         self._recording = comm
         self.calls: Counter[tuple[str, Group, int, str]] = Counter()
+        self._messages: list[tuple[str, int, int, str]] = []
 
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
         self._recording.own_rows = table.count(self.comm.rank, self.comm.rank + 1)
@@ -162,6 +135,25 @@ class _CountingTransitions(Transitions):
         super().exchange(name, xs, outs, group)
         self._file(name)
 
+    def send(self, transfer: PipelineTransfer, x: Tensor, peer: int) -> None:
+        super().send(transfer, x, peer)
+        self._message(peer, transfer.name.replace(".in", ".out"))
+
+    def receive(self, transfer: PipelineTransfer, out: Tensor, peer: int) -> Tensor:
+        found = super().receive(transfer, out, peer)
+        self._message(peer, transfer.name)
+        return found
+
+    def _message(self, peer: int, name: str) -> None:
+        ((kind, _, nbytes),) = self._recording.calls
+        self._messages.append((kind, peer, nbytes, name))
+        self._recording.calls.clear()
+
+    def messages(self, rank: int) -> Iterator[Collective]:
+        """What the rank receives from other stages and sends to them."""
+        for kind, peer, nbytes, name in self._messages:
+            yield Collective(kind, (min(rank, peer), max(rank, peer)), nbytes, 1, name, nbytes)
+
     def _file(self, name: str) -> None:
         for kind, ranks, nbytes in self._recording.calls:
             self.calls[kind, ranks, nbytes, name] += 1
@@ -169,8 +161,7 @@ class _CountingTransitions(Transitions):
 
 
 def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _CountingTransitions, stage: int) -> Decoder:
-    held = {spec.target for spec in held_specs(shards.specs, shards.config, shards.layout, rank)}
-    shapes = {name: shape for name, shape in shards.target_shapes(rank).items() if name in held}
+    shapes = shards.target_shapes(rank)
     params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shapes.items()}
     for spec in filter(shards.is_view, shards.specs):
         params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)

@@ -25,7 +25,8 @@ _LINE = 64
 
 @dataclass(frozen=True, slots=True)
 class CacheMemory:
-    """Every layer's K and V. On the host also all of it, uint8, one block of all layers after the other."""
+    """K and V of every layer of the rank's stage. On the host also all of it, uint8, one block of all layers after the
+    other."""
 
     caches: list[KVCache]
     memory: Tensor | None
@@ -38,7 +39,7 @@ def allocate_caches(
     """For the heads of `rank`, zeros, [num_blocks + 1, heads, block size, dims] each; block 0: null block. With MLA
     K and V are one tensor, of latents. ConfigError: the system has no memory for them."""
     heads, dims = shards.cache_shape(rank)
-    layers, blocks, dtype = shards.config.num_layers, num_blocks + 1, ops.numerics.cache_dtype
+    layers, blocks, dtype = len(shards.layers_of(rank)), num_blocks + 1, ops.numerics.cache_dtype
     latent = shards.config.mla is not None
     layout = ops.attention_backend.cache_layout(heads, dims, block_size, ops.numerics.dtype, latent=latent)
     shape = layout.shape

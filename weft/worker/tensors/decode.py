@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch
+from weft.models.pipeline import PipelineStage
 from weft.native.records import Chose
 from weft.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.ops.attention import AttentionMeta
@@ -36,7 +37,9 @@ class DecodeSteps:
         last_ids: Tensor,
         block_size: int,
         tp: int,
+        pipeline: PipelineStage,
     ) -> None:
+        self._chooses, self._follows = pipeline.last, pipeline.first and pipeline.last
         self._inputs, self._sampler, slots, logits = inputs, sampler, len(last_ids), program.program.logits
         self._fit = logits.dtype == torch.float32
         """Whether the kernel takes such logits."""
@@ -85,14 +88,15 @@ class DecodeSteps:
     def run(self, program: RankProgram, plan: RankPlan) -> tuple[Tensor, GroupResult | None]:
         """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
         chosen, from `inputs`."""
-        shape, record, able = self._inputs.learn(plan), self.record, self._fit and self._sampler.kernel is not None
+        shape, record = self._inputs.learn(plan), self.record
+        able = self._chooses and self._fit and self._sampler.kernel is not None
         if self._tables is not self._inputs.tables.rows:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
         record.columns, record.sampling = plan.group.decodes.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
-        followable = able and not plan.sampled and plan.experts is None
+        followable = able and self._follows and not plan.sampled and plan.experts is None
         self._followed = plan.rows if followable else ()
         return logits, GroupResult(self._ids_of_rows.tobytes()) if record.chose != Chose.NONE else None
 

@@ -62,8 +62,19 @@ class ExpertMover:
     """One rank's part in the balancing of `layers`, by number. `staged`: slots of a layer that it can receive before
     the layer switches; 0: nothing ever moves. Their memory is taken at once."""
 
-    def __init__(self, layers: Mapping[int, Experts], layout: Layout, comm: Comm, staged: int, *, count: bool) -> None:
-        self._layers, self._comm = dict(layers), comm
+    def __init__(
+        self,
+        layers: Mapping[int, Experts],
+        layout: Layout,
+        comm: Comm,
+        staged: int,
+        *,
+        count: bool,
+        of_model: Sequence[int] | None = None,
+    ) -> None:
+        """`of_model`: numbers of all layers with experts, where other pipeline stages have some of them; `comm`: of the
+        rank's stage."""
+        self._layers, self._comm, self._of_model = dict(layers), comm, of_model or sorted(layers)
         self._numbers = sorted(layers)
         self._bytes = {layer: SlotBytes(experts.held) for layer, experts in layers.items()} if staged else {}
         self._block = Block.of(layout, comm.rank) if layers else None
@@ -87,20 +98,23 @@ class ExpertMover:
         return tallies
 
     def counts(self) -> IntArray:
-        """Rows that chose each expert since the last call, [layers, experts]; zeros where others count them."""
-        if self._tallies is None:
-            experts = self._layers[self._numbers[0]].moe.num_experts if self._numbers else 0
-            return np.zeros((len(self._numbers), experts), dtype=np.int64)
-        found: IntArray = self._tallies.cpu().numpy().copy()
-        self._tallies.zero_()
+        """Rows that chose each expert since the last call, [layers of the model, experts]; zeros where others count
+        them."""
+        experts = self._layers[self._numbers[0]].moe.num_experts if self._numbers else 0
+        found: IntArray = np.zeros((len(self._of_model), experts), dtype=np.int64)
+        if self._tallies is not None:
+            found[np.isin(self._of_model, self._numbers)] = self._tallies.cpu().numpy()
+            self._tallies.zero_()
         return found
 
     def run(self, work: ExpertWork) -> None:
-        """Before a step. WeftError: weights differ from what was sent, or a layer is to switch too early."""
+        """Before a step; what other pipeline stages have is theirs to do. WeftError: weights differ from what was sent,
+        or a layer is to switch too early."""
         for switch in work.switches:
-            self._switch(switch)
-        if work.moves:
-            self._move(work.moves)
+            if switch.layer in self._layers:
+                self._switch(switch)
+        if moves := [move for move in work.moves if move.layer in self._layers]:
+            self._move(moves)
 
     def _move(self, moves: Sequence[ExpertMove]) -> None:
         for move in moves:

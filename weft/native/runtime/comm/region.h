@@ -25,7 +25,7 @@ constexpr int LOOKS = 4;                  // looks at the counter before it stea
 constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
-enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER };
+enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER, SEND, RECV };
 
 struct Header {
     uint64_t magic, size, piece;
@@ -37,7 +37,7 @@ struct Record {  // one line a rank, written by it as it goes, read by the super
     uint64_t calls, bytes, since_ns, pad[3];
 };
 struct GroupEntry {
-    uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, pad;
+    uint64_t members, members_at, counter_at, heads_at, counts_at, texts_at, slots_at, mail_at;  // mail_at 0: no mailboxes
 };
 struct Head {  // what a member brings to a round
     uint32_t round, kind_dtype, call, pad;
@@ -49,6 +49,11 @@ struct alignas(64) Counter {
     std::atomic<uint64_t> arrived;  // of all members in all rounds; 64 bits never wrap
     std::atomic<uint32_t> sleepers;
 };
+struct alignas(64) Mail {               // messages from one rank of a pair to the other: see mail.h
+    std::atomic<uint64_t> sent, taken;  // messages so far
+    std::atomic<uint32_t> receivers_asleep, senders_asleep;
+    uint64_t boxes, room, boxes_at;  // how many messages there is room for, of how many bytes each
+};
 struct Group {
     uint32_t n, me, call;
     bool spans;  // members are on several hosts: calls go over the wire
@@ -59,6 +64,7 @@ struct Group {
     uint64_t* counts;  // [parity][member][member]
     char* texts;       // [parity][member][TEXT]
     char* slots;       // [member][parity][piece]
+    Mail* mail;        // [member]: what it sends to the other; null where the group is no pair of stages
 };
 struct Failure {
     int32_t code, rank, blamed, missing_count;

@@ -1,0 +1,60 @@
+"""Random events of an engine whose ranks are pipeline stages: two to four decode batches take turns, several steps are
+in flight, and every answer is that of a request alone. The long suite has 100,000 events."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from tests.engine.simulation import Simulation, World
+
+EVENTS = 2_100
+
+
+def worlds() -> list[World]:
+    """Pools from one request's worth to plenty, with two to four stages."""
+    random, made = Random(11), []
+    for number in range(48):
+        block_size = random.choice((1, 2, 4, 16))
+        max_num_seqs = random.choice((2, 3, 6, 8))
+        made.append(
+            World(
+                num_blocks=max(2, random.choice((12, 20, 40, 60, 100, 400)) // block_size),
+                block_size=block_size,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_seqs + random.choice((0, 1, 7, 40)),
+                dp=random.choice((1, 1, 2, 3)),
+                vocab=random.choice((2, 6, 50)),
+                caching=number % 6 != 5,
+                seed=number,
+                ahead=True,
+                stages=2 + number % 3,
+                crowd=3 if number % 4 == 1 else 12,
+            )
+        )
+    return made
+
+
+WORLDS = worlds()
+
+
+@pytest.mark.parametrize("number", [pytest.param(n, marks=[pytest.mark.long] * (n >= 6)) for n in range(len(WORLDS))])
+def test_random_events(number: int) -> None:
+    simulation = Simulation(WORLDS[number], number)
+    simulation.run(EVENTS)
+    assert min(simulation.events[kind] for kind in ("add", "abort", "stop", "poison", "pause", "step")) > 5
+    assert 2 < simulation.fake.most_in_flight <= WORLDS[number].stages + 1
+
+
+def test_the_simulations_are_as_many_as_promised() -> None:
+    assert EVENTS * len(WORLDS) >= 100_000
+
+
+def test_preemption_and_shared_prefixes_are_met() -> None:
+    small = [world for world in WORLDS if world.num_blocks * world.block_size <= 40 and world.max_num_seqs > 2]
+    found = [Simulation(world, world.seed, check_state=False) for world in small[:4]]
+    for simulation in found:
+        simulation.run(1_000)
+    stats = [simulation.engine.stats().total for simulation in found]
+    assert sum(each.preemptions for each in stats) > 10 and sum(each.cached_tokens for each in stats) > 300
