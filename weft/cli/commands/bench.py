@@ -174,8 +174,7 @@ def _bench_model(args: argparse.Namespace, settings: BenchSettings, checkpoint: 
 
 def _bench_hosts(args: argparse.Namespace, settings: BenchSettings, checkpoint: Checkpoint, layout: Layout) -> int:
     """On host 0 of several: the server plans with what each host has, and says how long a context is."""
-    vocabulary = checkpoint.model_config().vocab_size
-    workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), vocabulary)
+    workload = Workload(settings, Tokenizer.from_checkpoint(checkpoint), checkpoint.model_config().vocab_size)
     host, said = _host(args, checkpoint), dict[str, object]()
 
     def ready(url: str) -> None:
@@ -237,13 +236,11 @@ def _bench_layouts(args: argparse.Namespace, settings: BenchSettings, checkpoint
 def _plans(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, LaunchPlan]:
     """A plan for each layout file, by its name; each is checked before anything starts."""
     flags = {entry.flag for entry in {**args.layout_given, **args.hosts_given}.values()}
-    flags |= {
-        "--" + name.replace("_", "-") for name in ("layout", "tp", "world_size") if getattr(args, name) is not None
-    }
+    sizes = ("layout", "tp", "world_size")
+    flags |= {"--" + name.replace("_", "-") for name in sizes if getattr(args, name) is not None}
     if flags:
-        raise UsageError(
-            f"--compare: its files are the layouts, of one host each; leave {', '.join(sorted(flags))} out"
-        )
+        given = ", ".join(sorted(flags))
+        raise UsageError(f"--compare: its files are the layouts, of one host each; leave {given} out")
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: at least two layouts are needed")
     engine, experts = engine_config_from(args), checkpoint.model_config().num_experts
