@@ -93,7 +93,11 @@ def test_a_sender_waits_only_where_the_mailbox_is_full() -> None:
     assert not more.is_alive()
 
 
-@pytest.mark.parametrize("wrong", [torch.empty(5), torch.empty(4, dtype=torch.bfloat16), torch.empty(2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [torch.empty(5), torch.empty(4, dtype=torch.bfloat16), torch.empty(2, 4)],
+    ids=["longer", "another type", "another shape"],
+)
 def test_another_size_is_an_error_of_both(wrong: Tensor) -> None:
     zero, one = ends(SharedMemory())
     zero.send(torch.zeros(4), 1)
