@@ -42,7 +42,7 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
     own_cores: bool, asked: bool | None, world: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steals = own_cores and asked is not False and world == 2
-    stealing, offered = [], []
+    stealing, published = [], []
     ops: Any = object.__new__(StepOps)
     comm = object.__new__(SharedMemoryComm)
     yields: list[bool] = []
@@ -51,12 +51,12 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
         threads=1,
         queue_bytes=128,
         steal_function=7,
-        offer=lambda *given: offered.append(given),
+        publish=lambda *given: published.append(given),
         yield_core=yields.append,
     )
     comm.world = world
     monkeypatch.setattr(SharedMemoryComm, "start_stealing", lambda _, steal: stealing.append(steal))
-    monkeypatch.setattr(SharedMemoryComm, "offering", lambda _: "offering")
+    monkeypatch.setattr(SharedMemoryComm, "team_port", lambda _: "port")
     monkeypatch.setattr(threads, "available_cores", lambda: ((5, 2), (1, 3)))
     monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
@@ -64,7 +64,7 @@ def test_a_rank_steals_work_only_where_it_has_cores_and_may(
     monkeypatch.setattr(SharedArena, "take", lambda _, nbytes: 4096 + nbytes)
     assert threads.pin_threads(runner, comm, setup(own_cores, asked), arena) == said
     assert yields == [False] * own_cores
-    assert (stealing, offered) == (([7], [("offering", 4096 + 128)]) if steals else ([], []))
+    assert (stealing, published) == (([7], [("port", 4096 + 128)]) if steals else ([], []))
 
 
 def test_a_rank_without_an_arena_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def test_what_the_engine_cannot_run_is_legal_but_refused(
     values: dict[str, object], world: int | None, experts: int, field: str
 ) -> None:
     layout = resolve(values, world, num_experts=experts)
-    with pytest.raises(LayoutError, match="cannot run it yet") as caught:
+    with pytest.raises(LayoutError, match="cannot run .*yet") as caught:
         refuse_unsupported(layout)
     assert caught.value.field == field
 

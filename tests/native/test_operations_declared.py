@@ -21,7 +21,15 @@ def test_a_header_is_what_the_generator_writes(path: Path) -> None:
 def test_every_operation_has_a_number_of_its_own_and_every_index_one_meaning() -> None:
     declared = [op for owner in Op.__bases__ for op in vars(owner).values() if isinstance(op, int)]
     assert sorted(declared) == list(range(1, len(OPS) + 1)) and {op.name for op in OPS.values()} <= set(dir(Op))
-    assert {op.name for op in EXCHANGES} == {"ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL", "ROUTED"}
+    assert {op.name for op in EXCHANGES} == {
+        "ALL_REDUCE",
+        "ALL_GATHER",
+        "REDUCE_SCATTER",
+        "ALL_TO_ALL",
+        "ROUTED",
+        "RECV",
+        "SEND",
+    }
     meanings: dict[str, set[int]] = {}
     for module in MODULES:
         for name, value in vars(module).items():

@@ -180,8 +180,8 @@ def test_a_prompt_with_a_logit_that_is_no_number_fails_alone(model: tuple[Path, 
     decoder: Any = executor.runners[0].decoder
     head, steps = decoder.forward, list[int]()
 
-    def spoiled(batch: Any, caches: Any) -> torch.Tensor:
-        logits: torch.Tensor = head(batch, caches)
+    def spoiled(*given: Any) -> torch.Tensor:
+        logits: torch.Tensor = head(*given)
         steps.append(len(logits))
         if len(steps) == 1:
             logits[1, 4] = torch.nan

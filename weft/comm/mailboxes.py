@@ -34,8 +34,10 @@ NO_MAILBOXES = Mailboxes()
 
 
 def mailboxes_of(shards: Shards, engine: EngineConfig) -> Mailboxes:
-    """Those of one replica, whose dtype is named."""
+    """Those of one replica: none where it has one stage; else its dtype must be named."""
     layout, size = shards.layout, shards.layout.stage_size
+    if layout.pipeline.stages == 1:
+        return Mailboxes(steps_in_flight(layout), {})
     rows, item = engine.max_num_batched_tokens, max(STREAM_BYTES, DTYPE_BYTES[engine.dtype])
     if shards.forward_plan.residual.size == 1:
         rows = -(-rows // layout.attention.tp)
