@@ -111,7 +111,7 @@ def moved(body: list[str], y: int, layout: Layout, between: str, steps: tuple[St
 
 def processes() -> str:
     """The processes of `weft serve` with two ranks, and what goes between them."""
-    body = [text(16, 28, "weft serve with two ranks: three processes", "t")]
+    body = [text(16, 28, "weft serve with two ranks (without the text worker)", "t")]
     body += box(290, 44, 160, 36, "#bab0ac", ("client",))
     body += [arrow(350, 80, 350, 118), text(340, 104, "HTTP request", "s", "end")]
     body += [arrow(390, 118, 390, 80), text(400, 104, "tokens as text", "s")]

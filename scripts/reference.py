@@ -85,7 +85,7 @@ RECORDS: dict[str, tuple[str, tuple[Setting, ...]]] = {
     "Server": ("Flags of `weft serve`.", settings_of(HttpConfig)),
     "Chat": ("Flags of `weft serve`.", chat_settings()),
     "Processes": ("Flags of commands that start ranks.", process_settings()),
-    "Several hosts": ("Flags of `weft serve`, `generate` and `verify`.", settings_of(HostsConfig)),
+    "Several hosts": ("Flags of `weft serve`, `generate`, `verify` and `bench`.", settings_of(HostsConfig)),
 }
 """Heading -> what the settings are, and the settings."""
 

@@ -254,7 +254,8 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         decode_bound,
     ),
     "weft over the fastest other engine": (
-        "Rates of weft over those of the fastest other engine with weights of as many bits, which the cell names.",
+        "Rates of weft over those of the fastest other engine with weights of as many bits, which the cell names."
+        " `rows8` has int8 activations.",
         over_peers,
     ),
     "Beside other engines": (

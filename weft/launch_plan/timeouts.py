@@ -36,7 +36,7 @@ class ProcessLimits:
     )
     join_limit: float = option(
         120.0,
-        "most seconds until the processes of all ranks have started (default: 120)",
+        "most seconds until all ranks' processes have started, or hosts are there (default: 120)",
         "--join-limit",
         above=0.0,
         maximum=_DAY,
