@@ -25,6 +25,10 @@ AROUND = r"/[ \n]{0,4}/"
 TEXT = r"/(?s:.*)/"
 
 
+EMPTY = '""'
+"""The rule of no text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
     """What the vocabulary makes of forms. `ids`: of added tokens, by their text. `eos`: those that end an answer."""
@@ -169,9 +173,11 @@ class AnswerGrammar:
         if isinstance(schema, Mapping) and not _may_be_text(schema):
             definitions = {word: root[word] for word in ("$defs", "definitions") if word in root}
             return f"{opening} {json_rule({**schema, **definitions})} {closing}"
-        values = schema.get("enum") if isinstance(schema, Mapping) else None
+        values = None
+        if isinstance(schema, Mapping):
+            values = [schema["const"]] if "const" in schema else schema.get("enum")
         if isinstance(values, list) and all(isinstance(value, str) for value in values):
-            return f"{opening} ( {' | '.join(_literal(value) for value in values if value)} ) {closing}"
+            return f"{opening} ( {' | '.join(_literal(value) if value else EMPTY for value in values)} ) {closing}"
         return f"{opening} parameter_text"
 
     # fixed text

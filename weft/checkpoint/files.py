@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -112,14 +113,25 @@ def read_text(path: Path, limit: int = CONFIG_LIMIT) -> str:
         raise FileFault(f"not UTF-8 text: byte {error.start}") from None
 
 
+def _number(digits: str) -> int | float:
+    """Whole numbers beyond 64 bits become floats: transformers writes 10^30 for a tokenizer without a limit."""
+    if len(digits) > 400:
+        return math.inf
+    value = int(digits)
+    return value if -(2**63) <= value < 2**64 else float(value)
+
+
 def read_object(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
     """The JSON object in a file. Numbers may be NaN or infinite, as Python writes them. FileFault,
     FileNotFoundError."""
     text = read_text(path, limit)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_number)
+        msgspec.msgpack.encode(value)  # as it goes to other processes
     except RecursionError:
         raise FileFault("not JSON that can be read: nested too deeply") from None
+    except UnicodeEncodeError:
+        raise FileFault("a string has half a surrogate pair, which is no character") from None
     except ValueError as error:
         raise FileFault(f"not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -6,18 +6,20 @@ Every form becomes Lark text, so that another grammar can hold it as one of its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import llguidance
 import msgspec
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from weft.errors import RequestError
 from weft.grammars.base import GrammarError
 from weft.grammars.json_schema import MAX_BYTES, MAX_ENUM, SPACE, HeldSchema, held_schema, without_refused
 
+RULE_OF_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 HEADER = '%llguidance {"no_forcing": true}\n'
 """The model itself chooses the tokens of a text that can only be one: forced ones would often not be its own."""
 ANY_OBJECT = {"type": "object"}
@@ -136,10 +138,10 @@ def _choice(constraint: Constraint, check: Check) -> Grammar:
 def _grammar(constraint: Constraint, check: Check) -> Grammar:
     """Lark, or GBNF (`root ::= ...`)."""
     text = _text(constraint)
-    if "::=" in text:
+    if RULE_OF_GBNF.search(text):
         try:
             text = gbnf_to_lark(text)
-        except (GbnfToLarkError, RecursionError, ValueError, IndexError, KeyError) as error:
+        except Exception as error:  # the library raises plain ones for what it cannot read
             _refuse(constraint, f"it is no GBNF: {error}")
     if not text.lstrip().startswith("%llguidance"):
         text = HEADER + text
@@ -216,7 +218,7 @@ def _object_of(constraint: Constraint) -> dict[str, Any]:
 
 def _text(constraint: Constraint) -> str:
     value = constraint.value
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value:
         _refuse(constraint, "a text is needed")
     if len(value) > MAX_BYTES:
         _refuse(constraint, f"it has {len(value)} characters; legal: at most {MAX_BYTES}")

@@ -163,7 +163,7 @@ class _Walk:
         elif name == "$schema":
             pass
         elif name == "format":
-            if value in FORMATS:
+            if isinstance(value, str) and value in FORMATS:
                 held[name] = value
         elif name in _COUNTS:
             held[name] = int(value) if isinstance(value, float) and value.is_integer() else value

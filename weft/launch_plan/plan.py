@@ -105,8 +105,8 @@ class LaunchPlan:
         return 0 if self.world is None else self.replica * self.layout.world
 
     def with_vocabulary(self, eos_token_ids: Iterable[int], vocabulary: Vocabulary | None) -> LaunchPlan:
-        """With what else ends an answer, such as the tokenizer's own, and with the tokenizer's vocabulary."""
-        ends = tuple(sorted({*self.eos_token_ids, *eos_token_ids}))
+        """With more ends of answers, such as the tokenizer's own, and with the tokenizer's vocabulary."""
+        ends = _ends_of((*self.eos_token_ids, *eos_token_ids), self.config)
         return replace(self, eos_token_ids=ends, vocabulary=vocabulary)
 
     def of_replica(self, replica: int) -> LaunchPlan:
@@ -147,9 +147,8 @@ class LaunchPlan:
         ]
         lines += self.hints()
         if (dispatch := self.shards.forward_plan.dispatch) is not None:
-            lines.append(
-                f"experts: {engine.moe_backend} matmuls, tokens reach them by {dispatch.form} ({dispatch.reason})"
-            )
+            reached = f"{dispatch.form} ({dispatch.reason})"
+            lines.append(f"experts: {engine.moe_backend} matmuls, tokens reach them by {reached}")
         if self.experts is not None:
             lines += self.experts.lines()
             if self.experts.stats is not None and self.layout.replicas > 1:
@@ -166,6 +165,11 @@ class LaunchPlan:
             more = f" and {len(self.unused) - SHOWN_UNUSED} more" if len(self.unused) > SHOWN_UNUSED else ""
             lines.append(f"not used from the checkpoint: {', '.join(self.unused[:SHOWN_UNUSED])}{more}")
         return lines
+
+
+def _ends_of(ids: Iterable[int], config: ModelConfig) -> tuple[int, ...]:
+    """In order, without those beyond the vocabulary, which no row can sample."""
+    return tuple(sorted({each for each in ids if 0 <= each < config.vocab_size}))
 
 
 def plan_launch(
@@ -231,7 +235,7 @@ def plan_launch(
         server_cpus=assignment.server,
         comm=replace(chosen, debug=limits.comm_debug, mailboxes=mailboxes_of(of_replica, engine)),
         unused=unused,
-        eos_token_ids=tuple(sorted(checkpoint.eos_token_ids())),
+        eos_token_ids=_ends_of(checkpoint.eos_token_ids(), config),
         limits=limits,
         experts=experts,
         storage=storage,

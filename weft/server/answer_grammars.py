@@ -97,7 +97,7 @@ def _constraint(tool: Tool, at: int) -> Constraint:
     a small model would go on with them for ever."""
     schema = {**tool.parameters, "type": "object"}
     return Constraint(
-        kind="json", value=schema, strict=tool.strict, param=f"tools[{at}].function.parameters", closed=not tool.strict
+        kind="json", value=schema, strict=tool.strict, param=f"tools[{at}].function.parameters", closed=True
     )
 
 

@@ -6,6 +6,7 @@ time is ended with the process by SIGPROF, whatever it does; one beyond its memo
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
 import sys
@@ -62,6 +63,9 @@ def _answer(handler: Handler, job: Job) -> JobAnswer:
         )
     except RecursionError:
         return JobAnswer(refusal=JobRefusal("is nested too deeply", None, 400, "invalid_value"))
+    except Exception as error:  # of a library: it ends this job, not those of others
+        logging.getLogger(__name__).exception("a job failed")
+        return JobAnswer(refusal=JobRefusal(f"cannot be worked on: {type(error).__name__}", None, 400, "invalid_value"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

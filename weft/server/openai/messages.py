@@ -66,6 +66,8 @@ def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
         given["tool_calls"] = _calls(calls, f"{at}.tool_calls")
     if "content" in given:
         given["content"] = _text(given["content"], f"{at}.content")
+    elif given["role"] == "assistant" and "content" in message:
+        given["content"] = ""
     elif given["role"] != "assistant" or not (calls or _thoughts(given)):
         raise RequestError(f"'{at}.content' is missing", param=f"{at}.content", code="missing_required_parameter")
     for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):

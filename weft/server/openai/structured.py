@@ -58,7 +58,7 @@ def constraint_of(asked: Guided) -> Constraint | None:
     if len(found) > 1:
         names = " and ".join(f"'{each.param}'" for each in found)
         _refuse(found[1].param, f"{names} both say what the answer is to be; give one of them")
-    if not found and asked.guided_whitespace_pattern is not None:
+    if asked.guided_whitespace_pattern is not None and asked.guided_json is None:
         _refuse("guided_whitespace_pattern", "'guided_whitespace_pattern' needs 'guided_json'")
     return found[0] if found else None
 

@@ -8,7 +8,7 @@ import msgspec
 
 from weft.chat.config import ChatForms
 from weft.chat.patterns import MOST_LETTERS, NAME_CHARACTERS
-from weft.chat.tools import ANY_OBJECT, NO_TOOLS, Mode, Tool, ToolUse
+from weft.chat.tools import NO_TOOLS, Mode, Tool, ToolUse
 from weft.errors import RequestError
 from weft.server.openai.messages import check_depth
 from weft.server.openai.requests import MAX_TOOLS
@@ -65,7 +65,7 @@ def _tool(tool: dict[str, Any], at: str) -> Tool:
         _refuse(f"{at}.function.strict", "it is not true or false", "invalid_type")
     parameters = function.get("parameters")
     if parameters is None:
-        parameters = dict(ANY_OBJECT)
+        parameters = {"type": "object", "properties": {}}
     if not isinstance(parameters, dict):
         _refuse(f"{at}.function.parameters", "it is not a JSON Schema object", "invalid_type")
     _check_size(parameters, f"{at}.function.parameters")
@@ -96,7 +96,11 @@ def _choice(choice: object, names: list[str]) -> tuple[Mode, tuple[str, ...] | N
     allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
     if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
         only = [_named(one, names, "tool_choice.allowed_tools.tools") for one in allowed["tools"]]
-        return "required" if allowed.get("mode") == "required" else "auto", tuple(only)
+        if not only:
+            _refuse("tool_choice.allowed_tools.tools", "it is empty; name one or more of the tools")
+        if (mode := allowed.get("mode")) not in ("auto", "required"):
+            _refuse("tool_choice.allowed_tools.mode", f"it is {str(mode)[:40]!r}; legal: 'auto', 'required'")
+        return ("required" if mode == "required" else "auto"), tuple(only)
     shown = repr(choice[:40]) if isinstance(choice, str) else type(choice).__name__
     _refuse("tool_choice", f"it is {shown}; legal: {LEGAL_CHOICES}")
 
