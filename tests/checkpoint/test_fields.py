@@ -21,6 +21,22 @@ from weft.fields import Fields
 from weft.printable import printable, printable_lines, without_controls
 from weft.step.defaults import recommended
 
+
+def test_attention_in_both_directions_is_refused() -> None:
+    with pytest.raises(FieldError, match="is_causal.*both directions"):
+        parse_config({**small_config(), "is_causal": False})
+
+
+def test_numbers_and_texts_that_no_process_can_be_sent(tmp_path: Path) -> None:
+    """transformers writes 10^30 where a tokenizer has no limit."""
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text('{"model_max_length": 1000000000000000019884624838656, "least": -9223372036854775808}')
+    assert read_object(path) == {"model_max_length": 1e30, "least": -(2**63)}
+    path.write_text('{"model_max_length": "\\ud800"}')
+    with pytest.raises(FileFault, match="surrogate"):
+        read_object(path)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -78,6 +78,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_choice": []}, "guided_choice", "one or more"),
     ({"guided_choice": [""]}, "guided_choice", "one or more"),
     ({"guided_grammar": "start: other"}, "guided_grammar", "other"),
+    ({"guided_grammar": 'foo ::= "a"'}, "guided_grammar", "it is no GBNF"),
+    ({"guided_regex": "a+", "guided_whitespace_pattern": " "}, "guided_whitespace_pattern", "needs 'guided_json'"),
     ({"guided_grammar": "root ::= ("}, "guided_grammar", "GBNF"),
     ({"guided_grammar": "x" * 70_000}, "guided_grammar", "65536"),
     ({"structured_outputs": {}}, "structured_outputs", "nothing"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from openai import BadRequestError
 
 from tests.server.conftest import Running, Start
 from weft.chat.config import ChatConfig
@@ -55,6 +56,26 @@ def test_calls_of_a_whole_answer(caller: Running) -> None:
     first, second = choice.message.tool_calls
     assert first.type == "function" and first.function.name == "get" and first.function.arguments == ARGUMENTS
     assert second.function.arguments == ARGUMENTS and first.id != second.id and first.id.startswith("call_")
+
+
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ({"mode": "required", "tools": []}, "tool_choice.allowed_tools.tools"),
+        (
+            {"mode": "some", "tools": [{"type": "function", "function": {"name": "get"}}]},
+            "tool_choice.allowed_tools.mode",
+        ),
+    ],
+)
+def test_allowed_tools_are_named_and_have_a_mode(caller: Running, choice: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequestError) as refused:
+        ask(caller, tool_choice={"type": "allowed_tools", "allowed_tools": choice})
+    assert refused.value.param == param
+
+
+def test_a_turn_of_the_assistant_may_be_empty(caller: Running) -> None:
+    assert ask(caller, messages=[*HELLO, {"role": "assistant", "content": None}, *HELLO]).choices[0].message.tool_calls
 
 
 def test_calls_of_a_stream(caller: Running) -> None:

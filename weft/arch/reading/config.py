@@ -24,6 +24,8 @@ def read_block(fields: Fields) -> BlockSpec:
     missing = [key for key in REQUIRED if key not in fields]
     if missing:
         raise FieldError(f"{fields.where}: the model's config lacks {', '.join(missing)}", field=missing[0])
+    if not fields.flag("is_causal", True):
+        raise fields.wrong("is_causal", "true", "attention in both directions is not supported")
     key = "hidden_act" if "hidden_act" in fields else "hidden_activation"
     activation = fields.text(key, "silu", longest=64)
     rope = fields.inner("rope_parameters")

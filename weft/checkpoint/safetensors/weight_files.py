@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safeten
 VARIANT = re.compile(r"model\.(?P<variant>[\w-]+)\.safetensors\.index\.json")
 """The index of weights that were saved with a variant's name, such as fp16."""
 MOST_FILES = 10_000
+MOST_NAME = 255
+"""Bytes of a file name on Linux."""
 
 
 class _Index(msgspec.Struct):
@@ -111,6 +114,10 @@ def _indexed(path: Path, index: str, problems: list[str]) -> tuple[list[Path], d
     for name, file in weight_map.items():
         if Path(file).name != file or "\0" in file or file in (".", ".."):
             problems.append(f"{path / index}: {name}: {file!r} is not the name of a file in this directory")
+        elif len(os.fsencode(file)) > MOST_NAME:
+            problems.append(
+                f"{path / index}: {name}: a file's name has {len(file)} characters; legal: {MOST_NAME} bytes"
+            )
         elif not file.endswith(".safetensors"):
             problems.append(f"{path / index}: {name}: {file!r} is no safetensors file")
         else:
