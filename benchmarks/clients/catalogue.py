@@ -113,7 +113,7 @@ CLIENTS = (
     Client("openai", ("openai==3.51.0",), _calls("openai_calls.py")),
     Client("openai-1", ("openai==1.109.1",), _calls("openai_calls.py")),
     Client("langchain-openai", ("langchain-openai==1.7.3",), _calls("langchain_calls.py")),
-    Client("litellm", ("litellm==1.106.2",), _calls("litellm_calls.py")),
+    Client("litellm", ("litellm==1.106.2", "mcp==2.3.0"), _calls("litellm_calls.py")),
     Client("openai-tools", ("openai==3.51.0",), _calls("openai_tools.py")),
     Client("openai-agents", ("openai-agents==0.24.0",), _calls("openai_agents_calls.py")),
     Client("openai-structured", ("openai==3.51.0",), _calls("structured_calls.py")),

@@ -34,7 +34,7 @@ LIMIT_S = 300
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("structured-clients")
-    model = write_tiny_chat(folder / "tiny", max_position_embeddings=2048)
+    model = write_tiny_chat(folder / "tiny", max_position_embeddings=4096)
     with Served(PROGRAM, ["serve", str(model), "--port", "0", "--tp", "2"]) as served:
         yield Place("python", folder, served.wait_ready(120), "tiny", model)
 

@@ -10,6 +10,7 @@ from tokenizers.models import BPE
 
 from weft.errors import CheckpointError
 from weft.fields import Fields, shown
+from weft.printable import printable
 from weft.text.pieces import SPACE
 from weft.text.splits import PRE, Pre
 
@@ -139,4 +140,5 @@ def _bpe(tokens: Sequence[str], merges: Sequence[tuple[str, str]], **options: An
     try:
         return Tokenizer(BPE(vocab=vocabulary, merges=list(merges), **options))
     except Exception as error:  # the library raises plain Exception for merges that do not fit the vocabulary
-        raise CheckpointError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from error
+        why = printable(str(error))
+        raise CheckpointError(f"tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {why}") from error
