@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -233,3 +234,20 @@ def test_a_mask_has_exactly_what_may_follow(choices: list[bytes], added: bool) -
         assert allowed == wanted
         automaton.feed([TOKENS.index(piece)])
         so_far += piece
+
+
+def test_a_token_that_comes_before_its_grammar_is_compiled_is_fed() -> None:
+    """As on a rank that samples no row of the slot, and so waits for no mask."""
+    compiled = threading.Event()
+
+    class Slow(LLGuidanceCompiler):
+        def compile(self, text: str) -> LLGuidanceAutomaton:
+            compiled.wait(10)
+            return super().compile(text)
+
+    with closing(GrammarMasks(lambda: Slow(VOCABULARY), len(VOCABULARY))) as masks:
+        sampler = Sampler(1, len(VOCABULARY), CPU, (END,), None, masks)
+        admit(sampler, 0, grammar='start: "ab"', temperature=0.0)
+        masks.feed(0, TOKENS.index(b"a"), False)
+        compiled.set()
+        assert TOKENS[step(sampler, torch.randn(1, len(VOCABULARY)), (0, 1))[0].token_id] == b"b"

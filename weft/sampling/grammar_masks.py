@@ -2,7 +2,8 @@
 
 Every rank of an attention block feeds every sampled id to its automaton; the rank that samples a row has its mask
 computed. One thread compiles grammars, which may take long, and another feeds automata and computes masks, each in the
-order of the calls. A slot is fed only after its first mask was asked for, so that no automaton has two threads.
+order of the calls. A slot's jobs follow each other, also from one thread to the other: a rank that samples no row of a
+slot may feed it while its grammar is still compiled.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class GrammarMasks:
         """`slot`, which has a grammar, was given `token`. `own`: this rank sampled it, and will most likely sample the
         next."""
         running = self._running[slot]
-        running.job = self._submit(FEED, lambda: running.step(token, own))
+        before = running.job
+        running.job = self._submit(FEED, lambda: running.step(token, own, before))
 
     def has(self, rows: SampledRows) -> bool:
         """Whether one of them has a grammar."""
@@ -140,8 +142,9 @@ class _Running:
         else:
             self.fill()
 
-    def step(self, token: int, own: bool) -> None:
-        """One more `token`; the mask of the next where it is asked for."""
+    def step(self, token: int, own: bool, before: Future[object]) -> None:
+        """One more `token`, after the job `before`; the mask of the next where it is asked for."""
+        before.result()
         self.filled = self.failed
         if self._automaton is None or self.failed:
             return
