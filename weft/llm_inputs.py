@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from weft.checkpoint import Checkpoint
+from weft.engine.limits import max_logprobs
 from weft.errors import ConfigError, RequestError, UsageError
 from weft.grammars.constraints import Grammar
 from weft.grammars.structured import constraint_of_outputs
@@ -23,7 +24,7 @@ from weft.layout.layout import Layout
 from weft.layout.serialize import flatten, load_given
 from weft.options import parse_bytes
 from weft.settings import EngineConfig, engine_settings
-from weft.step.sampling_params import SamplingParams, check
+from weft.step.sampling_params import SamplingParams, check, with_logprobs
 from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.hosts.opening import open_hosts
 from weft.text.bad_words import with_bad_runs
@@ -88,6 +89,12 @@ def _check_conversation(messages: Messages) -> None:
                     f"messages[{place}].{field} {message.get(field)!r}: text is needed",
                     param=f"messages[{place}].{field}",
                 )
+
+
+def check_params(params: SamplingParams, vocab_size: int, config: EngineConfig) -> None:
+    """RequestError: one is out of its range, or more than the engine allows."""
+    check(params, vocab_size)
+    with_logprobs(params, max_logprobs(config, vocab_size))
 
 
 def engine_params(texts: Handler, params: Sequence[SamplingParams], vocab_size: int) -> list[SamplingParams]:

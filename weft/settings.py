@@ -13,8 +13,10 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 MOE_BACKENDS = ("packed", "grouped", "plain")
 TOKENS_PER_BLOCK = 16
 """Of a KV block, where nothing else is decided."""
-GROUPED_ROW_BYTES = 16
-"""torch's grouped product takes rows of whole multiples of it, in any dtype but float64."""
+DEFAULT_LOGPROBS = 20
+"""Alternatives of a token that a request may ask for, where nothing else is said."""
+LOGPROB_BYTES, RESULT_BYTES = 15, 48 << 20
+"""Of an alternative in a step's results, and what all of a step's may take: three quarters of the largest frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,14 @@ class EngineConfig:
     )
     enable_prefix_caching: bool = option(
         True, "reuse the KV cache of prompts that begin alike", "--enable-prefix-caching"
+    )
+    max_logprobs: int = option(
+        DEFAULT_LOGPROBS,
+        "log-probabilities of other tokens that a request may ask for, for each of its tokens; -1: the whole"
+        " vocabulary, or what a step's results have room for",
+        "--max-logprobs",
+        minimum=-1,
+        expert=True,
     )
     seed: int = option(0, "seed of requests without one", "--seed", minimum=0, maximum=2**63 - 1)
     served_model_name: str | None = option(
@@ -199,6 +209,11 @@ class EngineConfig:
         return self.block_size or TOKENS_PER_BLOCK
 
     @property
+    def most_logprobs(self) -> int:
+        """Alternatives of each of a step's tokens that its results have room for."""
+        return RESULT_BYTES // (LOGPROB_BYTES * self.max_num_batched_tokens)
+
+    @property
     def steals_work(self) -> bool:
         """Whether waiting ranks run units of others' instructions, where nothing prevents it."""
         return self.device == "cpu" and self.steal_work is not False
@@ -237,6 +252,14 @@ class EngineConfig:
                 field="max_num_batched_tokens",
                 value=self.max_num_batched_tokens,
             )
+        if self.max_logprobs > self.most_logprobs:
+            raise ConfigError(
+                f"max_logprobs {self.max_logprobs} with max_num_batched_tokens {self.max_num_batched_tokens}: the"
+                f" results of a step have room for {self.most_logprobs} of each token; legal: -1 to"
+                f" {self.most_logprobs}, or a smaller max_num_batched_tokens",
+                field="max_logprobs",
+                value=self.max_logprobs,
+            )
         if self.kv_cache_memory is not None and self.mem_fraction_static is not None:
             raise ConfigError(
                 f"kv_cache_memory {self.kv_cache_memory} and mem_fraction_static {self.mem_fraction_static} "
@@ -261,26 +284,3 @@ def resolve_dtype(asked: str, checkpoint: str) -> str:
             f"{whose} {name} is not supported; --dtype: {legal}", field="dtype", value=name, legal=tuple(DTYPE_BYTES)
         )
     return name
-
-
-def resolve_moe_backend(asked: str, dtype: str, experts: int, hidden: int, why_not_packed: str) -> str:
-    """How a model with `experts` multiplies rows of `hidden` columns: what was asked for, or for 'auto' the first that
-    can be; 'auto' for a dense model. `why_not_packed`: what keeps this machine from packed products, or nothing.
-    ConfigError for what cannot be."""
-    if not experts:
-        if asked == "auto":
-            return asked
-        message = f"moe_backend {asked}: the model has no experts; leave it out"
-        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto",))
-    unfit = {"packed": why_not_packed}
-    if dtype == "float64":
-        unfit["grouped"] = "torch has no grouped product in float64"
-    elif hidden * DTYPE_BYTES[dtype] % GROUPED_ROW_BYTES:
-        unfit["grouped"] = f"rows of {hidden} x {dtype} are no whole multiple of {GROUPED_ROW_BYTES} bytes"
-    legal = tuple(each for each in MOE_BACKENDS if not unfit.get(each))
-    if asked == "auto":
-        return legal[0]
-    if asked not in legal:
-        message = f"moe_backend {asked}: {unfit[asked]}; legal: {', '.join(('auto', *legal))}"
-        raise ConfigError(message, field="moe_backend", value=asked, legal=("auto", *legal))
-    return asked

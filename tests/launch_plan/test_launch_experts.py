@@ -10,10 +10,11 @@ import pytest
 from tests.support.exact_model import write_random
 from weft.checkpoint import open_checkpoint
 from weft.errors import ConfigError
+from weft.launch_plan.moe_backend import resolve_moe_backend
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.native import missing_reason
-from weft.settings import EngineConfig, resolve_moe_backend
+from weft.settings import EngineConfig
 
 LIMITS: dict[str, Any] = {
     "max_num_seqs": 4,

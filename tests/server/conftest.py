@@ -121,6 +121,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
         replicas: int = 1,
         recovery: Callable[[], Recovery] | None = None,
         longest: int = LONGEST,
+        max_logprobs: int = 20,
         http: HttpConfig | None = None,
         chat: ChatConfig | None = None,
         sock: socket.socket | None = None,
@@ -129,7 +130,9 @@ def start_server(tokenizer: Tokenizer) -> Start:
         blocks = max(64, 2 * longest // 16)
         script = [*tokenizer.encode(text), END]
         executors = [ranks(script, step_s=step_s, dp=dp, num_blocks=blocks) for _ in range(replicas)]
-        config = EngineConfig(max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16)
+        config = EngineConfig(
+            max_model_len=longest, max_num_seqs=max_num_seqs, block_size=16, max_logprobs=max_logprobs
+        )
         listening = sock or bind("127.0.0.1", 0)
         url = (
             "http://localhost"

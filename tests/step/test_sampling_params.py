@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from weft.errors import RequestError
-from weft.step.sampling_params import SamplingParams, check
+from weft.step.sampling_params import SamplingParams, check, with_logprobs
 
 VOCAB = 100
 
@@ -77,8 +77,8 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("max_tokens", 0, "1 or more"),
     ("seed", 2**63, "whole number from"),
     ("seed", 1.0, "whole number"),
-    ("logprobs", 21, "from 0 to 20"),
-    ("logprobs", -1, "from 0 to 20"),
+    ("logprobs", -2, "-1 to"),
+    ("logprobs", True, "-1 to"),
     ("stop", ("",), "1 to 1024 characters"),
     ("stop", ("x" * 1025,), "1 to 1024 characters"),
     ("stop", (5,), "1 to 1024 characters"),
@@ -92,7 +92,7 @@ WRONG: tuple[tuple[str, object, str], ...] = (
     ("logit_bias", ((1, math.nan),), "from -100 to 100"),
     ("logit_bias", ((1, "2"),), "from -100 to 100"),
     ("logit_bias", ((1, 1.0), (1, 2.0)), "each token once"),
-    ("prompt_logprobs", 21, "from 0 to 20"),
+    ("prompt_logprobs", -2, "-1 to"),
     ("logprob_token_ids", (5,), "beside logprobs"),
     ("logprob_token_ids", 5, "a list"),
     ("logprob_token_ids", ([1],), "beside logprobs"),
@@ -113,6 +113,17 @@ def test_anything_else_is_refused_by_name(field: str, value: object, legal: str)
 def test_named_ids_beside_logprobs_are_ids(value: tuple[object, ...]) -> None:
     with pytest.raises(RequestError, match="logprob_token_ids"):
         check(SamplingParams(logprobs=1, logprob_token_ids=value), VOCAB)  # type: ignore[arg-type]
+
+
+def test_minus_one_is_as_many_alternatives_as_are_allowed() -> None:
+    assert with_logprobs(SamplingParams(logprobs=-1, prompt_logprobs=3), 5).logprobs == 5
+    assert with_logprobs(SamplingParams(prompt_logprobs=-1), 5).prompt_logprobs == 5
+    same = SamplingParams(logprobs=5)
+    assert with_logprobs(same, 5) is same
+    with pytest.raises(RequestError, match="^logprobs 6: legal: -1 .* to 5"):
+        with_logprobs(SamplingParams(logprobs=6), 5)
+    with pytest.raises(RequestError, match="^prompt_logprobs 6: legal: -1 .* to 5"):
+        with_logprobs(SamplingParams(prompt_logprobs=6), 5)
 
 
 def test_every_field_is_checked_or_free() -> None:

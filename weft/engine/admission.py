@@ -12,7 +12,7 @@ from weft.engine.limits import Limits
 from weft.engine.request import Request
 from weft.engine.seeds import output_seed
 from weft.errors import RequestError
-from weft.step.sampling_params import SamplingParams, check
+from weft.step.sampling_params import SamplingParams, check, with_logprobs
 
 NO_VOCABULARY = 2**31
 """One above the largest id that a block's hash and the ranks' tables can hold."""
@@ -43,6 +43,7 @@ class Admission:
         prompt = [_token(token) for token in prompt_ids]
         vocab_size = NO_VOCABULARY if self.vocab_size is None else self.vocab_size
         check(params, vocab_size)
+        params = with_logprobs(params, self.limits.max_logprobs)
         self._check_prompt(prompt, vocab_size)
         max_len = self._max_len(len(prompt), params)
         digests: list[bytes] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
-from weft.settings import EngineConfig
+from weft.settings import DEFAULT_LOGPROBS, EngineConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class Limits:
     block_size: int
     num_blocks: int
     enable_prefix_caching: bool = True
+    max_logprobs: int = DEFAULT_LOGPROBS
+    """Alternatives of a token that a request may ask for."""
     keys_per_row: float = 0.0
     """Keys whose attention costs a row as much as its products with weights: chunks of a prompt take as long as each
     other. 0: they have as many rows as each other."""
@@ -32,8 +34,10 @@ class Limits:
         return -(-tokens // self.block_size)
 
 
-def limits_of(config: EngineConfig, num_blocks: int, keys_per_row: float = 0.0) -> Limits:
-    """The limits of a group with `num_blocks` KV blocks on each of its ranks.
+def limits_of(
+    config: EngineConfig, num_blocks: int, keys_per_row: float = 0.0, vocab_size: int | None = None
+) -> Limits:
+    """The limits of a group with `num_blocks` KV blocks on each of its ranks. `vocab_size` None: it is not known.
 
     ConfigError: max_model_len undecided, or a pool without blocks.
     """
@@ -53,5 +57,13 @@ def limits_of(config: EngineConfig, num_blocks: int, keys_per_row: float = 0.0) 
         block_size=config.tokens_per_block,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
+        max_logprobs=max_logprobs(config, vocab_size),
         keys_per_row=keys_per_row,
     )
+
+
+def max_logprobs(config: EngineConfig, vocab_size: int | None) -> int:
+    """`config.max_logprobs`; for -1 the whole vocabulary, or what a step's results have room for."""
+    if config.max_logprobs >= 0:
+        return config.max_logprobs
+    return config.most_logprobs if vocab_size is None else min(config.most_logprobs, vocab_size)

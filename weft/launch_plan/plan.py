@@ -26,6 +26,7 @@ from weft.launch_plan.hints import hints
 from weft.launch_plan.hosts import HostResources, check_hosts, common_kernels, hosts_of_a_replica, spare_cpus
 from weft.launch_plan.kernel_needs import check_kernels
 from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
+from weft.launch_plan.moe_backend import resolve_moe_backend, why_not_packed
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe, node_of
@@ -33,9 +34,9 @@ from weft.layout.support import refuse_unsupported
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
-from weft.native import kernels, missing_reason
+from weft.native import kernels
 from weft.plural import counted, size, up_to
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype, resolve_moe_backend
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
 from weft.weights.storage import weight_storage
@@ -264,7 +265,7 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: s
     _check_sharing(engine, layout)
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))
-    unpacked = _why_not_packed(engine.device, dtype)
+    unpacked = why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     block_size = block_size_of(engine, dtype, config, able or "")
     return replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size)
@@ -290,11 +291,4 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
 
 def _runs_programs(engine: EngineConfig) -> bool:
     """Whether steps run as programs, whose threads may come later to them."""
-    return not engine.enforce_eager and not _why_not_packed(engine.device, engine.dtype)
-
-
-def _why_not_packed(device: str, dtype: str) -> str:
-    """What keeps matrices from being packed, for a person; empty where nothing does."""
-    if device != "cpu":
-        return f"matrices are packed on the CPU only, not on {device}"
-    return f"no kernels in {dtype}" if dtype == "float16" else missing_reason("step")
+    return not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)

@@ -113,13 +113,13 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
-        self._engines.check_room(1)
+        most = self._engines.check_room(1).max_logprobs
         asked = await self._read(request, partial(chat_request, defaults=self._model.defaults))
         self._model.check_name(asked.model)
         self._model.check_chat(asked)
         messages = checked_messages(asked.messages)
         use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, self._model.forms)
-        params, shown = chat_params(asked, self._model.vocab_size)
+        params, shown = chat_params(asked, self._model.vocab_size, most)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n)
         texts = [message["content"] for message in messages if "content" in message]
@@ -139,12 +139,12 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
-        longest = self._engines.check_room(1).max_model_len
-        parse = partial(completion_request, defaults=self._model.defaults, longest=longest)
+        limits = self._engines.check_room(1)
+        parse = partial(completion_request, defaults=self._model.defaults, longest=limits.max_model_len)
         asked = await self._read(request, parse)
         self._model.check_name(asked.model)
         given = prompts_of(asked.prompt)
-        params, shown = completion_params(asked, len(given), self._model.vocab_size)
+        params, shown = completion_params(asked, len(given), self._model.vocab_size, limits.max_logprobs)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self._engines.check_room(params.n * len(given))
         prompts = await self._prompts(request, asked, given, limits)

@@ -41,7 +41,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     structured_outputs: StructuredOutputs | None = None  # what an answer is to be; the front end makes a grammar of it
     grammar: str | None = None  # which an answer keeps to, in the words of the grammar library: Lark, or its JSON
     priority: int = 0  # lower is admitted first and preempted last; ties by arrival
-    logprobs: int | None = None  # number of alternatives beside the sampled token
+    logprobs: int | None = None  # number of alternatives beside the sampled token; -1: as many as the engine allows
     logprob_token_ids: tuple[int, ...] = ()  # with logprobs: of these tokens instead of the likeliest
     prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     skip_special_tokens: bool = True
@@ -70,7 +70,6 @@ def _outputs_of(fields: dict[str, Any]) -> StructuredOutputs:
 
 
 MAX_N = 128
-MAX_LOGPROBS = 20
 MAX_LOGPROB_IDS = 128
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
@@ -100,8 +99,8 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _integer(params, "min_tokens", 0)
     _optional_integer(params, "seed", -(2**63), MAX_INTEGER)
     _optional_integer(params, "max_tokens", 1)
-    _optional_integer(params, "logprobs", 0, MAX_LOGPROBS)
-    _optional_integer(params, "prompt_logprobs", 0, MAX_LOGPROBS)
+    _optional_integer(params, "logprobs", -1, MAX_INTEGER)
+    _optional_integer(params, "prompt_logprobs", -1, MAX_INTEGER)
     if params.max_tokens is not None and params.min_tokens > params.max_tokens:
         _refuse("min_tokens", params.min_tokens, f"at most max_tokens, {params.max_tokens}")
     for field in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
@@ -120,6 +119,18 @@ def check(params: SamplingParams, vocab_size: int) -> None:
     _check_named(params, vocab_size)
     if params.grammar is not None or params.structured_outputs is not None:
         _check_grammar(params)
+
+
+def with_logprobs(params: SamplingParams, most: int) -> SamplingParams:
+    """`params` with as many alternatives as they say, or `most` for -1. RequestError: they ask for more than `most`."""
+    changed: dict[str, int] = {}
+    for field in ("logprobs", "prompt_logprobs"):
+        asked = getattr(params, field)
+        if asked is not None and asked > most:
+            _refuse(field, asked, f"-1 (as many as max_logprobs allows) to {most}")
+        if asked == -1:
+            changed[field] = most
+    return msgspec.structs.replace(params, **changed) if changed else params
 
 
 def _check_grammar(params: SamplingParams) -> None:

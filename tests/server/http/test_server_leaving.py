@@ -103,3 +103,49 @@ def test_who_left_before_an_answer_is_logged_as_counted(caplog: pytest.LogCaptur
         asyncio.run(application(scope, silent, silent))
     assert counted == [499]
     assert [record.getMessage().split()[:4] for record in caplog.records] == [["1.2.3.4", "GET", "/health", "499"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("/v1/completions", LONG | {"max_tokens": 5}, b'"completion_tokens":5'),
+        ("/v1/completions", LONG | {"max_tokens": 5, "stream": True}, b"data: [DONE]"),
+        ("/v1/completions", LONG | {"temperature": -1}, b'"param":"temperature"'),
+    ],
+    ids=["whole", "stream", "refused"],
+)
+def test_a_client_that_has_ended_its_side_is_answered(
+    start_server: Start, path: str, body: dict[str, Any], end: bytes
+) -> None:
+    """While the first step waits the server asks, again and again, whether the client still reads."""
+    server = start_server("abcdef", ranks=ScriptedExecutor)
+    executor = server.executor
+    executor.permits = threading.Semaphore(0)
+    try:
+        with posted(server, body, path) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            if end != b'"param":"temperature"':
+                until(lambda: executor.admitted > 0)
+                found = sock.recv(65536)
+                while found.count(b"HTTP/1.1 100 ") < 3:
+                    found += sock.recv(65536)
+            executor.permits.release(1000)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert end in answer and b"x-request-id" in answer
+    finally:
+        executor.permits.release(10_000)
+        server.stop()
+
+
+def test_requests_before_the_end_of_a_client_s_side_are_all_answered(start_server: Start) -> None:
+    server = start_server("abcdef", ranks=ScriptedExecutor)
+    try:
+        with posted(server, LONG | {"max_tokens": 3}) as sock:
+            sock.sendall(
+                b"GET /version HTTP/1.1\r\nhost: localhost\r\n\r\nGET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            )
+            sock.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert answer.count(b"HTTP/1.1 200 ") == 3 and answer.count(b'"version"') == 2
+    finally:
+        server.stop()

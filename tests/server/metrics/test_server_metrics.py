@@ -38,11 +38,13 @@ DASHBOARD = {
     "vllm:num_requests_waiting_by_reason",
     "vllm:time_per_output_token_seconds_bucket",
     "vllm:gpu_cache_usage_perc",
+    "vllm:gpu_prefix_cache_queries_total",
+    "vllm:gpu_prefix_cache_hits_total",
     "http_requests_total",
     "http_request_duration_seconds_bucket",
     "process_resident_memory_bytes",
 }
-"""Every series that vLLM's own dashboards draw for text models without speculation, and two older names."""
+"""Every series that vLLM's own dashboards draw for text models without speculation, and older names of four."""
 
 
 def samples(server: Running) -> dict[str, float]:

@@ -10,11 +10,16 @@ import pytest
 
 from tests.server.conftest import Running, Start
 from tests.support.waiting import until
+from weft.chat.answer import AnswerRules
+from weft.chat.config import ChatForms
+from weft.chat.tools import NO_TOOLS
 from weft.cli.commands.serve import template_from
 from weft.engine.choice import ChoiceDelta
 from weft.errors import ConfigError
+from weft.server.openai.formats import ChatFormat, Shown
 from weft.server.openai.joined import likeliest
 from weft.step.plan import TokenLogprob
+from weft.text import Tokenizer
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 
@@ -137,3 +142,46 @@ def test_a_template_that_is_none_is_refused_before_loading(tmp_path: Path, conte
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=reason):
         template_from(argparse.Namespace(chat_template=file))
+
+
+def test_log_probabilities_up_to_the_server_s_limit(start_server: Start) -> None:
+    """The scripted ranks report two alternatives of each token, and one of a prompt's."""
+    server = start_server("abc", max_logprobs=1)
+    try:
+        chat = CHAT | {"logprobs": True, "top_logprobs": -1, "prompt_logprobs": -1}
+        answer = server.http.post("/v1/chat/completions", json=chat).json()
+        assert len(answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 1
+        assert len(answer["prompt_logprobs"][1]) == 2
+        completion = {"prompt": "x", "max_tokens": 2, "logprobs": -1, "echo": True}
+        answer = server.http.post("/v1/completions", json=completion).json()
+        assert [len(top) for top in answer["choices"][0]["logprobs"]["top_logprobs"][1:]] == [1, 1]
+        for path, body, field in (
+            ("/v1/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
+            ("/v1/chat/completions", CHAT | {"prompt_logprobs": 2}, "prompt_logprobs"),
+            ("/v1/completions", {"prompt": "x", "logprobs": 2}, "logprobs"),
+        ):
+            error = server.http.post(path, json=body).json()["error"]
+            assert error["param"] == field and "-1 (as many as max_logprobs allows) to 1" in error["message"]
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("top", "shown"),
+    [
+        ([(1, -1.0), (2, -3.0)], [(1, -1.0), (7, -2.0), (2, -3.0)]),
+        ([(1, -3.0)], [(7, -2.0), (1, -3.0)]),
+        ([(7, -2.0), (2, -3.0)], [(7, -2.0), (2, -3.0)]),
+    ],
+)
+def test_named_tokens_come_with_the_sampled_one(
+    tokenizer: Tokenizer, top: list[tuple[int, float]], shown: list[tuple[int, float]]
+) -> None:
+    words = Shown(logprobs=len(top), named=True, tokens_as_ids=True)
+    rules = AnswerRules(forms=ChatForms(), use=NO_TOOLS)
+    piece = ChoiceDelta("x", logprobs=[TokenLogprob(7, -2.0, 3, top)])
+    found = ChatFormat(tokenizer, words, [], rules).choice(0, piece).logprobs
+    assert found is not None
+    assert [(one.token, one.logprob) for one in found.content[0].top_logprobs] == [
+        (f"token_id:{token}", value) for token, value in shown
+    ]

@@ -33,10 +33,11 @@ from weft.errors import UsageError
 from weft.ipc.phases import PhaseChange
 from weft.layout.serialize import to_dict
 from weft.llm import LLM, Result
+from weft.llm_inputs import check_params
 from weft.log import configure
 from weft.plural import counted
 from weft.step.defaults import recommended
-from weft.step.sampling_params import SamplingParams, check
+from weft.step.sampling_params import SamplingParams
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
 from weft.text_worker.templates import try_alone
@@ -113,8 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling_flag(group: argparse._ActionsContainer, name: str, hint: Any) -> None:
     flag, text = "--" + name.replace("_", "-"), Expert(_HELP[name]) if name in _FOR_EXPERTS else _HELP[name]
-    kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if _is_union(hint) else [hint]
-    kind = kinds[0]
+    kind = next(each for each in get_args(hint) if each is not types.NoneType) if _is_union(hint) else hint
     settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
     if kind is bool:
         group.add_argument(flag, action="store_true", **settings)
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     config = checkpoint.model_config()
     layout = layout_from(args, config)
     params = _params(args, recommended(checkpoint.generation_config, checkpoint.path))
-    check(params, config.vocab_size)
+    check_params(params, config.vocab_size, engine)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     chat = tokenizer.has_chat_template and not args.raw
     if chat:

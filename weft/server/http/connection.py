@@ -30,6 +30,11 @@ unread bytes, and with it goes the answer that the client has not looked at yet.
 MOST_UNSENT = 16 * 1024
 """Bytes that a connection holds for a client that does not read before its stream is paused."""
 
+PROBE_S, LONGEST_PROBE_S = 0.02, 1.0
+"""First and longest time between two looks whether a client that has ended its side still reads."""
+INTERIM, COMMENT = b"HTTP/1.1 100 Continue\r\n\r\n", b":\n\n"
+"""What clients skip: before an answer's head, and in a stream of events."""
+
 ABORT = "weft.abort"
 """Key of the scope's state: a function that ends the connection without sending what is buffered."""
 
@@ -47,6 +52,9 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _lingering = False
     """Answered and closed for writing; what still comes is dropped."""
+    _half_closed = False
+    """The client has ended its side: what it asked for is answered, then the connection ends."""
+    _probe: asyncio.TimerHandle | None = None
     _head_left = MAX_HEAD
     """Bytes that may still come before the head is whole."""
 
@@ -68,6 +76,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Lets the clock go, and what would keep this object alive until a collection."""
         self._stop_clock()
+        if self._probe is not None:
+            self._probe.cancel()
         super().connection_lost(exc)
         cast("BufferedTransport", self.transport).let_go()
         if self.scope is not None:
@@ -93,6 +103,37 @@ class Connection(HttpToolsProtocol):
             return
         if self._in_head and self._head_left < 0:
             self._refuse(_head_too_large())
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. True: it may still read the answers to what it asked for, as after `nc -N`."""
+        can_probe = self.transport.can_write_eof() and self.scope and self.scope["http_version"] == "1.1"
+        if self._lingering or not self._in_head or self._answered or not can_probe:
+            cast("BufferedTransport", self.transport).flush()
+            return False  # nothing is open, or a request that can never be whole
+        self._half_closed = True
+        self._probe_client(PROBE_S)
+        return True
+
+    @property
+    def _answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _probe_client(self, wait_s: float) -> None:
+        """A client that has closed its whole connection looks the same. The system refuses what is written to that one,
+        so that its work ends."""
+        if self._answered or self.transport.is_closing():
+            return
+        if not self.cycle.response_started:
+            self.transport.write(INTERIM)
+        elif self.cycle.chunked_encoding:
+            self.write_chunk(COMMENT)
+        self._probe = self.loop.call_later(wait_s, self._probe_client, min(2 * wait_s, LONGEST_PROBE_S))
+
+    def on_response_complete(self) -> None:
+        """After the last answer to a client that sends no more, the end."""
+        super().on_response_complete()
+        if self._half_closed and self._answered:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A new head; hands the way to cut the connection to the handler."""

@@ -28,6 +28,8 @@ COUNTERS: tuple[tuple[str, str, Callable[[GroupStats], float]], ...] = (
     ("num_preemptions", "Preemptions", lambda group: group.preemptions),
     ("prefix_cache_queries", "Tokens looked up in the prefix cache", lambda group: group.queried_tokens),
     ("prefix_cache_hits", "Tokens found in the prefix cache", lambda group: group.cached_tokens),
+    ("gpu_prefix_cache_queries", "The older name of prefix_cache_queries", lambda group: group.queried_tokens),
+    ("gpu_prefix_cache_hits", "The older name of prefix_cache_hits", lambda group: group.cached_tokens),
 )
 
 NAMES = ("model_name", "engine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +41,8 @@ class Shown:
 
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    named: bool = False
+    """The alternatives are tokens that the request names: the sampled one stands among them."""
     token_ids: bool = False
     tokens_as_ids: bool = False
     """Tokens in log-probabilities are named "token_id:ID"."""
@@ -174,8 +177,15 @@ class ChatFormat(_Words):
 
     def _one(self, entry: TokenLogprob) -> ChatLogprob:
         own = self._token(entry.token_id, entry.logprob)
-        top = [self._token(token, logprob) for token, logprob in entry.top[: self._shown.logprobs]]
+        top = [self._token(token, logprob) for token, logprob in self._alternatives(entry)]
         return ChatLogprob(own.token, own.logprob, own.bytes, top)
+
+    def _alternatives(self, entry: TokenLogprob) -> list[tuple[int, float]]:
+        """Likeliest first."""
+        top = list(entry.top[: self._shown.logprobs])
+        if self._shown.named and entry.token_id not in dict(top):
+            insort(top, (entry.token_id, entry.logprob), key=lambda pair: -pair[1])
+        return top
 
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))

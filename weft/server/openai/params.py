@@ -8,7 +8,7 @@ from weft.errors import RequestError
 from weft.plural import counted
 from weft.server.openai.formats import Shown
 from weft.server.openai.requests import MAX_BIASED, MAX_TIMEOUT_S, ChatRequest, Common, CompletionRequest
-from weft.step.sampling_params import MAX_INTEGER, MAX_LOGPROBS, MAX_N, SamplingParams, check
+from weft.step.sampling_params import MAX_INTEGER, MAX_N, SamplingParams, check, with_logprobs
 
 
 def sampling_params(
@@ -19,8 +19,10 @@ def sampling_params(
     prompt_logprobs: int | None,
     num_prompts: int,
     vocab: int,
+    most: int,
 ) -> SamplingParams:
-    """The engine's words for the request; RequestError names a field out of its range."""
+    """The engine's words for the request; RequestError names a field out of its range. `most`: alternatives of a token
+    that a request may ask for."""
     outputs = outputs_of(request)
     _check_common(request, outputs, num_prompts)
     params = SamplingParams(
@@ -50,7 +52,7 @@ def sampling_params(
         include_stop_str_in_output=request.include_stop_str_in_output,
     )
     check(params, vocab)
-    return params
+    return with_logprobs(params, most)
 
 
 def outputs_of(request: Common) -> int:
@@ -100,38 +102,41 @@ def _logit_bias(bias: dict[str, float], vocab: int) -> tuple[tuple[int, float], 
     return tuple((int(word), value) for word, value in bias.items())
 
 
-def chat_params(request: ChatRequest, vocab: int) -> tuple[SamplingParams, Shown]:
-    """Of a chat."""
+def chat_params(request: ChatRequest, vocab: int, most: int) -> tuple[SamplingParams, Shown]:
+    """Of a chat. `most` as of `sampling_params`."""
     if request.thinking_token_budget is not None and not 0 <= request.thinking_token_budget <= MAX_INTEGER:
         _refuse("thinking_token_budget", str(request.thinking_token_budget)[:20], f"from 0 to {MAX_INTEGER}")
-    shown = Shown(
-        logprobs=_alternatives(request, _logprobs_of_chat(request)),
-        prompt_logprobs=request.prompt_logprobs,
-        token_ids=request.return_token_ids,
-        tokens_as_ids=request.return_tokens_as_token_ids,
-    )
+    logprobs = _logprobs_of_chat(request, most)
     params = sampling_params(
         request,
         max_tokens=max_tokens_of_chat(request),
-        logprobs=_logprobs_of_chat(request),
-        prompt_logprobs=shown.prompt_logprobs,
+        logprobs=logprobs,
+        prompt_logprobs=request.prompt_logprobs,
         num_prompts=1,
         vocab=vocab,
+        most=most,
     )
-    return params, shown
+    return params, _shown(request, logprobs, most)
 
 
-def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) -> tuple[SamplingParams, Shown]:
-    """Of a completion. Repeating a prompt with log-probabilities asks for those of the prompt."""
-    shown = Shown(
-        logprobs=_alternatives(request, request.logprobs),
-        prompt_logprobs=request.prompt_logprobs,
+def _shown(request: Common, logprobs: int | None, most: int) -> Shown:
+    named = request.logprob_token_ids
+    return Shown(
+        logprobs=logprobs if logprobs is None else len(named) or (most if logprobs == -1 else logprobs),
+        prompt_logprobs=most if request.prompt_logprobs == -1 else request.prompt_logprobs,
+        named=bool(named),
         token_ids=request.return_token_ids,
         tokens_as_ids=request.return_tokens_as_token_ids,
     )
-    asked = [
-        count for count in (request.prompt_logprobs, request.logprobs if request.echo else None) if count is not None
-    ]
+
+
+def completion_params(
+    request: CompletionRequest, num_prompts: int, vocab: int, most: int
+) -> tuple[SamplingParams, Shown]:
+    """Of a completion; `most` as of `sampling_params`. Repeating a prompt with log-probabilities asks for those of the
+    prompt."""
+    counts = (request.prompt_logprobs, request.logprobs if request.echo else None)
+    asked = [most if count == -1 else count for count in counts if count is not None]
     params = sampling_params(
         request,
         max_tokens=max(1, max_tokens_of_completion(request)) if is_mute(request) else max_tokens_of_completion(request),
@@ -139,8 +144,9 @@ def completion_params(request: CompletionRequest, num_prompts: int, vocab: int) 
         prompt_logprobs=max(asked) if asked else None,
         num_prompts=num_prompts,
         vocab=vocab,
+        most=most,
     )
-    return params, shown
+    return params, _shown(request, request.logprobs, most)
 
 
 def is_mute(request: CompletionRequest) -> bool:
@@ -148,17 +154,12 @@ def is_mute(request: CompletionRequest) -> bool:
     return request.echo and request.max_tokens == 0
 
 
-def _alternatives(request: Common, logprobs: int | None) -> int | None:
-    """Alternatives that an answer shows of each token."""
-    return logprobs if logprobs is None or not request.logprob_token_ids else len(request.logprob_token_ids)
-
-
-def _logprobs_of_chat(request: ChatRequest) -> int | None:
+def _logprobs_of_chat(request: ChatRequest, most: int) -> int | None:
     """Alternatives to report for each token; None: nothing."""
     if request.top_logprobs and not request.logprobs:
         raise RequestError("'top_logprobs' needs 'logprobs': true", param="top_logprobs", code="invalid_value")
-    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_LOGPROBS:
-        _refuse("top_logprobs", request.top_logprobs, f"from 0 to {MAX_LOGPROBS}")
+    if request.top_logprobs is not None and not -1 <= request.top_logprobs <= most:
+        _refuse("top_logprobs", request.top_logprobs, f"-1 (as many as max_logprobs allows) to {most}")
     return (request.top_logprobs or 0) if request.logprobs else None
 
 

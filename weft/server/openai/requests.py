@@ -16,12 +16,14 @@ from weft.step.sampling_params import (
     MAX_BIAS,
     MAX_INTEGER,
     MAX_LOGPROB_IDS,
-    MAX_LOGPROBS,
     MAX_N,
     MAX_PRIORITY,
+    MAX_REPETITION,
     MAX_SALT,
     MAX_STOP_LENGTH,
     MAX_STOPS,
+    MAX_TEMPERATURE,
+    MIN_REPETITION,
 )
 
 MAX_BIASED = 4096
@@ -37,7 +39,8 @@ def bounded(**schema: Any) -> msgspec.Meta:
 
 
 Count = Annotated[int, bounded(minimum=0, maximum=MAX_INTEGER)]
-Logprobs = Annotated[int, bounded(minimum=0, maximum=MAX_LOGPROBS)]
+Logprobs = Annotated[int, bounded(minimum=-1, maximum=MAX_INTEGER)]
+"""-1: as many as --max-logprobs allows."""
 Penalty = Annotated[float, bounded(minimum=-2, maximum=2)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Scalar = str | int | float | bool | None
@@ -63,7 +66,7 @@ class Common(Guided, frozen=True, kw_only=True):
     n: Annotated[int, bounded(minimum=1, maximum=MAX_N)] = 1
     max_tokens: Annotated[int, bounded(minimum=0, maximum=MAX_INTEGER)] | None = None
     min_tokens: Count = 0
-    temperature: Annotated[float, bounded(minimum=0)] = 1.0
+    temperature: Annotated[float, bounded(minimum=0, maximum=MAX_TEMPERATURE)] = 1.0
     top_p: Annotated[float, bounded(exclusiveMinimum=0, maximum=1)] = 1.0
     top_k: Annotated[int, bounded(minimum=-1, maximum=MAX_INTEGER)] = 0
     min_p: Annotated[float, bounded(minimum=0, maximum=1)] = 0.0
@@ -73,7 +76,7 @@ class Common(Guided, frozen=True, kw_only=True):
     ignore_eos: bool = False
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, bounded(exclusiveMinimum=0)] = 1.0
+    repetition_penalty: Annotated[float, bounded(minimum=MIN_REPETITION, maximum=MAX_REPETITION)] = 1.0
     logit_bias: dict[str, Annotated[float, bounded(minimum=-MAX_BIAS, maximum=MAX_BIAS)]] = {}
     bad_words: Annotated[list[StopText], bounded(maxItems=MAX_BAD_WORDS)] = []
     allowed_token_ids: Annotated[list[TokenId], bounded(minItems=1)] | None = None
@@ -82,7 +85,7 @@ class Common(Guided, frozen=True, kw_only=True):
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     logprob_token_ids: Annotated[list[TokenId], bounded(maxItems=MAX_LOGPROB_IDS)] = []
-    """Log-probabilities of these tokens, instead of those of the likeliest."""
+    """Log-probabilities of these tokens and the sampled one, instead of those of the likeliest."""
     prompt_logprobs: Logprobs | None = None
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
