@@ -23,7 +23,8 @@ from weft.server.http.listen import bind, bind_unix
 USER, ADMIN = "user-secret", "admin-secret"
 OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json"}
 GETS = {"/v1/models", "/v1/models/tiny", "/metrics"} | OPEN
-POSTS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
+TEXTS = {f"{base}/{kind}" for base in ("/v1", "") for kind in ("chat/completions", "completions")}
+POSTS = TEXTS | {"/tokenize", "/detokenize"}
 
 
 @pytest.fixture(scope="module")
