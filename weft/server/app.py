@@ -111,7 +111,7 @@ class Service:
         return await self.answer(request, asked, ChatWay(ChatFormat.prefix, bodies))
 
     async def answer(self, request: Request, asked: ChatRequest, way: ChatWay) -> Response:
-        """The reply to a chat of any API, whose request is told in OpenAI's fields."""
+        """The reply to a chat of any API, whose request has OpenAI's fields."""
         most = self.engines.check_room(1).max_logprobs
         self.model.check_name(asked.model)
         self.model.check_chat(asked)
