@@ -84,5 +84,16 @@ class ModelFamily:
     config: Callable[[Fields], ModelConfig]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What a config.json without a field means, as in transformers' class of the family."""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """A field -> config.json's words for it, the one that counts first, as transformers maps attributes."""
     names: TensorNames = TensorNames()
     gguf: GgufForm | None = None
+
+    def completed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A config.json's `values`, each field by its one word and with what a missing one means."""
+        said = {key: word for key in self.words if (word := self.word(key, values)) is not None}
+        return {**self.defaults, **values, **{key: values[word] for key, word in said.items()}}
+
+    def word(self, key: str, values: Mapping[str, Any]) -> str | None:
+        """The word under which `values` have the field `key`; None: under none."""
+        return next((word for word in self.words.get(key, (key,)) if values.get(word) is not None), None)

@@ -21,6 +21,12 @@ METHODS = ("greedy", "group_limited_greedy")
 """Of DeepSeek-V2's `topk_method`."""
 
 
+LATENT = {
+    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+}  # fmt: skip
+"""What a config.json without these dims means."""
+
+
 def latent_block(fields: Fields) -> BlockSpec:
     """The block of DeepSeek-V2 and V3."""
     block = read_block(fields)
@@ -29,8 +35,8 @@ def latent_block(fields: Fields) -> BlockSpec:
     return block
 
 
-def latent_attention(fields: Fields) -> MLAConfig:
-    """The dims of latents and heads."""
+def latent_attention(fields: Fields, *, interleaved: bool) -> MLAConfig:
+    """The dims of latents and heads. `interleaved`: rotated pairs stand side by side."""
     rope_dim = fields.whole("qk_rope_head_dim", high=MOST_WIDTH)
     if rope_dim % 2:
         raise fields.wrong("qk_rope_head_dim", "an even number", "rotary embedding turns pairs")
@@ -40,16 +46,15 @@ def latent_attention(fields: Fields) -> MLAConfig:
         nope_dim=fields.whole("qk_nope_head_dim", high=MOST_WIDTH),
         rope_dim=rope_dim,
         v_dim=fields.whole("v_head_dim", high=MOST_WIDTH),
-        interleaved=fields.flag("rope_interleave", True),
+        interleaved=interleaved,
     )
 
 
 def experts(fields: Fields) -> MoEConfig:
     """Sizes and places of experts, the choice by softmax scores without groups."""
     wide = fields.whole("moe_intermediate_size", high=MOST_WIDTH)
-    key = "n_routed_experts" if "n_routed_experts" in fields else "num_local_experts"
     return MoEConfig(
-        num_experts=fields.whole(key, high=MOST_EXPERTS),
+        num_experts=fields.whole("n_routed_experts", high=MOST_EXPERTS),
         top_k=fields.whole("num_experts_per_tok"),
         intermediate_size=wide,
         shared_intermediate_size=wide * fields.whole("n_shared_experts", 0, low=0, high=1024),
@@ -69,7 +74,14 @@ def _config(fields: Fields) -> ModelConfig:
     block, moe = latent_block(fields), experts(fields)
     if fields.word("topk_method", METHODS, "greedy") == "group_limited_greedy":
         moe = grouped(fields, moe)
-    return read_config(fields, "deepseek_v2", block, moe=checked_experts(fields, moe), mla=latent_attention(fields))
+    mla = latent_attention(fields, interleaved=True)  # whatever rope_interleave says, as in transformers
+    return read_config(fields, "deepseek_v2", block, moe=checked_experts(fields, moe), mla=mla)
 
 
-FAMILY = ModelFamily(name="deepseek_v2", architectures=("DeepseekV2ForCausalLM",), config=_config)
+FAMILY = ModelFamily(
+    name="deepseek_v2",
+    architectures=("DeepseekV2ForCausalLM",),
+    config=_config,
+    defaults={**LATENT, "n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1407},
+    words={"n_routed_experts": ("num_experts", "n_routed_experts")},
+)

@@ -19,6 +19,6 @@ FAMILY = ModelFamily(
     name="mistral",
     architectures=("MistralForCausalLM",),
     config=_config,
-    defaults={"sliding_window": 4096, "max_position_embeddings": 131072},
+    defaults={"sliding_window": 4096, "max_position_embeddings": 131072, "num_key_value_heads": 8},
     gguf=GgufForm(architecture="llama", permuted=frozenset({"attn_q", "attn_k"}), windowed=True),
 )

@@ -35,6 +35,12 @@ FAMILY = ModelFamily(
     name="mixtral",
     architectures=("MixtralForCausalLM",),
     config=_config,
-    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131072,
+        "num_local_experts": 8,
+        "num_key_value_heads": 8,
+    },
+    words={"num_local_experts": ("num_experts", "num_local_experts")},
     names=TensorNames(experts="block_sparse_moe", expert_gate_up=("w1", "w3"), expert_down="w2"),
 )

@@ -11,7 +11,7 @@ from weft.arch.family import ModelFamily
 from weft.arch.reading.rope import rope_notes
 from weft.arch.reading.wrappers import TEXT_TYPES, text_part
 from weft.errors import ConfigError, FieldError
-from weft.fields import Fields, Raw
+from weft.fields import Fields, Raw, shown
 from weft.printable import printable
 
 FAMILIES: dict[str, ModelFamily] = {
@@ -32,7 +32,7 @@ def parse_config(raw: Raw, where: str = "config.json") -> ModelConfig:
     (`where`), the field, its value and what is supported."""
     fields = text_part(Fields(raw, where))
     family = family_of(fields)
-    config = family.config(Fields({**family.defaults, **fields.values}, fields.where))
+    config = family.config(Fields(family.completed(fields.values), fields.where))
     try:
         refuse_not_run(config.block, latent=config.mla is not None)
     except ConfigError as error:
@@ -46,7 +46,21 @@ def config_notes(raw: Raw, where: str) -> list[str]:
     whole = Fields(raw, where)
     fields = text_part(whole)
     said = [f"{where}: the text part is served; images, audio and video are not read"] if fields is not whole else []
-    return said + rope_notes(fields)
+    return [*said, *rope_notes(fields), *_word_notes(fields)]
+
+
+def _word_notes(fields: Fields) -> list[str]:
+    """Where two words for one field differ."""
+    family, notes = family_of(fields), list[str]()
+    for key, words in family.words.items():
+        given = {word: fields.values[word] for word in words if word in fields}
+        if len({*map(str, given.values())}) > 1:
+            first, *others = given
+            left = ", ".join(f"{word} {shown(given[word])}" for word in others)
+            notes.append(
+                f"{fields.where}: {first} {shown(given[first])} counts as {key}, as in transformers, not {left}"
+            )
+    return notes
 
 
 def gguf_families(architecture: object) -> tuple[ModelFamily, ...]:

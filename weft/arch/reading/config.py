@@ -13,6 +13,8 @@ REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attent
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 1 << 12, 1 << 14, 1 << 22
 MOST_EXPERTS = 1 << 16
 """Largest sizes that are read: far beyond any model's, and small enough that lists of layers or experts are no harm."""
+MOST_PLACED = 1 << 16
+"""Experts of all layers together; Kimi K2 has 23,040."""
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 LAYER_TYPES = ("full_attention", "sliding_attention")
 O_BIAS, MLP_BIAS = "weft_o_bias", "weft_mlp_bias"
@@ -26,8 +28,7 @@ def read_block(fields: Fields) -> BlockSpec:
         raise FieldError(f"{fields.where}: the model's config lacks {', '.join(missing)}", field=missing[0])
     if not fields.flag("is_causal", True):
         raise fields.wrong("is_causal", "true", "attention in both directions is not supported")
-    key = "hidden_act" if "hidden_act" in fields else "hidden_activation"
-    activation = fields.text(key, "silu", longest=64)
+    activation = fields.text("hidden_act", "silu", longest=64)
     rope = fields.inner("rope_parameters")
     share = rope if rope is not None and "partial_rotary_factor" in rope else fields
     return BlockSpec(
@@ -48,7 +49,15 @@ def read_config(
     head_dim = mla.qk_dim if mla else _head_dim(fields, hidden, heads)
     _check_heads(fields, heads, kv_heads, head_dim)
     vocab, positions = fields.whole("vocab_size"), fields.whole("max_position_embeddings", 2048)
+    if moe and moe.num_experts * layers_of(fields) > MOST_PLACED:
+        raise FieldError(
+            f"{fields.where}: {moe.num_experts} experts in each of {layers_of(fields)} layers; legal: {MOST_PLACED}"
+            " in all layers together"
+        )
     rope = read_rope(fields, positions, theta)
+    rotated = mla.rope_dim if mla else head_dim
+    if rotated == 2 and (rope.scaling or {}).get("rope_type") == "dynamic":  # its exponent is dim / (dim - 2)
+        raise FieldError(f"{fields.where}: rope type dynamic: heads with 2 rotated dims; legal: 4 or more")
     method = fields.inner("quantization_config") or fields.inner("compression_config")
     return ModelConfig(
         family=family,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.arch.config import RopeConfig
 from weft.errors import FieldError
-from weft.fields import LARGEST, Fields
+from weft.fields import LARGEST, Fields, shown
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 _NEEDED = {
@@ -15,6 +15,8 @@ _NEEDED = {
 }
 """Numbers that a type cannot be computed without."""
 _NUMBERS = ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
+_SMALLEST, _LARGEST = 1e-6, 1e9
+"""Bounds of these numbers: far beyond any model's, and within them every table can be computed."""
 _MAYBE_ZERO = ("mscale", "mscale_all_dim")
 """0 is the same as none."""
 _TRAINED = "original_max_position_embeddings"
@@ -30,9 +32,9 @@ def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:
     if kind == "default":
         return RopeConfig(base)
     for key in _NEEDED[kind]:
-        chosen.number(key)
-    scaling: dict[str, object] = {key: chosen.number(key) for key in _NUMBERS if key in chosen}
-    scaling |= {key: chosen.number(key, above=False) for key in _MAYBE_ZERO if key in chosen}
+        _factor(chosen, key)
+    scaling: dict[str, object] = {key: _factor(chosen, key) for key in _NUMBERS if key in chosen}
+    scaling |= {key: chosen.number(key, high=_LARGEST, above=False) for key in _MAYBE_ZERO if key in chosen}
     if kind in ("llama3", "yarn"):
         outer = fields if _TRAINED in fields else chosen  # as transformers has it: outside counts more
         scaling[_TRAINED] = outer.whole(_TRAINED, positions)
@@ -43,6 +45,10 @@ def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:
     if "truncate" in chosen:
         scaling["truncate"] = chosen.flag("truncate", True)
     return RopeConfig(base, {**scaling, "rope_type": kind})
+
+
+def _factor(fields: Fields, key: str) -> float:
+    return fields.number(key, low=_SMALLEST, high=_LARGEST, above=False)
 
 
 def longest_position(rope: RopeConfig, positions: int) -> int:
@@ -60,11 +66,15 @@ def longest_position(rope: RopeConfig, positions: int) -> int:
 
 
 def rope_notes(fields: Fields) -> list[str]:
-    """What to say where both spellings are given and differ."""
+    """What to say where two places give the embedding, or its base, and differ."""
     old, new = fields.inner("rope_scaling"), fields.inner("rope_parameters")
-    if old is None or new is None or _words(old) == _words(new):
-        return []
-    return [f"{fields.where}: rope_scaling counts, as in transformers; rope_parameters says otherwise"]
+    notes = []
+    if old is not None and new is not None and _words(old) != _words(new):
+        notes.append(f"{fields.where}: rope_scaling counts, as in transformers; rope_parameters says otherwise")
+    chosen, outer = old or new, fields.values.get("rope_theta")
+    if chosen is not None and outer is not None and (inner := chosen.values.get("rope_theta")) not in (None, outer):
+        notes.append(f"{chosen.where}: rope_theta {shown(inner)} counts; outside of it stands {shown(outer)}")
+    return notes
 
 
 def _words(fields: Fields) -> dict[str, object]:
