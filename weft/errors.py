@@ -69,7 +69,7 @@ class CheckpointError(WeftError):
         self.problems = tuple(printable(problem) for problem in problems)
         lines = self.problems[:MOST_PROBLEMS]
         more = len(self.problems) - len(lines)
-        super().__init__("\n  ".join((message, *lines, *([f"and {more} more"] if more else []))))
+        super().__init__("\n  ".join((printable(message), *lines, *([f"and {more} more"] if more else []))))
 
 
 class FieldError(CheckpointError, ConfigError):
@@ -78,7 +78,7 @@ class FieldError(CheckpointError, ConfigError):
     def __init__(
         self, message: str, *, field: str | None = None, value: object = None, legal: Sequence[object] = ()
     ) -> None:
-        CheckpointError.__init__(self, printable(message))
+        CheckpointError.__init__(self, message)
         self.field, self.value, self.legal = field, value, tuple(legal)
 
 

@@ -7,13 +7,19 @@ import random
 import struct
 from typing import Any
 
+_DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 VALUES: tuple[Any, ...] = (
+    {"type": "Sequence", "normalizers": [_DOUBLED] * 30}, {"type": "Prepend", "prepend": "b" * 100_000}, 1e-320,
+    {"type": "yarn", "factor": 2.0, "beta_fast": 1e308, "beta_slow": 1e-308}, 65536, 99999,
     None, True, False, 0, -1, 1, 2, 3, 7, 2**31, 2**32 - 1, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"),
     float("inf"), "", "x", "default", "yarn", "\x1b[31mred\x07", "\u202e", "\ud800", "A" * 5000, [], [1], [None] * 3,
     ["x"] * 70, [[[[]]]], {}, {"x": 1}, {"content": 3}, {"type": "yarn"}, {"rope_type": "linear", "factor": -2},
     {"0": {"content": "q"}}, {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 16},
 )  # fmt: skip
-ADDED = ("rope_scaling", "quantization_config", "text_config", "layer_types", "chat_template")
+ADDED = (
+    "rope_scaling", "quantization_config", "text_config", "layer_types", "chat_template", "normalizer",
+    "extra_special_tokens", "split_special_tokens", "num_beams", "image_token",
+)  # fmt: skip
 NUMBERS = (0, 1, 2, 7, 8, 9, 10, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)
 PIECES = (
     "{{ messages[0].content }}", "{% for m in messages %}", "{% endfor %}", "{{ m.content }}", "{{ m['role'] }}",
@@ -71,9 +77,7 @@ def of_json(draw: random.Random, text: str) -> str:
             place[key] = draw.choice(VALUES)
         break
     if draw.random() < 0.1 and isinstance(document, dict):
-        document[
-            draw.choice(("rope_scaling", "quantization_config", "text_config", "layer_types", "chat_template"))
-        ] = draw.choice(VALUES)
+        document[draw.choice(ADDED)] = draw.choice(VALUES)
     return json.dumps(document)
 
 

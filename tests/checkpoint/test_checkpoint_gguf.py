@@ -191,6 +191,9 @@ def test_other_frequency_factors_are_refused(tmp_path: Path) -> None:
         "rope_freqs.weight: not the factors" in problems(with_rope_freqs(tmp_path / "m.gguf", [2.0] * 8 + [9.0] * 8))[0]
     )
     assert open_checkpoint(with_rope_freqs(tmp_path / "n.gguf", [1.0] * 16)).config.get("rope_scaling") is None
+    for last in (0.0, 1e-6, 1e-40, -1.0, float("inf"), float("nan")):
+        path = with_rope_freqs(tmp_path / "p.gguf", [1.0] * 15 + [last])
+        assert "rope_freqs.weight: not the factors" in problems(path)[0], last
     assert "wanted F32 [16]" in problems(with_rope_freqs(tmp_path / "o.gguf", [1.0] * 4))[0]
 
 
@@ -220,13 +223,22 @@ def test_keys_that_switch_nothing_on_are_taken(tmp_path: Path, key: str) -> None
 def write_keys(path: Path, arch: str, keys: dict[str, Any]) -> Path:
     writer = gguf.GGUFWriter(path, arch)
     for key, value in keys.items():
-        writer.add_array(key, value) if isinstance(value, list) else writer.add_uint32(key, value)
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_float64(key, value) if isinstance(value, float) else writer.add_uint32(key, value)
     writer.add_tensor("token_embd.weight", np.ones((4, 8), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.mark.filterwarnings("error")
+def test_floats_beyond_those_of_llama_cpp_are_refused(tmp_path: Path) -> None:
+    found = problems(write_keys(tmp_path / "m.gguf", "llama", {"llama.rope.freq_base": 1e300}))
+    assert any("llama.rope.freq_base: 1e+300 is beyond 32-bit floats" in line for line in found)
 
 
 def test_unsupported_architecture_is_named(tmp_path: Path) -> None:

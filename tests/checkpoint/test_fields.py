@@ -37,6 +37,7 @@ def test_numbers_and_texts_that_no_process_can_be_sent(tmp_path: Path) -> None:
         read_object(path)
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -75,7 +76,15 @@ def test_a_value_is_of_its_kind_or_refused_in_one_line(value: Any) -> None:
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps nan: legal: a number of 0 or more, 1 at most"),
         ({"rope_theta": -1}, "rope_theta -1: legal: a number above 1"),
         ({"rope_scaling": {"rope_type": "yarm"}}, "rope_scaling: rope_type 'yarm': legal: .*; did you mean yarn?"),
-        ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling: factor is missing; legal: a number above 0"),
+        (
+            {"rope_scaling": {"rope_type": "linear"}},
+            "rope_scaling: factor is missing; legal: a number of 1e-06 or more",
+        ),
+        ({"rope_scaling": YARN | {"beta_fast": 1e308}}, "beta_fast 1e.308: legal: .* at most; nearest: 1e.09"),
+        ({"rope_scaling": YARN | {"beta_slow": 1e-320}}, "beta_slow .*: legal: a number of 1e-06 or more"),
+        ({"rope_scaling": YARN | {"mscale": 1e308}}, "mscale 1e.308: legal"),
+        ({"rope_scaling": {"type": "linear", "factor": 1e-300}}, "factor 1e-300: legal: a number of 1e-06 or more"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "head_dim": 2}, "dynamic: heads with 2 rotated dims"),
         ({"rope_scaling": [1]}, "rope_scaling .*legal: an object"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings 'yes': legal: true or false"),
         ({"vocab_size": 3.5}, "vocab_size 3.5: legal: a whole number"),
@@ -105,7 +114,7 @@ def test_fields_of_a_config(changes: dict[str, Any], words: str) -> None:
 )
 def test_defaults_that_every_request_would_be_refused_for(values: dict[str, Any], words: str) -> None:
     with pytest.raises(FieldError, match=f"m/generation_config.json: {words}"):
-        recommended(values, "m")
+        recommended(values, "m/generation_config.json")
 
 
 def test_sampling_that_the_model_turns_off_is_greedy(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from tests.support.checkpoints import make_checkpoint, make_gguf, make_tokenizer, random_weights, small_config
 from weft.arch import param_specs
 from weft.checkpoint import Checkpoint, open_checkpoint
+from weft.checkpoint.forms import experts
 from weft.checkpoint.forms.catalog import checkpoint_forms
+from weft.checkpoint.tensors import TensorInfo
 from weft.errors import CheckpointError
 from weft.weights.check import check_checkpoint
 
@@ -25,9 +27,9 @@ SIZES: Any = {
     "vocab_size": 320,
 }  # fmt: skip
 LATENT: Any = {
-    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "q_lora_rank": None, "kv_lora_rank": 16,
+    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "q_lora_rank": 4, "kv_lora_rank": 16,
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 8, "first_k_dense_replace": 1,
+    "moe_intermediate_size": 8, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -194,6 +196,28 @@ def split_gguf(path: Path) -> None:
     make_gguf(path / "model.gguf", small_config(**SIZES), metadata={"split.count": 2})
 
 
+def index_beside(path: Path) -> None:
+    model(path)
+    words = {"weight_map": {HEAD: "model-00001-of-00002.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(words))
+
+
+def adapter(path: Path) -> None:
+    model(path)
+    (path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
+def fields_not_followed(path: Path) -> None:
+    model(path)
+    words = {"eos_token_id": 0, "no_repeat_ngram_size": 3, "num_beams": 1, "max_new_tokens": 9, "suppress_tokens": [1]}
+    (path / "generation_config.json").write_text(json.dumps(words))
+
+
+def few_layers(path: Path) -> None:
+    model(path)
+    change(path, lambda t: {n: x for n, x in t.items() if "layers.0." not in n})
+
+
 def fifo(path: Path) -> None:
     model(path)
     (path / "config.json").unlink()
@@ -216,11 +240,21 @@ MADE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no bias of o_proj": (no_o_bias, "no layer has a bias of o_proj"),
     "both spellings of rotary scaling": (both_spellings, "rope_scaling counts"),
     "flags beside a post-processor": (flags_beside, "post-processor counts"),
+    "index beside a file with all": (
+        index_beside,
+        "model.safetensors counts; model.safetensors.index.json names other",
+    ),
+    "adapter": (adapter, "the adapter is not applied"),
+    "fields of sampling that are not followed": (
+        fields_not_followed,
+        "wants: no_repeat_ngram_size 3, suppress_tokens [1], max_new_tokens 9",
+    ),
     "GGUF": (gguf, ""),
     "pickles": (pickles, "pytorch_model.bin is a pickle"),
     "fp8 or block scales": (block_scales, "weights in fp8, or in blocks with scales"),
     "Git LFS pointer": (pointer, "git lfs pull"),
     "other layers than the config's": (other_layers, "num_hidden_layers 4000: the files hold 2 layers; legal: 2"),
+    "layers without a tensor": (few_layers, "num_hidden_layers 2: the files hold tensors of 1 layer, none of layer 0"),
     "index that differs from the files": (other_index, f"{EMBEDDING}: not named by"),
     "split GGUF": (split_gguf, "gguf-split --merge"),
     "no regular file": (fifo, "config.json: a FIFO; a regular file is needed"),
@@ -251,6 +285,59 @@ def test_each_form(tmp_path: Path, form: Any) -> None:
     else:
         notes = opened(tmp_path).notes
         assert any(words in note for note in notes) if form.outcome == "read as" else notes == ()
+
+
+MIXTRAL: Any = {"num_local_experts": 4, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+
+
+def one_expert(path: Path) -> None:
+    """In each layer, where the config says 4,096."""
+    model(path, **MIXTRAL)
+    edit(path, num_hidden_layers=16, num_local_experts=4096)
+    names = (f"model.layers.{layer}.block_sparse_moe.experts.4095.w1.weight" for layer in range(16))
+    save_file({name: torch.ones(1) for name in names}, path / "model.safetensors")
+
+
+def experts_beyond_all(path: Path) -> None:
+    model(path, **MIXTRAL)
+    edit(path, num_hidden_layers=4096, num_local_experts=65536)
+
+
+def experts_without_bytes(path: Path) -> None:
+    model(path, **MIXTRAL)
+    edit(path, num_local_experts=8192)
+    fused = {f"model.layers.{layer}.mlp.experts.gate_up_proj": torch.ones(8192, 2, 0) for layer in range(2)}
+    save_file(fused, path / "model.safetensors")
+
+
+def other_fused_experts(path: Path) -> None:
+    fused_experts(path)
+    edit(path, num_local_experts=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (one_expert, "num_local_experts 4096: 16 layers of so many experts; the files hold 16 tensors"),
+        (experts_beyond_all, "65536 experts in each of 4096 layers; legal: 65536 in all layers together"),
+        (experts_without_bytes, "num_local_experts 8192: the files hold 0 experts; legal: 0"),
+        (other_fused_experts, "num_local_experts 5: the files hold 4 experts; legal: 4"),
+    ],
+)
+def test_experts_are_counted_before_they_are_listed(
+    tmp_path: Path, make: Callable[[Path], None], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    split = experts._split
+
+    def counted(*args: Any) -> list[TensorInfo]:
+        found = list(split(*args))
+        assert len(found) < 100
+        return found
+
+    monkeypatch.setattr(experts, "_split", counted)
+    with pytest.raises(CheckpointError, match=words):
+        open_checkpoint(tmp_path)
 
 
 def test_fused_experts_are_the_same_bytes(tmp_path: Path) -> None:

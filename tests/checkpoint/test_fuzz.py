@@ -16,7 +16,8 @@ import pytest
 
 from tests.checkpoint.mutations import of_bytes, of_json, of_template
 from tests.support.checkpoints import make_checkpoint, make_gguf, make_tokenizer, small_config, trained_tokenizer
-from weft.checkpoint import open_checkpoint
+from weft.chat.template_probe import probe
+from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.errors import CheckpointError, ConfigError, RequestError, WeftError
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
@@ -25,6 +26,7 @@ from weft.printable import printable
 from weft.settings import EngineConfig
 from weft.step.defaults import recommended
 from weft.text import Tokenizer
+from weft.text_worker.jobs import Begin, TriedTemplates, pack
 
 SIZES: Any = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -32,6 +34,7 @@ SIZES: Any = {
 }  # fmt: skip
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}{% endfor %}"
 SLOWEST_S, MOST_BYTES, MOST_LINES = 5.0, 200 << 20, 12
+"""Seconds are of processor time: the machine may be busy."""
 ENGINE = EngineConfig(kv_cache_memory=8 << 20, max_num_seqs=2)
 Change = Callable[[random.Random, Path], None]
 
@@ -90,12 +93,18 @@ def start(place: Path) -> None:
     except RequestError as error:  # as the text worker's answer becomes one
         raise CheckpointError(f"{checkpoint.path}: {printable(str(error))}") from error
     plan.with_vocabulary(tokenizer.eos_token_ids, None)
-    recommended(checkpoint.generation_config)
+    recommended(checkpoint.generation_config, checkpoint.generation_path)
+    for line in (*checkpoint.notes, *tokenizer.notes, *tokenizer.chat_templates.left_out.values()):
+        assert printable(line).isprintable()
+    if tokenizer.has_chat_template:
+        pack(TriedTemplates(knows=probe(tokenizer.chat_templates, tokenizer.added_tokens)))
+    assert Checkpoint.from_table(checkpoint.table()).fingerprint() == checkpoint.fingerprint()  # as ranks get it
+    pack(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids))
 
 
 def outcome(place: Path) -> str:
     """ "served" or the refusal, which must be short, clean and of the right kind."""
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         start(place)
         said = "served"
@@ -103,9 +112,10 @@ def outcome(place: Path) -> str:
         said = str(error)
         assert error.exit_code in (65, 78), said
         assert error.exit_code == 65 or isinstance(error, ConfigError), said
-    assert time.monotonic() - began < SLOWEST_S, said
+    assert time.process_time() - began < SLOWEST_S, said
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_BYTES, said
-    assert len(said.splitlines()) <= MOST_LINES and all(line.isprintable() for line in said.splitlines()), said
+    assert len(said.splitlines()) <= MOST_LINES and len(said) < MOST_LINES * 1100, said[:500]
+    assert all(line.isprintable() for line in said.splitlines()), said
     return said
 
 

@@ -40,6 +40,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     config: in the words of HF's config.json, also for GGUF. tensors: under HF names. ignored: names in the file that
     carry nothing the model needs (their content, if any, is in config already). notes: lines for a person, of what
     was read otherwise than the files say. states: by path, what each file with weights was when it was read.
+    generation_file: the one that generation_config is from.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     states: dict[str, FileState] = {}
+    generation_file: str = "generation_config.json"
 
     def table(self) -> bytes:
         """Everything but the tokenizer, for another process; see `from_table`."""
@@ -75,6 +77,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     def model_config(self) -> ModelConfig:
         """The model's sizes and switches. FieldError: a field that cannot be."""
         return parse_config(self.config, f"{self.path}/config.json" if self.kind == "safetensors" else self.path)
+
+    @property
+    def generation_path(self) -> str:
+        """Where generation_config was read."""
+        return f"{self.path}/{self.generation_file}"
 
     def say_notes(self, say: Callable[[str], object]) -> None:
         """Says every note, each in one line that a terminal can show."""

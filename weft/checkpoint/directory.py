@@ -8,7 +8,7 @@ from weft.arch.families.registry import config_notes, family_of, parse_config
 from weft.arch.reading.wrappers import text_part
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.forms.forms import as_named
-from weft.checkpoint.generation import generation_notes
+from weft.checkpoint.generation import config_line, generation_notes, of_config
 from weft.checkpoint.safetensors.text_files import TEXT, read_json, read_text_files
 from weft.checkpoint.safetensors.weight_files import INDEX, SINGLE, pickle_among, read_weight_files
 from weft.checkpoint.tensors import raise_all
@@ -16,7 +16,8 @@ from weft.fields import Fields
 
 __all__ = ["CONFIG", "INDEX", "SINGLE", "TEXT", "open_directory", "pickle_among"]
 
-CONFIG = ("config.json", "generation_config.json")
+GENERATION, ADAPTER = "generation_config.json", "adapter_config.json"
+CONFIG = ("config.json", GENERATION)
 
 
 def open_directory(path: Path) -> Checkpoint:
@@ -26,7 +27,8 @@ def open_directory(path: Path) -> Checkpoint:
     notes: list[str] = []
     file = path / "config.json"
     raw = read_json(file, problems, required=True)
-    generation = read_json(path / "generation_config.json", problems)
+    own = path / GENERATION
+    generation = read_json(own, problems)
     tokenizer = read_text_files(path, raw, problems, notes)
     weights = read_weight_files(path)
     raise_all(str(path), problems + weights.problems)
@@ -34,8 +36,14 @@ def open_directory(path: Path) -> Checkpoint:
     fields = text_part(Fields(raw, str(file)))
     family = family_of(fields)
     model = parse_config(raw, str(file))
-    named = as_named(path, {**family.defaults, **fields.values}, model, weights.tensors, wrapped=fields.values != raw)
-    notes += [*named.notes, *generation_notes(named.config, generation, path)]
+    named = as_named(path, family.completed(fields.values), model, weights.tensors, wrapped=fields.values != raw)
+    notes += [*weights.notes, *named.notes]
+    if not own.exists():
+        own, generation = file, of_config({**fields.values, **raw})
+        notes += config_line(Fields(generation, str(own)))
+    notes += generation_notes(Fields(named.config, str(file)), Fields(generation, str(own)))
+    if (path / ADAPTER).exists():
+        notes.append(f"{path / ADAPTER}: the adapter is not applied; merge it into the model to serve both")
     return Checkpoint(
         str(path),
         "safetensors",
@@ -46,4 +54,5 @@ def open_directory(path: Path) -> Checkpoint:
         named.ignored,
         tuple(notes),
         weights.states,
+        own.name,
     )

@@ -13,10 +13,9 @@ SAMPLING = RECOMMENDED[:4]
 """What transformers does not look at where do_sample is false."""
 
 
-def recommended(generation_config: Mapping[str, Any], model: str = "") -> dict[str, float | int]:
+def recommended(generation_config: Mapping[str, Any], where: str = "generation_config.json") -> dict[str, float | int]:
     """The values that replace the API's defaults in a request that does not set them. FieldError: a value that every
-    such request would be refused for. `model`: the directory that has the file."""
-    where = f"{model}/generation_config.json" if model else "generation_config.json"
+    such request would be refused for. `where`: the file that has them."""
     values = {name: value for name in RECOMMENDED if (value := generation_config.get(name)) is not None}
     if generation_config.get("do_sample") is False and any(name in values for name in SAMPLING):
         values = {name: value for name, value in values.items() if name not in SAMPLING} | {"temperature": 0.0}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from weft.arch.config import ModelConfig
-from weft.arch.family import TensorNames
+from weft.arch.family import ModelFamily, TensorNames
+from weft.checkpoint.forms.experts import fused_experts
+from weft.checkpoint.tensors import TensorInfo
+from weft.plural import counted
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""config.json's words for the number of routed experts."""
+"""Fields with the number of routed experts."""
 
 
 def layer_number(names: TensorNames, name: str) -> int | None:
@@ -21,27 +24,39 @@ def layer_number(names: TensorNames, name: str) -> int | None:
 
 
 def count_faults(
-    where: str, config: Mapping[str, Any], model: ModelConfig, tensors: Iterable[str], names: TensorNames
+    where: str, config: Mapping[str, Any], model: ModelConfig, tensors: Mapping[str, TensorInfo], family: ModelFamily
 ) -> list[str]:
-    """A line for layers, and one for experts, where the files hold another number than the config says."""
-    layers = experts = 0
-    first = ""
-    for name in tensors:
-        first = first or name
+    """A line for layers, and one for experts, where the files hold another number than the config says, or so few
+    tensors that most of them are missing."""
+    names, first = family.names, next(iter(tensors), "none")
+    layers: set[int] = set()
+    experts = 0
+    for name, info in tensors.items():
         number = layer_number(names, name)
         if number is None:
             continue
-        layers = max(layers, number + 1)
+        layers.add(number)
         _, _, place = name.partition(f".{names.experts}.experts.")
         expert = place.split(".")[0]
         if expert.isascii() and expert.isdigit() and len(expert) < 10:
             experts = max(experts, int(expert) + 1)
+        elif fused := fused_experts(name, info):
+            experts = max(experts, fused)
+    count = max(layers, default=-1) + 1
     found = []
     if not layers:
-        found.append(f"{where}: no tensor of a layer of {model.family} is there; the first tensor is {first or 'none'}")
-    elif layers != model.num_layers:
-        found.append(f"{where}: num_hidden_layers {model.num_layers}: the files hold {layers} layers; legal: {layers}")
+        found.append(f"{where}: no tensor of a layer of {model.family} is there; the first tensor is {first}")
+    elif count != model.num_layers:
+        found.append(f"{where}: num_hidden_layers {model.num_layers}: the files hold {count} layers; legal: {count}")
+    elif len(layers) < count:
+        missing = next(layer for layer in range(count) if layer not in layers)
+        have = f"the files hold tensors of {counted(len(layers), 'layer')}, none of layer {missing}"
+        found.append(f"{where}: num_hidden_layers {count}: {have}")
+    word = next((family.word(key, config) or key for key in EXPERTS if key in config), EXPERTS[0])
     if experts != model.num_experts and layers:
-        word = next((word for word in EXPERTS if word in config), EXPERTS[0])
         found.append(f"{where}: {word} {model.num_experts}: the files hold {experts} experts; legal: {experts}")
+    sparse = sum(model.has_experts(layer) for layer in range(model.num_layers)) if layers else 0
+    if not found and sparse * model.num_experts > len(tensors):
+        have = f"{counted(sparse, 'layer')} of so many experts; the files hold {counted(len(tensors), 'tensor')}"
+        found.append(f"{where}: {word} {model.num_experts}: {have}")
     return found

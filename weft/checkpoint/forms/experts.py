@@ -11,16 +11,17 @@ from weft.checkpoint.tensors import TensorInfo
 
 FUSED = "mlp"
 """The module of a layer that holds router and fused experts, in every family."""
-MOST_EXPERTS = 1 << 16
+PARTS = ("gate_up_proj", "down_proj")
 
 
-def split_experts(tensors: Mapping[str, TensorInfo], names: TensorNames) -> dict[str, TensorInfo]:
-    """`tensors` with a record for each expert in place of those that hold a layer's: `gate_up_proj` [E, 2I, H], gate
-    above up, and `down_proj` [E, H, I]. The router beside them gets the family's name."""
+def split_experts(tensors: Mapping[str, TensorInfo], names: TensorNames, experts: int) -> dict[str, TensorInfo]:
+    """`tensors` with a record for each of so many experts in place of those that hold a layer's: `gate_up_proj`
+    [E, 2I, H], gate above up, and `down_proj` [E, H, I]. Those of other numbers stay. The router beside them gets the
+    family's name."""
     found: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
         head, _, tail = name.rpartition(f".{FUSED}.experts.")
-        if head and tail in ("gate_up_proj", "down_proj") and _is_fused(info):
+        if experts and fused_experts(name, info) == experts:
             found |= {each.name: each for each in _split(head, tail, info, names)}
         elif names.experts != FUSED and name.endswith(f".{FUSED}.{names.router}.weight"):
             own = f"{name.removesuffix(f'{FUSED}.{names.router}.weight')}{names.experts}.{names.router}.weight"
@@ -30,8 +31,12 @@ def split_experts(tensors: Mapping[str, TensorInfo], names: TensorNames) -> dict
     return found
 
 
-def _is_fused(info: TensorInfo) -> bool:
-    return len(info.shape) == 3 and 0 < info.shape[0] <= MOST_EXPERTS and info.nbytes % max(1, prod(info.shape)) == 0
+def fused_experts(name: str, info: TensorInfo) -> int:
+    """Experts of a tensor that holds a layer's; 0: it is none."""
+    head, _, tail = name.rpartition(f".{FUSED}.experts.")
+    elements = prod(info.shape)
+    whole = len(info.shape) == 3 and elements > 0 and info.nbytes and info.nbytes % elements == 0
+    return info.shape[0] if head and tail in PARTS and whole else 0
 
 
 def _split(head: str, tail: str, info: TensorInfo, names: TensorNames) -> Iterator[TensorInfo]:

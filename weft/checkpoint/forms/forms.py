@@ -45,7 +45,8 @@ def as_named(
 ) -> NamedTensors:
     """`stored`: every tensor of the files in `path`. `wrapped`: the model reads more than text. CheckpointError: layers
     or experts that are not there, or beyond the config's."""
-    names = FAMILIES[model.family].names
+    family = FAMILIES[model.family]
+    names = family.names
     text = TextNames.of(names, stored)
     found = NamedTensors(dict(config), {})
     left_out: list[TensorInfo] = []
@@ -64,9 +65,9 @@ def as_named(
         else:
             found.tensors[stored_name] = info
     _say_left_out(found, left_out, outside)
-    found.tensors = split_experts(found.tensors, names)
+    found.tensors = split_experts(found.tensors, names, model.num_experts)
     place = f"{path / 'config.json'}"
-    raise_all(str(path), count_faults(place, config, model, found.tensors, names))
+    raise_all(str(path), count_faults(place, config, model, found.tensors, family))
     if not model.quantization:
         raise_all(str(path), _scales(path, found.tensors))
     _tie(found, names)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from weft.arch.families.registry import FAMILIES, gguf_architectures, gguf_families, parse_config
 from weft.arch.family import ModelFamily
@@ -47,6 +48,9 @@ HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
 def open_gguf(path: Path) -> Checkpoint:
     """Checkpoint of the .gguf file `path`; CheckpointError with all that weft cannot serve in it."""
     header = read_gguf_header(path)
@@ -58,7 +62,7 @@ def open_gguf(path: Path) -> Checkpoint:
     tensors = {tensor.name: tensor for tensor in renamed}
     problems = _vocabulary_faults(header, config)
     if any(BLOCK.fullmatch(tensor.source) for tensor in header.tensors):
-        problems += count_faults(str(path), config, model, tensors, family.names)
+        problems += count_faults(str(path), config, model, tensors, family)
     raise_all(str(path), problems)
     return Checkpoint(
         path=str(path),
@@ -161,7 +165,9 @@ def _refused(keys: Json) -> Iterator[str]:
             yield f"{key}: a size for each layer is not supported: {value}"
         elif kind and type(value) is not kind and not (kind is float and type(value) is int):
             yield f"{key}: {value!r} is no {kind.__name__}"
-        elif kind in (int, float) and not 0 < value < math.inf and key != "attention.sliding_window":
+        elif kind is float and value > FLOAT32_MAX:
+            yield f"{key}: {value!r} is beyond 32-bit floats, as llama.cpp has them; legal: up to {FLOAT32_MAX:.3g}"
+        elif kind in (int, float) and not value > 0 and key != "attention.sliding_window":
             yield f"{key}: {value!r} is not positive"
         elif key in ("attention.value_length", "rope.dimension_count") and value != head_dim:
             yield f"{key}: {value}; only the head size {head_dim} is supported"

@@ -23,6 +23,8 @@ def rope_scaling(prefix: str, keys: Json, freqs: TensorInfo | None, config: Json
     """rope_theta and, where the file has one, rope_scaling; and what stands against it."""
     theta = float32_decimal(keys.get("rope.freq_base", 10000.0))
     kind = keys.get("rope.scaling.type", "none")
+    if theta <= 1:  # which the config's reader refuses
+        return {"rope_theta": theta}, []
     if freqs is not None:
         scaling, problems = _llama3(freqs, theta, config["head_dim"])
         if kind != "none":
@@ -58,8 +60,9 @@ def _llama3(tensor: TensorInfo, theta: float, head_dim: int) -> Result:
         factors = np.frombuffer(file.read(tensor.nbytes), np.float32)
     if np.allclose(factors, 1.0):
         return {}, []
-    found = {"rope_type": "llama3", "factor": round(_factor(float(factors[-1]), theta, head_dim), 4), **LLAMA3}
-    if not np.allclose(factors, llama3_factors(found, theta, head_dim), rtol=1e-4):
+    factor = round(_factor(float(factors[-1]), theta, head_dim), 4)
+    found = {"rope_type": "llama3", "factor": factor, **LLAMA3}
+    if not 0 < factor < math.inf or not np.allclose(factors, llama3_factors(found, theta, head_dim), rtol=1e-4):
         return {}, [f"{ROPE_FREQS}: not the factors of a llama3 scaling with {LLAMA3}; other ones are not supported"]
     return found, []
 

@@ -20,7 +20,7 @@ TEXT = (
 MORE_TEMPLATES = "additional_chat_templates"
 """A folder with further templates, each a file `<name>.jinja`."""
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-EXTRA = ("additional_special_tokens", "extra_special_tokens")
+EXTRA = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 FLAGS = {"add_bos_token": True, "add_eos_token": False}
 """Flags of tokenizer_config.json, and what a file without them means to transformers 4."""
 LLAMA_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
@@ -54,6 +54,7 @@ def _special_tokens(path: Path, config: Json, problems: list[str], notes: list[s
     others = read_json(path / "special_tokens_map.json", problems)
     named = {name: others[name] for name in NAMED if name in others}
     named |= {name: others[name] for name in EXTRA if name in others and name not in config}
+    named |= {name: value for name, value in others.items() if name.endswith("_token")}
     if "added_tokens_decoder" in config:
         return {}
     for name, value in named.items():

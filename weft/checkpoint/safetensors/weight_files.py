@@ -37,12 +37,16 @@ class WeightFiles:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     states: dict[str, FileState] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Lines for a person."""
 
 
 def read_weight_files(path: Path) -> WeightFiles:
     """The tensors of the directory `path`."""
     found = WeightFiles()
     files, where = _files(path, found.problems)
+    if files == [path / SINGLE] and (path / INDEX).exists() and not where:
+        found.notes += _unread_index(path)
     for file in files:
         header = read_header(file)
         found.problems += header.problems
@@ -68,6 +72,15 @@ def _compare(where: dict[str, Path], found: WeightFiles) -> None:
     if where:
         extra = [tensor for name, tensor in found.tensors.items() if name not in where]
         found.problems += [f"{tensor.file}: {tensor.name}: not named by {INDEX}" for tensor in extra]
+
+
+def _unread_index(path: Path) -> list[str]:
+    """What to say of an index beside a file that holds all, as in transformers."""
+    try:
+        others = {*read_index(path / INDEX).values()} - {SINGLE}
+    except (FileFault, FileNotFoundError):
+        others = {INDEX}
+    return [f"{path / SINGLE} counts; {INDEX} names other files, which are not read"] if others else []
 
 
 def _files(path: Path, problems: list[str]) -> tuple[list[Path], dict[str, Path]]:
