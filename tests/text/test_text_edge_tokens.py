@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from tests.support.checkpoints import make_checkpoint, small_config
 from weft.checkpoint.checkpoint import Checkpoint
 from weft.checkpoint.safetensors.text_files import read_text_files
+from weft.errors import CheckpointError
 from weft.text import Tokenizer
 
 FOUR = json.loads((Path(__file__).parent / "data" / "bos_flags_4.json").read_text())
@@ -30,19 +31,35 @@ CASES = tuple(itertools.product(RULES, (None, False, True), (None, False, True))
 BOS, and 2 more for an EOS."""
 
 
-@cache
-def backend(rule: str) -> str:
-    """A tokenizer.json of single bytes whose post-processor adds BOS ("b"), EOS ("e") or both."""
+SPECIAL, PLAIN = ("<s>", "</s>", "<x>", "<y>"), "<p>"
+AROUND = (
+    "<s> $A", "$A </s>", "<s> <x> $A", "<x> $A", "$A <x>", "<x> $A <y>", "<s> $A <x>", "<s> <s> $A", "<s> $A </s> <x>",
+    "<x> <s> $A", "$A <s>", "</s> $A", "<s> $A <s>", "</s> <x> $A", "<x> </s> $A", "$A <p>",
+)  # fmt: skip
+"""Rules of post-processors, `$A` being the text."""
+TEXTS = ("ab", " a <x> b<y>c <p> d </s>  e", "<s>x</s>", "it 's ok . no")
+
+
+def single_bytes(single: str = "") -> Backend:
+    """A tokenizer of single bytes with SPECIAL tokens and one PLAIN; `single`: its post-processor's rule."""
+    names = (*SPECIAL, PLAIN)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<s>": 0, "</s>": 1, **{letter: number + 2 for number, letter in enumerate(alphabet)}}
+    vocabulary = {name: number for number, name in enumerate((*names, *alphabet))}
     made = Backend(models.BPE(vocab=vocabulary, merges=[]))
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
-    if rule:
-        single = ("<s> " if "b" in rule else "") + "$A" + (" </s>" if "e" in rule else "")
-        specials = [(name, id) for name, id in (("<s>", 0), ("</s>", 1)) if name in single]
+    made.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
+    made.add_tokens([AddedToken(PLAIN, special=False, normalized=False)])
+    if single:
+        specials = [(name, vocabulary[name]) for name in names if name in single]
         made.post_processor = processors.TemplateProcessing(single=single, special_tokens=specials)
-    return str(made.to_str())
+    return made
+
+
+@cache
+def backend(rule: str) -> str:
+    """A tokenizer.json whose post-processor adds BOS ("b"), EOS ("e") or both."""
+    single = ("<s> " if "b" in rule else "") + "$A" + (" </s>" if "e" in rule else "")
+    return str(single_bytes(single if rule else "").to_str())
 
 
 def write(path: Path, model: dict[str, Any], kind: str, rule: str, bos: bool | None, eos: bool | None) -> None:
@@ -83,6 +100,117 @@ def test_files_of_transformers_5(tmp_path: Path, kind: str) -> None:
         assert bool(notes) == (bos is not None or eos is not None)
 
 
+MODEL = {"model_type": "llama", "transformers_version": "5.0.0"}
+BASE: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def put(path: Path, made: Backend, words: dict[str, Any], **files: dict[str, Any]) -> None:
+    (path / "tokenizer.json").write_text(made.to_str())
+    for name, content in {"config": MODEL, "tokenizer_config": {**BASE, **words}, **files}.items():
+        (path / f"{name}.json").write_text(json.dumps(content))
+
+
+def read(path: Path, **config: Any) -> Tokenizer:
+    source = read_text_files(path, MODEL, [], [])
+    return Tokenizer.from_checkpoint(Checkpoint(str(path), "safetensors", {**MODEL, **config}, {}, tokenizer=source))
+
+
+def compare(path: Path, texts: tuple[str, ...] = TEXTS) -> None:
+    """Ids and texts are those of transformers."""
+    mine, theirs = read(path), AutoTokenizer.from_pretrained(path)
+    for text in texts:
+        ids = theirs.encode(text)
+        assert mine.encode(text) == ids, text
+        for skip in (True, False):
+            assert mine.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip), text
+
+
+@pytest.mark.parametrize("single", AROUND)
+def test_tokens_of_a_post_processor_stand_where_it_puts_them(tmp_path: Path, single: str) -> None:
+    put(tmp_path, single_bytes(single), {})
+    compare(tmp_path)
+    for name, text in read(tmp_path).as_files().items():
+        (tmp_path / name).write_text(text)
+    compare(tmp_path)
+
+
+FLAGGED = {"content": "<p>", "lstrip": True, "rstrip": True, "normalized": False, "single_word": False}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config": {"added_tokens_decoder": {"4": {"content": "<p>", "special": True}}}},
+        {"tokenizer_config": {"added_tokens_decoder": {"2": {"content": "<x>", "special": False}}}},
+        {"tokenizer_config": {"added_tokens_decoder": {"4": {**FLAGGED, "special": False}}}},
+        {"tokenizer_config": {"extra_special_tokens": {"image_token": "<p>"}}},
+        {"tokenizer_config": {"extra_special_tokens": ["<p>"]}},
+        {"tokenizer_config": {"image_token": "<p>"}},
+        {"tokenizer_config": {"model_specific_special_tokens": {"image_token": "<p>"}}},
+        {"tokenizer_config": {"pad_token": {"__type": "AddedToken", **FLAGGED, "special": True}}},
+        {"special_tokens_map": {"image_token": "<p>"}},
+        {"special_tokens_map": {"extra_special_tokens": {"image_token": "<p>"}}},
+        {"tokenizer_config": {"split_special_tokens": True}},
+        {"tokenizer_config": {"clean_up_tokenization_spaces": True}},
+    ],
+    ids=str,
+)
+def test_switches_of_tokens_are_those_of_transformers(tmp_path: Path, files: dict[str, Any]) -> None:
+    others = {name: words for name, words in files.items() if name != "tokenizer_config"}
+    put(tmp_path, single_bytes("<s> $A"), files.get("tokenizer_config", {}), **others)
+    compare(tmp_path)
+
+
+def test_what_decoding_would_take_away_is_refused(tmp_path: Path) -> None:
+    """A stream of pieces cannot take back the space that it has sent."""
+    letters = [("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in "abcdefghijklmnopqrstuvwxyz.',")]
+    made = Backend(models.Unigram(letters, 0))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    put(tmp_path, made, {"bos_token": None, "eos_token": None, "unk_token": "<unk>"})
+    compare(tmp_path, ("it 's ok . no",))
+    put(tmp_path, made, {"unk_token": "<unk>", "clean_up_tokenization_spaces": True})
+    with pytest.raises(CheckpointError, match="clean_up_tokenization_spaces True: legal: false; .* a Unigram model"):
+        read(tmp_path)
+
+
+def test_ids_around_a_text_are_tokens_with_a_row(tmp_path: Path) -> None:
+    put(tmp_path, single_bytes("<x> $A"), {})
+    assert read(tmp_path, vocab_size=400).notes == ()
+    (note,) = read(tmp_path, vocab_size=100).notes
+    assert note.startswith("the tokenizer has 261 tokens, the embedding 100 rows (vocab_size)")
+    with pytest.raises(CheckpointError, match="adds token id 2 to every text; the embedding has 2 rows"):
+        read(tmp_path, vocab_size=2)
+    words = json.loads((tmp_path / "tokenizer.json").read_text())
+    words["post_processor"]["special_tokens"]["<x>"]["ids"] = [99999]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(CheckpointError, match="post_processor adds token id 99999 to every text, which is no token"):
+        read(tmp_path)
+
+
+BOMBS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 24},
+     "normalizer: it makes 1.68e.09 characters of 100; legal: 256 times"),
+    ({"type": "Replace", "pattern": {"Regex": "x*"}, "content": "y" * 1000}, "normalizer: it makes 1e.05 characters"),
+    ({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "b" * 1000}] * 30}, "normalizer: it makes"),
+    ({"type": "Prepend", "prepend": "b" * 10**6}, "normalizer: Prepend writes 1000000 characters; legal: 1024"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("normalizer", "words"), BOMBS, ids=range(len(BOMBS)))
+def test_a_step_that_would_fill_the_memory_is_refused(tmp_path: Path, normalizer: dict[str, Any], words: str) -> None:
+    put(tmp_path, single_bytes(), {})
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**whole, "normalizer": normalizer}))
+    with pytest.raises(CheckpointError, match=words):
+        read(tmp_path)
+
+
+def test_added_tokens_with_a_gap_between_their_ids_are_refused_by_file(tmp_path: Path) -> None:
+    put(tmp_path, single_bytes(), {}, added_tokens={"<n>": 300})
+    with pytest.raises(CheckpointError, match="added_tokens.json: token '<n>' has id 300, .* can only have 261"):
+        read(tmp_path)
+
+
 def test_a_directory_without_a_version_follows_transformers_5(tmp_path: Path) -> None:
     write(tmp_path, {"model_type": "llama"}, "LlamaTokenizer", "", True, None)
     assert around(tmp_path, {"model_type": "llama"})[0] == "0"
@@ -94,8 +222,8 @@ def test_tokens_of_one_file_only_are_known(tmp_path: Path) -> None:
     model = {"model_type": "llama", "transformers_version": "5.0.0"}
     for name, words in (
         ("special_tokens_map.json", {"pad_token": "!", "additional_special_tokens": ["#"]}),
-        ("added_tokens.json", {"<new>": 258}),
-        ("tokenizer_config.json", {"added_tokens_decoder": {"258": {"content": "<own>", "special": True}}}),
+        ("added_tokens.json", {"<new>": 261}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"261": {"content": "<own>", "special": True}}}),
     ):
         place = tmp_path / name
         place.mkdir()

@@ -17,6 +17,9 @@ EITHER = (
 )
 FIRST = "{{ messages[-1].content[0]['text'] }}"
 SYSTEM_FIRST = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + TEXT
+LITERAL = 'Write {"type": "text"}. ' + TEXT
+JSON = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
+COUNTS = PARTS.replace("{% endif %}", "{% else %}<image>{% endif %}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PARTS
 
 
@@ -28,7 +31,10 @@ def decided(**sources: str) -> ChatTemplates:
 
 @pytest.mark.parametrize(
     ("template", "parts"),
-    [(TEXT, False), (EITHER, False), (SYSTEM_FIRST, False), (PARTS, True), (FIRST, True), (NO_SYSTEM, True)],
+    [
+        *((form, False) for form in (TEXT, EITHER, SYSTEM_FIRST, LITERAL, JSON)),
+        *((form, True) for form in (PARTS, FIRST, NO_SYSTEM, COUNTS)),
+    ],
 )
 def test_contents_reach_a_template_as_it_reads_them(template: str, parts: bool) -> None:
     templates = decided(default=template)
@@ -38,6 +44,22 @@ def test_contents_reach_a_template_as_it_reads_them(template: str, parts: bool) 
         conversation.insert(0, {"role": "system", "content": "x"})
     assert "the loom" in templates.render(conversation)
     assert "'text'" not in templates.render(conversation)
+
+
+@pytest.mark.parametrize("change", ["upper", "replace(' ', '_')", "title", "reverse"])
+def test_words_may_be_changed(change: str) -> None:
+    template = "{% for m in messages %}{{ m.content | " + change + " }}{% endfor %}"
+    assert decided(default=template).parts == {"default": False}
+
+
+def test_only_the_usual_template_is_needed() -> None:
+    """Others that cannot be used are left out, with the reason."""
+    rag = "{% for d in documents %}{{ d.text }}{% endfor %}" + TEXT
+    templates = decided(default=TEXT, rag=rag, tool_use="{{ tools[9].name }}", broken="{% if %}")
+    assert templates.sources == {"default": TEXT}
+    assert set(templates.left_out) == {"rag", "tool_use", "broken"}
+    assert "'NoneType' object is not iterable" in templates.left_out["rag"]
+    assert templates.render([{"role": "user", "content": "x"}], tools=[{"name": "look"}]) == "[x]"
 
 
 @pytest.mark.parametrize(

@@ -13,28 +13,55 @@ from weft.fields import Fields, shown
 
 SWITCHES = ("single_word", "lstrip", "rstrip", "normalized", "special")
 MOST_ADDED = 1 << 17
+BY_NAME = ("extra_special_tokens", "model_specific_special_tokens")
+"""Fields with special tokens by name."""
 LONGEST = 4096
 """Characters of a token."""
 
 
 def add_missing(backend: Backend, config: Fields, named: Mapping[str, str], added: Mapping[str, Any]) -> None:
-    """Adds to `backend` what `config` (tokenizer_config.json), its `named` tokens and added_tokens.json (`added`) have
-    and it lacks. FieldError: a token with another id than theirs, or what is no token."""
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for id, token in sorted(_numbered(config, named, added), key=lambda pair: pair[0]):
-        if token.content in known:
+    """Gives `backend` the tokens that `config` (tokenizer_config.json), its `named` tokens and added_tokens.json
+    (`added`) have, with their switches, which count more than tokenizer.json's. FieldError: a token with another id
+    than tokenizer.json has for it, or what is no token."""
+    known = {token.content: (id, token) for id, token in backend.get_added_tokens_decoder().items()}
+    listed = dict(_numbered(config, named, added))
+    if "added_tokens_decoder" not in config:
+        listed |= dict(known.values())
+    marked = {*named.values(), *_named_for_the_model(config)}
+    for id, token in sorted(listed.items()):
+        before = known.get(token.content)
+        own = repr(before[1]) if before is not None and before[0] == id else ""
+        token.special = token.special or token.content in marked or (before is not None and before[1].special)
+        if repr(token) == own:
             continue
         backend.add_tokens([token])
         found = backend.token_to_id(token.content)
-        if found != id:
+        if found != id and before is None:
+            field = "added_tokens_decoder" if "added_tokens_decoder" in config else "added_tokens.json"
             raise FieldError(
-                f"{config.where}: added token {shown(token.content)} has id {id}, tokenizer.json gives it {found}",
-                field="added_tokens_decoder",
+                f"{config.where}: {field}: token {shown(token.content)} has id {id}, after tokenizer.json's it can only"
+                f" have {found}; take the tokenizer.json that the model was trained with",
+                field=field,
                 value=id,
             )
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    special = [*named.values(), *_extra(config)]
+    special = [*marked, *_extra(config)]
     backend.add_special_tokens([text for text in dict.fromkeys(special) if text in vocabulary and text not in known])
+
+
+def _named_for_the_model(config: Fields) -> Iterator[str]:
+    """Special tokens beside the usual ones: `<name>_token`, and the objects of tokens by name."""
+    for key, value in config.values.items():
+        if key.endswith("_token") and (text := _content(value)):
+            yield text
+        elif key in BY_NAME and isinstance(value, Mapping):
+            yield from filter(None, map(_content, value.values()))
+
+
+def _content(value: Any) -> str:
+    """Of a token: a string, or {"content": string, ...}; empty where it is none."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) and len(text) <= LONGEST else ""
 
 
 def _numbered(config: Fields, named: Mapping[str, str], added: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:

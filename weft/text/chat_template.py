@@ -20,19 +20,23 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from weft.errors import RequestError
 
-TOOL_USE = "tool_use"
-PROBE_WORDS = "a word that only a user says"
+DEFAULT, TOOL_USE = "default", "tool_use"
+PROBE_WORDS = ("a word that only a user says", "Other talk here; see it vary")
+"""Of equal length, so that a template that only counts characters writes the same for both."""
 PROBE_TOOL = {
     "type": "function",
     "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
 }
-_USER = {"role": "user", "content": PROBE_WORDS}
-PROBES = (
-    [_USER],
-    [{"role": "system", "content": "Be brief."}, _USER],
-    [_USER, {"role": "assistant", "content": "Yes."}, _USER],
+Message = Mapping[str, Any]
+_SYSTEM, _REPLY = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Yes."}
+_USER = {"role": "user", "content": PROBE_WORDS[0]}
+AROUND: tuple[tuple[list[Message], list[Message]], ...] = (
+    ([], []),
+    ([_SYSTEM], []),
+    ([_USER, _REPLY], []),
 )
-"""Conversations of the usual forms: a template may want a system message, or refuse one."""
+"""What stands before and after a user's words in the usual forms: a template may want a system message, or refuse
+one."""
 MAX_CHARACTERS = 16 << 20
 """Longest prompt a template may write; far beyond any context."""
 
@@ -48,6 +52,8 @@ class ChatTemplates:
         self.max_characters = max_characters
         self.parts: dict[str, bool] = {}
         """By name: whether the template reads contents as lists of parts, which `decide` has found."""
+        self.left_out: dict[str, str] = {}
+        """By name: why a template that is not the usual one cannot be used, which `decide` has found."""
         self._compiled: dict[str, jinja2.Template] = {}
 
     @cached_property
@@ -66,33 +72,48 @@ class ChatTemplates:
             self._template(name)
 
     def decide(self) -> None:
-        """Finds for every template whether it wants contents as text or as lists of parts, by trying both.
-        RequestError: one that cannot be compiled, or that shows nothing of what a user says either way."""
-        for name in self.sources.keys() - self.parts.keys():
-            self._template(name)
-            faults: list[str] = []
-            for parts in (False, True):
-                self.parts[name] = parts
-                if self._shows_words(name, faults):
-                    break
-            else:
-                self.parts[name] = False
-                reason = faults[0] if faults else "it shows nothing of a user's message"
+        """Finds for every template whether it wants contents as text or as lists of parts, by trying both. Others than
+        the usual one are left out where they cannot be compiled, or show nothing of what a user says either way.
+        RequestError: the usual one."""
+        for name in sorted(self.sources.keys() - self.parts.keys()):
+            reason = self._tried(name)
+            if reason and name == DEFAULT:
                 raise RequestError(f"chat template {name!r} cannot be used: {reason}", param="messages", status=500)
+            if reason:
+                self.leave_out({name: reason})
 
-    def _shows_words(self, name: str, faults: list[str]) -> bool:
-        """Whether a short conversation of one of the usual forms comes out with the user's words in it."""
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Takes templates away, each with a reason."""
+        for name in reasons:
+            self.sources.pop(name, None)
+        self.left_out |= reasons
+
+    def _tried(self, name: str) -> str:
+        """Sets whether the template reads parts; why it cannot be used, if so."""
+        faults: list[str] = []
+        try:
+            self._template(name)
+        except RequestError as error:
+            return str(error)
+        for parts in (False, True):
+            self.parts[name] = parts
+            if any(self._shows_words(name, before, after, faults) for before, after in AROUND):
+                return ""
+        self.parts[name] = False
+        return faults[0] if faults else "it shows nothing of a user's message"
+
+    def _shows_words(self, name: str, before: list[Message], after: list[Message], faults: list[str]) -> bool:
+        """Whether other words of a user, between messages of one of the usual forms, give another text, in which they
+        do not stand as a list of parts."""
         tools = [PROBE_TOOL] if name == TOOL_USE else None
-        for conversation in PROBES:
-            try:
-                text = self.render(conversation, tools=tools, named=name)
-            except RequestError as error:
-                faults.append(str(error))
-                continue
-            # a list written as Python writes it shows the words too, between the marks of a list
-            if PROBE_WORDS in text and "'text'" not in text and '"text"' not in text:
-                return True
-        return False
+        users: list[Message] = [{"role": "user", "content": words} for words in PROBE_WORDS]
+        try:
+            one, other = (self.render([*before, user, *after], tools=tools, named=name) for user in users)
+        except RequestError as error:
+            faults.append(str(error))
+            return False
+        part = _in_parts(users[0])["content"][0]
+        return one != other and not (self.parts[name] and any(form(part) in one for form in (str, _tojson)))
 
     def render(
         self,
@@ -106,7 +127,7 @@ class ChatTemplates:
     ) -> str:
         """The prompt of a conversation, by the template that is `named` (None: the usual one). RequestError (field
         `messages`) carries the template's own message."""
-        name = named or (TOOL_USE if tools and TOOL_USE in self.sources else "default")
+        name = named or (TOOL_USE if tools and TOOL_USE in self.sources else DEFAULT)
         given = {
             "messages": [_in_parts(message) for message in messages] if self.parts.get(name) else messages,
             "tools": tools,

@@ -28,7 +28,7 @@ def gguf_tokenizer(metadata: Metadata) -> Tokenizer:
     """
     model = metadata.get("tokenizer.ggml.model")
     if model not in ("gpt2", "llama"):
-        raise CheckpointError(f"tokenizer.ggml.model {model!r} is not supported; supported: gpt2, llama")
+        raise CheckpointError(f"tokenizer.ggml.model {shown(model)} is not supported; supported: gpt2, llama")
     tokens = _items(metadata, "tokens", str)
     if any(len(token) > LONGEST for token in tokens):
         raise CheckpointError(f"tokenizer.ggml.tokens: a token of more than {LONGEST} characters")
@@ -46,7 +46,7 @@ def pre_of(metadata: Metadata) -> Pre:
     """The splitting rule that the file names."""
     name = metadata.get("tokenizer.ggml.pre", "default")
     if not isinstance(name, str) or name not in PRE:
-        raise CheckpointError(f"tokenizer.ggml.pre {name!r} is not supported; supported: {', '.join(PRE)}")
+        raise CheckpointError(f"tokenizer.ggml.pre {shown(name)} is not supported; supported: {', '.join(PRE)}")
     return PRE[name]
 
 
@@ -105,7 +105,9 @@ def _sentencepiece(metadata: Metadata, tokens: Sequence[str], types: Sequence[in
     pairs = [_pair(merge) for merge in merges] if merges else _scored_pairs(metadata, tokens, types)
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
     if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < len(tokens)):
-        raise CheckpointError(f"tokenizer.ggml.unknown_token_id: {unknown!r}; the vocabulary has {len(tokens)} tokens")
+        raise CheckpointError(
+            f"tokenizer.ggml.unknown_token_id: {shown(unknown)}; the vocabulary has {len(tokens)} tokens"
+        )
     unk = None if unknown is None else tokens[unknown]
     backend = _bpe(tokens, pairs, byte_fallback=True, fuse_unk=True, unk_token=unk)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)

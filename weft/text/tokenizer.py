@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
@@ -21,10 +23,13 @@ from weft.step.vocabulary import Vocabulary
 from weft.text.added_tokens import add_missing
 from weft.text.chat_template import ChatTemplates
 from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
+from weft.text.growth import check_growth
 from weft.text.pieces import Pieces
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SAMPLE = "A loom is a machine of 1785.\n"
+MOST_TRIED = 1000
+"""Tokens that are tried as texts where the sample has none."""
 SHORT = 1024
 """Characters of a text that is tokenized faster than another thread could take over."""
 GGUF_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -57,6 +62,8 @@ class Tokenizer:
         special = {id for id, token in added.items() if token.special}
         self.special_ids = frozenset(special | set(self._named_ids.values()))
         self.chat_templates = ChatTemplates(templates, named)
+        self.notes: tuple[str, ...] = ()
+        """Lines for a person, of what does not fit the model."""
         self._before, self._after = self._surroundings(add_bos, add_eos)
 
     @classmethod
@@ -67,7 +74,11 @@ class Tokenizer:
             raise CheckpointError(f"checkpoint {checkpoint.path}: no tokenizer.json")
         build = cls._from_json if source.gguf is None else cls._from_gguf
         try:
-            return build(source, checkpoint.eos_token_ids())
+            made = build(source, checkpoint.eos_token_ids())
+            rows = checkpoint.config.get("vocab_size")
+            if isinstance(rows, int):
+                made._compare_rows(rows)
+            return made
         except CheckpointError as error:
             head = str(error).partition("\n")[0]
             raise CheckpointError(f"checkpoint {checkpoint.path}: {head}", error.problems) from error
@@ -83,7 +94,10 @@ class Tokenizer:
         named = {name: text for name in NAMED if (text := _token_text(fields, name))}
         with the_librarys_faults(path):
             backend = Backend.from_str(source_text)
+            check_growth(backend)
             add_missing(backend, fields, named, source.added_tokens)
+            backend.encode_special_tokens = fields.flag("split_special_tokens", False)
+            _refuse_clean_up(backend, fields)
             made = cls(
                 backend,
                 named=named,
@@ -115,16 +129,40 @@ class Tokenizer:
         return made
 
     def _surroundings(self, add_bos: bool | None, add_eos: bool | None) -> tuple[list[int], list[int]]:
-        """Ids put before and after every text: as the flags say, else as the backend does with an empty text."""
-        ids = self._backend.encode("").ids
+        """Ids put before and after every text: as the flags say, else as the backend does. CheckpointError: it adds
+        what is no token, or not around the text."""
         bos, eos = self.bos_token_id, self._eos
-        split = next((at + 1 for at, id in enumerate(ids) if id == bos), 0 if eos in ids else len(ids))
-        before, after = ids[:split], ids[split:]
+        others = () if self._plain(SAMPLE) else islice(self._backend.get_vocab(), MOST_TRIED)
+        text = next((text for text in (SAMPLE, *others) if self._plain(text)), "")
+        own, whole = self._plain(text), self._backend.encode(text).ids
+        at = next((at for at in range(len(whole) - len(own) + 1) if whole[at : at + len(own)] == own), None)
+        if at is None:
+            raise CheckpointError("its post_processor does not leave the tokens of a text together; legal: some around")
+        before, after = whole[:at], whole[at + len(own) :]
+        unknown = next((id for id in (*before, *after) if self._backend.id_to_token(id) is None), None)
+        if unknown is not None:
+            raise CheckpointError(f"its post_processor adds token id {unknown} to every text, which is no token")
         if add_bos is not None:
             before = [bos] if add_bos and bos is not None else []
         if add_eos is not None:
             after = [eos] if add_eos and eos is not None else []
         return before, after
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _compare_rows(self, rows: int) -> None:
+        """Against the `rows` of the embedding. CheckpointError: every text would have a token without a row."""
+        beyond = next((id for id in (*self._before, *self._after) if id >= rows), None)
+        if beyond is not None:
+            raise CheckpointError(
+                f"the tokenizer adds token id {beyond} to every text; the embedding has {rows} rows (vocab_size)"
+            )
+        if self.vocab_size > rows:
+            self.notes = (
+                f"the tokenizer has {self.vocab_size} tokens, the embedding {rows} rows (vocab_size): texts with one"
+                " beyond them are refused",
+            )
 
     @cached_property
     def longest_token(self) -> int | None:
@@ -142,6 +180,7 @@ class Tokenizer:
             **self.chat_templates.variables,
             "add_bos_token": bool(self._before),
             "add_eos_token": bool(self._after),
+            "split_special_tokens": self._backend.encode_special_tokens,
             "tokenizer_class": "PreTrainedTokenizerFast",
         }
         if self.has_chat_template:
@@ -220,6 +259,16 @@ def _token_text(fields: Fields, name: str) -> str | None:
         inner = fields.inner(name)
         return None if inner is None else inner.text("content", longest=4096)
     return fields.text(name, longest=4096) if name in fields else None
+
+
+def _refuse_clean_up(backend: Backend, fields: Fields) -> None:
+    """FieldError: transformers would take spaces out of what is decoded, which a stream cannot. For byte pairs it
+    does so only with a second flag."""
+    second = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    if fields.flag("clean_up_tokenization_spaces", False):
+        if not isinstance(backend.model, BPE) or fields.flag(second, False):
+            kind = type(backend.model).__name__
+            raise fields.wrong("clean_up_tokenization_spaces", "false", f"spaces stay in the answers of a {kind} model")
 
 
 def is_panic(error: BaseException) -> bool:
