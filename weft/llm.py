@@ -11,14 +11,13 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.checkpoint.integrity.check import check_hashes
 from weft.engine.choice import Choice, ChoiceDelta
-from weft.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.plan import LaunchPlan, plan_launch
@@ -31,11 +30,13 @@ from weft.llm_inputs import (
     as_conversations,
     as_engine_config,
     as_given,
+    as_params,
     as_prompts,
     engine_params,
     meet_hosts,
     only,
 )
+from weft.llm_outputs import CompletionOutput, Result
 from weft.log import get_logger
 from weft.native.build import ensure_built
 from weft.serving.offline import OfflineEngines
@@ -46,33 +47,12 @@ from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
+from weft.text_worker.client import Texts
+from weft.text_worker.conversations import Conversations
 from weft.text_worker.handler import Handler
+from weft.text_worker.jobs import Begin
 
 _log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class CompletionOutput:
-    """One output of a prompt. `token_ids` include the token that ended it, `text` does not."""
-
-    index: int
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-
-
-@dataclass(slots=True)
-class Result:
-    """A prompt and its outputs. `prompt`: the text, None where ids were given."""
-
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput]
-    cached_tokens: int = 0
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Where asked for: of every prompt token but the first."""
 
 
 class LLM:
@@ -95,13 +75,15 @@ class LLM:
         nnodes: int | None = None,
         hosts: HostsConfig | None = None,
         met: tuple[AgentPool | None, list[HostResources]] | None = None,
+        text_worker: Texts | None = None,
         **engine: Any,
     ) -> None:
         """`model`: a directory, a .gguf file or a hub id; None: the embedded model. `engine`: fields of EngineConfig,
         or `config` for all of them. `verify_checkpoint`: auto (the default), strict or none, see `check_hashes`;
         a Checkpoint is taken as it is. `nnodes`: hosts that the ranks are on, of which this is host 0; `hosts` says
         where they meet, and the others run `weft serve` with their --node-rank; `met`: of hosts that are here already,
-        which are the LLM's to close. `listener` hears of every rank's start-up phases.
+        which are the LLM's to close. `text_worker`: renders conversations; None: one starts at the first of them.
+        `listener` hears of every rank's start-up phases.
 
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
@@ -132,13 +114,16 @@ class LLM:
                 raise
             spawner.start_ahead(sum(host == 0 for host in plan.host_of))
             self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+            for note in () if isinstance(model, Checkpoint) else self.tokenizer.notes:
+                _log.warning(note)
             vocabulary = self.tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
             plan = plan.with_vocabulary(self.tokenizer.eos_token_ids, vocabulary)
             self._texts = Handler(self.tokenizer, plan.config.vocab_size, plan.eos_token_ids)
-            self.recommended = recommended(checkpoint.generation_config, checkpoint.path)
+            self._conversations = Conversations(Begin.of(checkpoint, plan.config.vocab_size), text_worker)
+            self.recommended = recommended(checkpoint.generation_config, checkpoint.generation_path)
             """The model's own sampling values."""
             self._engines = OfflineEngines(plan, listener, spawner, met_hosts)
-        self._finalizer = weakref.finalize(self, self._engines.close)
+        self._finalizer = weakref.finalize(self, _close, self._engines, self._conversations)
         self._plan = self._engines.plan
         self._requests = 0
         self._busy = threading.Lock()
@@ -207,21 +192,15 @@ class LLM:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _templated(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
+        if not self.tokenizer.has_chat_template:
+            raise RequestError("the model has no chat template: give a text to generate", param="messages")
+        text = self._conversations.prompt(messages, add_generation_prompt=add_generation_prompt)
         return text, self.tokenizer.encode(text, add_special_tokens=False)
 
     def _params_of(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int, default: SamplingParams
     ) -> list[SamplingParams]:
-        if params is None or isinstance(params, SamplingParams):
-            chosen = [params or default] * count
-        elif isinstance(params, Sequence) and all(isinstance(one, SamplingParams) for one in params):
-            chosen = list(params)
-        else:
-            raise RequestError(f"params {params!r}: SamplingParams, or a list of them, are needed", param="params")
-        if len(chosen) != count:
-            raise RequestError(f"{len(chosen)} SamplingParams for {count} prompts", param="params")
-        return engine_params(self._texts, chosen, self._plan.config.vocab_size)
+        return engine_params(self._texts, as_params(params, count, default), self._plan.config.vocab_size)
 
     def _results(self, pairs: Sequence[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[Result]:
         results = [
@@ -298,3 +277,8 @@ class LLM:
         except PeerError:
             self.close()
             raise
+
+
+def _close(engines: OfflineEngines, conversations: Conversations) -> None:
+    conversations.close()
+    engines.close()

@@ -97,6 +97,19 @@ def check_params(params: SamplingParams, vocab_size: int, config: EngineConfig) 
     with_logprobs(params, max_logprobs(config, vocab_size))
 
 
+def as_params(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int, default: SamplingParams
+) -> list[SamplingParams]:
+    """One for each of `count` prompts; `default` where none are given. RequestError: another number of them."""
+    if params is None or isinstance(params, SamplingParams):
+        return [params or default] * count
+    if not isinstance(params, Sequence) or not all(isinstance(one, SamplingParams) for one in params):
+        raise RequestError(f"params {params!r}: SamplingParams, or a list of them, are needed", param="params")
+    if len(params) != count:
+        raise RequestError(f"{len(params)} SamplingParams for {count} prompts", param="params")
+    return list(params)
+
+
 def engine_params(texts: Handler, params: Sequence[SamplingParams], vocab_size: int) -> list[SamplingParams]:
     """As the engine takes them. RequestError: one is out of its range, or asks for what cannot be."""
     for one in params:

@@ -17,6 +17,7 @@ from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END, write_tiny_chat
 from tests.support.waiting import PATIENCE_S
 from weft.chat.config import ChatConfig, chat_forms
+from weft.chat.template_probe import probe
 from weft.checkpoint import open_checkpoint
 from weft.engine.engine import Engine
 from weft.errors import PeerError
@@ -139,7 +140,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
             if listening.family == socket.AF_UNIX
             else f"http://127.0.0.1:{listening.getsockname()[1]}"
         )
-        forms = chat_forms(tokenizer, chat or ChatConfig())
+        forms = chat_forms(probe(tokenizer.chat_templates, tokenizer.added_tokens), chat or ChatConfig())
         model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0, forms=forms)
         started: list[tuple[Replicas, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()

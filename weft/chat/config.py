@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 
 from weft.chat.reasoning_forms import ALSO_CALLED as ALSO_REASONING
 from weft.chat.reasoning_forms import REASONING_FORMS, ReasoningForm, reasoning_named
-from weft.chat.template_probe import TemplateKnows, probe
+from weft.chat.template_probe import TemplateKnows
 from weft.chat.tool_forms import ALSO_CALLED as ALSO_TOOLS
 from weft.chat.tool_forms import TOOL_FORMS, ToolForm, form_named
 from weft.errors import ConfigError
 from weft.options import Setting, option, settings_of
-from weft.text import Tokenizer
 
 AUTO, NONE = "auto", "none"
 
@@ -81,11 +80,9 @@ class ChatForms:
         return made
 
 
-def chat_forms(tokenizer: Tokenizer, config: ChatConfig) -> ChatForms:
-    """Asks the model's template, where it has one."""
-    if not tokenizer.has_chat_template:
-        return ChatForms()
-    return chosen(probe(tokenizer.chat_templates, tokenizer.added_tokens), config)
+def chat_forms(knows: TemplateKnows | None, config: ChatConfig) -> ChatForms:
+    """For a model whose template `knows`; None: it has none."""
+    return ChatForms() if knows is None else chosen(knows, config)
 
 
 def chosen(knows: TemplateKnows, config: ChatConfig) -> ChatForms:

@@ -36,7 +36,13 @@ WALL = 10.0
 """A job's seconds on the clock for each second of processor time that it may take: the machine may be busy."""
 TRIES = 2
 """A job is run again where its process died of something else than the job's bounds, once."""
+_PASSED = {-signal.SIGPROF: "time", -signal.SIGABRT: "memory"}
+"""By exit code, what a process passed whose bounds ended it."""
 _ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+
+class BeginFault(PeerError):
+    """The process cannot work with this model: its tokenizer is faulty, or passed the bounds of its loading."""
 
 
 class Texts(Protocol):
@@ -51,7 +57,7 @@ class Texts(Protocol):
 
 
 class LocalTexts:
-    """Does jobs at once, in the caller's thread, without bounds: for `weft.LLM`, whose caller is the only client."""
+    """Does jobs at once, in the caller's thread, without bounds: for tests, and a served model without a worker."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -114,6 +120,8 @@ class TextWorker:
 
     def __init__(self, begin: Begin, *, memory: int = MEMORY, program: tuple[str, ...] = PROGRAM) -> None:
         self._begin, self._memory, self._program = pack(begin), memory, program
+        self._model = begin.checkpoint.path
+        self._fault: BeginFault | None = None
         self._queue, self._change = _Queue(), threading.Condition()
         self._closed = False
         self.starts = 0
@@ -216,23 +224,27 @@ class TextWorker:
     def _ready(self) -> _Process:
         """The process, once it takes jobs. RequestError 503: it cannot be started."""
         process = self._process
+        fault: Exception | None = self._fault
         try:
-            if process is None:
+            if fault is None and process is None:
                 process = self._process = self._spawn()
-            if not process.ready:
+            if fault is None and process is not None and not process.ready:
                 process.channel.send(self._begin, START_S)
                 said = msgspec.msgpack.decode(process.channel.receive(START_S), type=Ready)
-                if said.problem:
-                    raise PeerError(said.problem)
-                process.ready = True
-            return process
+                process.ready = not said.problem
+                fault = BeginFault(said.problem) if said.problem else None
+            if fault is None and process is not None:
+                return process
         except (OSError, PeerError, TimeoutError) as error:
-            if process is not None:
-                process.end()
-            self._process = None
-            if not self._closed:
-                _log.error("the text worker cannot be started: %s", error)
-            raise RequestError("the text worker cannot be started", status=503, code="text_worker_failed") from error
+            fault = error
+        code = self._restart() if self._process is not None else 0
+        if isinstance(fault, ChannelClosed) and (passed := _PASSED.get(code)):
+            fault = BeginFault(f"checkpoint {self._model}: its tokenizer takes more {passed} than loading it may")
+        if isinstance(fault, BeginFault) and self.starts == 1:  # trying again would end alike
+            self._fault = fault
+        elif not self._closed:
+            _log.error("the text worker cannot be started: %s", fault)
+        raise RequestError("the text worker cannot be started", status=503, code="text_worker_failed") from fault
 
     def _restart(self) -> int:
         """The exit code of the process that there was."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cached_property, singledispatchmethod
 from typing import Any
 
+from weft.chat.template_probe import probe
 from weft.errors import RequestError
 from weft.grammars.base import GrammarError
 from weft.grammars.constraints import Check, Grammar, grammar_of
@@ -21,6 +22,7 @@ from weft.text_worker.jobs import (
     Job,
     Render,
     Tokenize,
+    TriedTemplates,
     TryGrammar,
     TryTemplates,
 )
@@ -70,17 +72,21 @@ class Handler:
 
     @do.register
     def _(self, job: Render) -> str:
-        templates = self.tokenizer.chat_templates
-        if job.template is not None:
-            templates = ChatTemplates({"default": job.template}, templates.variables)
+        if job.template is None:
+            return self.tokenizer.apply_chat_template(job.messages, **job.options)
+        templates = ChatTemplates({"default": job.template}, self.tokenizer.chat_templates.variables)
         with suppress(RequestError):  # what cannot be used says so itself, as it is rendered
             templates.decide()
         return templates.render(job.messages, **job.options)
 
     @do.register
-    def _(self, job: TryTemplates) -> dict[str, bool]:
-        self.tokenizer.chat_templates.decide()
-        return self.tokenizer.chat_templates.parts
+    def _(self, job: TryTemplates) -> TriedTemplates:
+        if not job.rendered:
+            return TriedTemplates()
+        templates = self.tokenizer.chat_templates
+        templates.decide()
+        knows = probe(templates, self.tokenizer.added_tokens) if self.tokenizer.has_chat_template else None
+        return TriedTemplates(templates.parts, templates.left_out, knows)
 
     @do.register
     def _(self, job: CheckGrammar) -> Grammar:

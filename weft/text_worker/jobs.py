@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from weft.chat.template_probe import TemplateKnows
 from weft.checkpoint import Checkpoint
 from weft.errors import RequestError
 from weft.grammars.constraints import Constraint, Grammar
@@ -58,12 +59,22 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
     template: str | None = None
 
 
-class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
-    """By name of a template, whether contents reach it as lists of parts: both are tried. RequestError: a template that
-    cannot be used."""
+class TriedTemplates(msgspec.Struct, frozen=True):
+    """`parts`: by name of a template, whether contents reach it as lists of parts. `left_out`: by name, why it cannot
+    be used. `knows`: what the usual one knows; None: there is none."""
 
-    result: ClassVar[Any] = dict[str, bool]
-    cpu_s: ClassVar[float] = 1.0
+    parts: dict[str, bool] = {}
+    left_out: dict[str, str] = {}
+    knows: TemplateKnows | None = None
+
+
+class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
+    """How contents reach each template and what the usual one knows, all found by rendering. RequestError: the usual
+    one cannot be used. Not `rendered`: nothing is found, but that the tokenizer can be loaded."""
+
+    result: ClassVar[Any] = TriedTemplates
+    cpu_s: ClassVar[float] = 2.0
+    rendered: bool = True
 
 
 class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):

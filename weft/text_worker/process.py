@@ -7,6 +7,7 @@ time is ended with the process by SIGPROF, whatever it does; one beyond its memo
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import signal
 import sys
@@ -23,6 +24,11 @@ from weft.text_worker.jobs import Begin, Job, JobAnswer, JobRefusal, Ready, pack
 DEPTH = 400
 """Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
 
+LOAD_S, LOAD_S_OF_MIB = 4.0, 0.5
+"""Seconds of processor time for loading a tokenizer, and what each MiB of its file adds."""
+LOAD_BYTES = 64
+"""Bytes of memory for loading it, for each of its file's, beside what a job may take."""
+
 
 def main(arguments: list[str]) -> int:
     """0 once the parent has closed the channel."""
@@ -32,13 +38,18 @@ def main(arguments: list[str]) -> int:
     configure()
     channel = Channel.of_fd(control_fd)
     try:
-        begin = msgspec.msgpack.decode(channel.receive(), type=Begin)
+        frame = channel.receive()
+        begin = msgspec.msgpack.decode(frame, type=Begin)
+        size = len(frame) + _file_size(begin)
+        _bound_memory(memory + LOAD_BYTES * size, for_good=False)
+        signal.setitimer(signal.ITIMER_PROF, LOAD_S + LOAD_S_OF_MIB * size / (1 << 20))
         try:
             handler = Handler.begin(begin)
             handler.prepare()
         except CheckpointError as error:
             channel.send(pack(Ready(str(error))))
             return error.exit_code
+        signal.setitimer(signal.ITIMER_PROF, 0)
         _bound_memory(memory)
         sys.setrecursionlimit(DEPTH + 100)
         channel.send(pack(Ready()))
@@ -70,12 +81,21 @@ def _answer(handler: Handler, job: Job) -> JobAnswer:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _bound_memory(more: int) -> None:
+def _file_size(begin: Begin) -> int:
+    """Bytes of tokenizer.json."""
+    source = begin.checkpoint.tokenizer
+    try:
+        return os.stat(source.json_path).st_size if source is not None and source.json_path is not None else 0
+    except OSError:  # loading it says so
+        return 0
+
+
+def _bound_memory(more: int, *, for_good: bool = True) -> None:
     """From here on the process can have `more` bytes of address space than it has."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most if for_good else resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

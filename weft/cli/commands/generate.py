@@ -13,6 +13,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from weft.checkpoint import Checkpoint
 from weft.checkpoint.hub.names import hub_model
 from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
@@ -28,21 +29,23 @@ from weft.cli.args.model import (
 from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument, refuse_several_starts, say_native
 from weft.cli.args.structured import add_structured_flags, structured_from
+from weft.cli.view.answers import SCHEMA, document, print_answers
 from weft.cli.view.say import say, shown_text
 from weft.errors import UsageError
 from weft.ipc.phases import PhaseChange
-from weft.layout.serialize import to_dict
-from weft.llm import LLM, Result
+from weft.llm import LLM
 from weft.llm_inputs import check_params
+from weft.llm_outputs import Result
 from weft.log import configure
 from weft.plural import counted
 from weft.step.defaults import recommended
 from weft.step.sampling_params import SamplingParams
 from weft.supervisor.start import Listener
 from weft.text import Tokenizer
-from weft.text_worker.templates import try_alone
+from weft.text_worker.client import Texts, TextWorker
+from weft.text_worker.jobs import Begin
+from weft.text_worker.templates import take_tried, try_templates
 
-SCHEMA = "weft.generate/1"
 MAX_TOKENS = 512
 
 ELSEWHERE = (
@@ -153,30 +156,40 @@ def run(args: argparse.Namespace) -> int:
     name = (*engine.served_names, shown_name(model, checkpoint.path))[0]
     config = checkpoint.model_config()
     layout = layout_from(args, config)
-    params = _params(args, recommended(checkpoint.generation_config, checkpoint.path))
+    params = _params(args, recommended(checkpoint.generation_config, checkpoint.generation_path))
     check_params(params, config.vocab_size, engine)
-    tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    chat = tokenizer.has_chat_template and not args.raw
-    if chat:
-        try_alone(checkpoint, config.vocab_size, tokenizer)
-    elif args.system is not None:
-        raise UsageError("--system: needs a model with a chat template, and no --raw")
-    elif not args.raw:
-        _say("the model has no chat template: the text itself is continued, as with --raw")
-    given = [_conversation(prompt, args.system) if chat else prompt for prompt in prompts]
-    starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
-    met = met_hosts(args, layout, engine, checkpoint, _say)
-    with LLM(checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting, met=met) as llm:
-        for hint in llm.plan.hints():
-            _say(hint)
-        if args.json:
-            document = _document(name, llm, _results(llm, given, params, chat=chat))
-            print(json.dumps(document, ensure_ascii=False, indent=2))
-        elif len(given) == 1 and params.n == 1:
-            _stream(llm, given[0], params, chat=chat)
-        else:
-            _print(prompts, _results(llm, given, params, chat=chat))
+    with contextlib.closing(TextWorker(Begin.of(checkpoint, config.vocab_size))) as texts:
+        given, chat = _given(args, checkpoint, texts, prompts)
+        starting = _once(f"starting {counted(layout.world, 'rank')} of {name}")
+        met = met_hosts(args, layout, engine, checkpoint, _say)
+        with LLM(
+            checkpoint, layout=layout, comm=args.comm, config=engine, listener=starting, met=met, text_worker=texts
+        ) as llm:
+            for hint in llm.plan.hints():
+                _say(hint)
+            if args.json:
+                answers = document(name, llm.plan.layout, _results(llm, given, params, chat=chat))
+                print(json.dumps(answers, ensure_ascii=False, indent=2))
+            elif len(given) == 1 and params.n == 1:
+                _stream(llm, given[0], params, chat=chat)
+            else:
+                print_answers(prompts, _results(llm, given, params, chat=chat))
     return 0
+
+
+def _given(
+    args: argparse.Namespace, checkpoint: Checkpoint, texts: Texts, prompts: Sequence[str]
+) -> tuple[list[Any], bool]:
+    """What the model gets, and whether that is conversations."""
+    tried = try_templates(texts, checkpoint.path, templates=not args.raw)
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    take_tried(tokenizer, tried, _say)
+    chat = tokenizer.has_chat_template and not args.raw
+    if not chat and args.system is not None:
+        raise UsageError("--system: needs a model with a chat template, and no --raw")
+    if not chat and not args.raw:
+        _say("the model has no chat template: the text itself is continued, as with --raw")
+    return [_conversation(prompt, args.system) if chat else prompt for prompt in prompts], chat
 
 
 def _run_agent(args: argparse.Namespace) -> int:
@@ -257,43 +270,6 @@ def _stream(llm: LLM, prompt: Any, params: SamplingParams, *, chat: bool) -> Non
     for _, piece in llm.stream(prompt, params, chat=chat):
         print(shown_text(piece.text), end="", flush=True)
     sys.stdout.write("\n")
-
-
-def _print(prompts: Sequence[str], results: Sequence[Result]) -> None:
-    for prompt, result in zip(prompts, results, strict=True):
-        for output in result.outputs:
-            number = f" ({output.index + 1})" if len(result.outputs) > 1 else ""
-            print(f">>> {prompt}{number}\n{shown_text(output.text)}\n")
-
-
-def _document(name: str, llm: LLM, results: Sequence[Result]) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "model": name,
-        "layout": to_dict(llm.plan.layout),
-        "results": [
-            {
-                "prompt": result.prompt,
-                "prompt_tokens": len(result.prompt_token_ids),
-                "cached_tokens": result.cached_tokens,
-                "outputs": [
-                    {
-                        "index": output.index,
-                        "text": output.text,
-                        "token_ids": output.token_ids,
-                        "finish_reason": output.finish_reason,
-                        "stop_reason": output.stop_reason,
-                        "logprobs": [
-                            {"token_id": entry.token_id, "logprob": entry.logprob, "top": entry.top}
-                            for entry in output.logprobs
-                        ],
-                    }
-                    for output in result.outputs
-                ],
-            }
-            for result in results
-        ],
-    }
 
 
 def _say(line: str) -> None:

@@ -24,10 +24,10 @@ from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.flags import add_flags, values_of
-from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent, take_placement
+from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
-from weft.cli.args.ranks import add_comm_argument, say_native
+from weft.cli.args.ranks import add_comm_argument, refuse_several_starts, say_native
 from weft.cli.args.vllm_words import said_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
@@ -57,7 +57,7 @@ from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
 from weft.text_worker.client import TextWorker
 from weft.text_worker.jobs import Begin
-from weft.text_worker.templates import try_templates
+from weft.text_worker.templates import take_tried, try_templates
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,10 +141,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, signals: EndSignals) -> None:
+    refuse_several_starts()
     open_files = fd_limits.raise_limit()
     fd_limits.check(open_files, fd_limits.Needs())
     take_foreign(args)
-    take_placement(args)
     http = http_from(args)
     to_children(http.log_level, http.log_format)
     configure()
@@ -167,26 +167,27 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         plan = plan_launch(checkpoint, layout, engine, args.comm, limits=limits, hosts=resources)
         most = fd_limits.most_connections(http.max_connections, open_files, needs_of(plan))
         args.spawner.start_ahead(sum(host == 0 for host in plan.host_of))
-        tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        if template is not None:
-            tokenizer.chat_templates.sources["default"] = template
-        vocabulary = tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
-        plan = plan.with_vocabulary(tokenizer.eos_token_ids, vocabulary)
         texts = TextWorker(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
         closing.callback(texts.close)
         origin = checkpoint.path if template is None else f"--chat-template {args.chat_template}"
-        try_templates(texts, tokenizer, origin, given=template is not None)
+        tried = try_templates(texts, origin, given=template is not None)
+        tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        if template is not None:
+            tokenizer.chat_templates.sources["default"] = template
+        take_tried(tokenizer, tried, _say)
+        vocabulary = tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
+        plan = plan.with_vocabulary(tokenizer.eos_token_ids, vocabulary)
         if plan.server_cpus:
             # Threads and processes that start after this inherit it; ranks have their own cores.
             os.sched_setaffinity(0, plan.server_cpus)
         names = engine.served_names or names_of(args.model, Path(checkpoint.path))
         described = details if is_debug() else summary
         shown = fd_limits.shown(most, http.max_connections, open_files)
-        forms = chat_forms(tokenizer, chat)
+        forms = chat_forms(tried.knows, chat)
         for line in (*described(", ".join(names), plan), *shown, *forms.lines()):
             _say(line)
         root = args.model or shown_name(None, checkpoint.path)
-        defaults = recommended(checkpoint.generation_config, checkpoint.path)
+        defaults = recommended(checkpoint.generation_config, checkpoint.generation_path)
         model = ServedModel(
             names[0], tokenizer, config.vocab_size, int(time.time()), defaults,
             aliases=names[1:], root=root, forms=forms, text_worker=texts,

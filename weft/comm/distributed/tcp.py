@@ -92,15 +92,8 @@ class Tcp:
     ) -> Rendezvous:
         """As `Backend`."""
         site = site or HostSite(0, (0,) * world, "127.0.0.1")
-        region = Region.create(
-            world,
-            groups,
-            spin_us=SPIN_US if own_cores else 0,
-            debug=debug,
-            host_of=site.host_of,
-            host=site.number,
-            mailboxes=mailboxes,
-        )
+        spin_us, host_of = SPIN_US if own_cores else 0, site.host_of
+        region = Region.create(world, groups, spin_us=spin_us, debug=debug, host_of=host_of, mailboxes=mailboxes)
         return RegionAndListeners(region, groups, site)
 
     def make(self, end: RankEnd) -> Comm:

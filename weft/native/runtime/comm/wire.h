@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include <thread>
 #include <vector>
 
 #include "runtime/comm/region.h"
@@ -36,11 +35,9 @@ struct Link {
 };
 
 struct Wire {
-    std::vector<Link> links;           // [world]
-    std::vector<uint32_t> host_of;     // [world]
-    std::vector<char> buffer;          // partial sums of other members
-    std::vector<std::thread> readers;  // of messages from ranks of other hosts: see mail.h
-    std::atomic<bool> closing{false};
+    std::vector<Link> links;        // [world]
+    std::vector<uint32_t> host_of;  // [world]
+    std::vector<char> buffer;       // partial sums of other members
 };
 
 // A message to one member and the one from it. `in` and `out` may be null where their sizes are 0.
