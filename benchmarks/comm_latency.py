@@ -27,7 +27,7 @@ import torch
 from benchmarks.common.about import about
 from benchmarks.common.command import at_least, result_file, run_command, whole
 from benchmarks.common.forked_ranks import of_first_rank
-from weft.comm.backend import RankEnd
+from weft.comm.backend import CommSpec, RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.registry import BACKENDS
 from weft.native.build import ensure_built
@@ -100,7 +100,7 @@ def summary(times: list[float], size: int) -> dict[str, float]:
 def run_world(world: int, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """The cases as rank 0 of so many sees them."""
     group = tuple(range(world))
-    meetings = {each: each.meet(world, (group,), own_cores=True, debug=False) for each in BACKENDS}
+    meetings = {each: each.meet(CommSpec(world, (group,))) for each in BACKENDS}
 
     def run(rank: int) -> list[dict[str, Any]]:
         comms = {

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from benchmarks.comm_latency import measure
-from weft.comm.backend import HostSite, RankEnd
+from weft.comm.backend import CommSpec, HostSite, RankEnd
 from weft.comm.registry import backend_named
 from weft.launch_plan.hosts import HostsConfig
 from weft.llm import LLM
@@ -44,7 +44,7 @@ def engine(given: dict[str, Any]) -> None:
 def rank(number: int, address: str) -> None:
     """One of two, on hosts of their own."""
     group, backend = (0, 1), backend_named("tcp")
-    meeting = backend.meet(2, (group,), own_cores=True, debug=False, site=HostSite(number, HOST_OF, address))
+    meeting = backend.meet(CommSpec(2, (group,), site=HostSite(number, HOST_OF, address)))
     print(json.dumps(meeting.addresses()), flush=True)
     given = json.loads(sys.stdin.readline())
     peers = {int(each): (str(host), int(port)) for each, (host, port) in given["peers"].items()}

@@ -20,9 +20,8 @@ import torch
 
 from tests.comm.comm_cases import groups_of
 from tests.comm.rank_scenarios import SCENARIOS
-from weft.comm.backend import Backend, HostSite, RankEnd, Rendezvous
+from weft.comm.backend import Backend, CommSpec, RankEnd, Rendezvous
 from weft.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
-from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.registry import backend_named
 from weft.comm.shm.backend import SharedMemory, SharedRegion
 from weft.comm.shm.region import Region
@@ -62,17 +61,9 @@ class OverTcp:
     def host_of(self, world: int) -> list[int]:
         return [rank // self._per_host for rank in range(world)]
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
-        region = Region.create(world, groups, piece_bytes=4096, debug=debug, host_of=self.host_of(world))
+    def meet(self, spec: CommSpec) -> Rendezvous:
+        world, groups = spec.world, spec.groups
+        region = Region.create(world, groups, piece_bytes=4096, debug=spec.debug, host_of=self.host_of(world))
         return TcpMeeting(region, groups, world)
 
     def make(self, end: RankEnd) -> SharedMemoryComm:
@@ -132,7 +123,7 @@ def start(meeting: Rendezvous, job: dict[str, Any]) -> dict[int, tuple[int, int]
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Forks, watches, marks the dead, collects."""
     world = job["world"]
-    meeting = backend_of(job).meet(world, groups_of(world), own_cores=True, debug=job["debug"])
+    meeting = backend_of(job).meet(CommSpec(world, groups_of(world), debug=job["debug"]))
     ranks = start(meeting, job)
     outcomes: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + LIMIT

@@ -17,9 +17,8 @@ from tests.comm import comm_cases
 from weft.arch.config import ModelConfig
 from weft.arch.families import parse_config
 from weft.arch.shards import Shards
-from weft.comm.backend import HostSite, RankEnd, Rendezvous
+from weft.comm.backend import CommSpec, RankEnd, Rendezvous
 from weft.comm.base import Comm, Group
-from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.registry import BACKENDS, backend_named, choose_backend
 from weft.comm.sums import ordered_sum
 from weft.errors import ConfigError
@@ -109,17 +108,8 @@ class PipeBackend:
     def why_not(self, world: int, hosts: int, device: str) -> str:
         return "pipes reach no other machine" if hosts > 1 else "more than 4 ranks" if world > 4 else ""
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
-        return PipeMesh(world, groups)
+    def meet(self, spec: CommSpec) -> Rendezvous:
+        return PipeMesh(spec.world, spec.groups)
 
     def make(self, end: RankEnd) -> Comm:
         return PipeComm(end)
@@ -146,7 +136,7 @@ def test_it_is_chosen_by_name_and_refuses_by_reason() -> None:
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_it_conforms(world: int) -> None:
     backend, groups = backend_named("pipes", REGISTERED), comm_cases.groups_of(world)
-    meeting = backend.meet(world, groups, own_cores=True, debug=False)
+    meeting = backend.meet(CommSpec(world, groups))
     cases = comm_cases.systematic(world) + comm_cases.drawn(world, 100, seed=world, most_rows=20)
 
     def run(rank: int) -> list[str]:

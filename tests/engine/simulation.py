@@ -47,6 +47,25 @@ class World:
         )
 
 
+def random_world(random: Random, number: int, max_num_seqs: tuple[int, ...], *, ahead: bool, stages: int = 1) -> World:
+    """World `number`: a pool from one request's worth to plenty, chunks from one token to whole prompts, one to three
+    groups; `max_num_seqs`: of which one is drawn."""
+    block_size, seqs = random.choice((1, 2, 4, 16)), random.choice(max_num_seqs)
+    return World(
+        num_blocks=max(2, random.choice((12, 20, 40, 60, 100, 400)) // block_size),
+        block_size=block_size,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=seqs + random.choice((0, 1, 7, 40)),
+        dp=random.choice((1, 1, 2, 3)),
+        vocab=random.choice((2, 6, 50)),
+        caching=number % 6 != 5,
+        seed=number,
+        ahead=ahead,
+        stages=stages,
+        crowd=3 if number % (4 if stages > 1 else 3) == 1 else 12,
+    )
+
+
 @dataclass
 class Expected:
     """An output that was asked for, and what has come of it."""

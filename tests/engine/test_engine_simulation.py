@@ -9,32 +9,14 @@ from random import Random
 
 import pytest
 
-from tests.engine.simulation import Simulation, World
+from tests.engine.simulation import Simulation, World, random_world
 
 EVENTS = 2_100
 
 
 def worlds() -> list[World]:
-    """Pools from one request's worth to plenty, chunks from one token to whole prompts, one to three groups."""
-    random, made = Random(7), []
-    for number in range(24):
-        block_size = random.choice((1, 2, 4, 16))
-        max_num_seqs = random.choice((1, 3, 6, 8))
-        made.append(
-            World(
-                num_blocks=max(2, random.choice((12, 20, 40, 60, 100, 400)) // block_size),
-                block_size=block_size,
-                max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=max_num_seqs + random.choice((0, 1, 7, 40)),
-                dp=random.choice((1, 1, 2, 3)),
-                vocab=random.choice((2, 6, 50)),
-                caching=number % 6 != 5,
-                seed=number,
-                ahead=number % 2 == 1,
-                crowd=3 if number % 3 == 1 else 12,
-            )
-        )
-    return made
+    random = Random(7)
+    return [random_world(random, number, (1, 3, 6, 8), ahead=number % 2 == 1) for number in range(24)]
 
 
 WORLDS = worlds()

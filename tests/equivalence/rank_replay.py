@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tests.equivalence.harness import EXACT, LIMITS, ExpertSizes, any_layout, checkpoint_at
 from weft.arch import Shards, parse_config
-from weft.comm.backend import HostSite, RankEnd
+from weft.comm.backend import CommSpec, HostSite, RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.groups import groups_of as layout_groups
 from weft.comm.lockstep import LockstepWorld
@@ -148,7 +148,7 @@ def comm_maker(job: dict[str, Any]) -> Any:
         region = Region.create(world, groups)
         return lambda rank: SharedMemoryComm(region, rank, timeout=240.0)
     gloo = backend_named("gloo")
-    meeting = gloo.meet(world, groups, own_cores=True, debug=False)
+    meeting = gloo.meet(CommSpec(world, groups))
     return lambda rank: gloo.make(RankEnd(rank, world, groups, meeting.fds(rank), 240.0))
 
 
@@ -156,7 +156,7 @@ def over_hosts(world: int, groups: tuple[Group, ...], count: int) -> Any:
     """Ranks of hosts with equally many of them: regions of their own, and connections between all."""
     tcp, host_of = backend_named("tcp"), tuple(rank * count // world for rank in range(world))
     sites = [HostSite(host, host_of, "127.0.0.1") for host in range(count)]
-    meetings = [tcp.meet(world, groups, own_cores=False, debug=False, site=site) for site in sites]
+    meetings = [tcp.meet(CommSpec(world, groups, own_cores=False, site=site)) for site in sites]
     peers = {rank: at for meeting in meetings for rank, at in meeting.addresses().items()}
 
     def make(rank: int) -> Comm:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from weft.comm.backend import Backend, RankEnd
+from weft.comm.backend import Backend, CommSpec, RankEnd
 from weft.comm.base import Comm
 from weft.comm.distributed.backend import Gloo
 from weft.comm.lockstep import LockstepComm, LockstepWorld
@@ -31,7 +31,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
 def ends(backend: Backend, limit_s: float = 20.0) -> Iterator[Comm]:
-    meeting = backend.meet(2, (PAIR,), own_cores=True, debug=False, mailboxes=MAIL)
+    meeting = backend.meet(CommSpec(2, (PAIR,), mailboxes=MAIL))
     try:
         with ThreadPoolExecutor(2) as threads:
             yield from threads.map(
@@ -113,7 +113,7 @@ def test_a_message_larger_than_a_box_is_refused() -> None:
 
 def test_a_dead_sender_ends_the_wait() -> None:
     backend = SharedMemory()
-    meeting = backend.meet(2, (PAIR,), own_cores=True, debug=False, mailboxes=MAIL)
+    meeting = backend.meet(CommSpec(2, (PAIR,), mailboxes=MAIL))
     one = backend.make(RankEnd(1, 2, (PAIR,), meeting.fds(1), 20.0))
     threading.Timer(0.2, meeting.mark_dead, (0,)).start()
     with pytest.raises(PeerError, match=r"rank 0 died; rank 1 was in recv over \(0, 1\)"):
@@ -123,7 +123,7 @@ def test_a_dead_sender_ends_the_wait() -> None:
 
 def test_a_silent_sender_is_named() -> None:
     backend = SharedMemory()
-    meeting = backend.meet(2, (PAIR,), own_cores=True, debug=False, mailboxes=MAIL)
+    meeting = backend.meet(CommSpec(2, (PAIR,), mailboxes=MAIL))
     one = backend.make(RankEnd(1, 2, (PAIR,), meeting.fds(1), 0.3))
     with pytest.raises(PeerError, match=r"rank 0 did not come within 0.3 s; rank 1 was in recv over \(0, 1\)"):
         one.recv(torch.empty(4), 0)

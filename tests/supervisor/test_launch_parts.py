@@ -21,6 +21,7 @@ from tests.support.checkpoints import make_gguf, small_config
 from tests.support.tiny_chat import CONFIG, write_tiny_chat
 from weft.arch import Shards, param_specs, parse_config
 from weft.checkpoint import open_checkpoint
+from weft.comm.backend import CommSpec
 from weft.comm.distributed.backend import Gloo
 from weft.comm.registry import choose_backend
 from weft.comm.shm import backend as shm_backend
@@ -395,7 +396,7 @@ def test_the_supervisor_never_loads_torch() -> None:
 
 
 def test_no_listener_beyond_loopback() -> None:
-    meeting = Gloo().meet(2, (), own_cores=True, debug=False)
+    meeting = Gloo().meet(CommSpec(2, ()))
     assert meeting.fds(0) == meeting.fds(1)
     with socket.socket(fileno=os.dup(meeting.fds(0)[0])) as listening, socket.socket() as probe:
         host, port = listening.getsockname()
@@ -417,7 +418,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
         return SimpleNamespace(close=lambda: None)
 
     monkeypatch.setattr("weft.comm.shm.backend.Region.create", create)
-    SharedMemory().meet(2, (), own_cores=own_cores, debug=False).close()
+    SharedMemory().meet(CommSpec(2, (), own_cores)).close()
     assert given == [None if own_cores else 0]
 
     pinned: list[list[int]] = []

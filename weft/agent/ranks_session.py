@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from weft.agent.waker import Waker
 from weft.arch.shards import Shards
-from weft.comm.backend import HostSite, Rendezvous
+from weft.comm.backend import CommSpec, HostSite, Rendezvous
 from weft.comm.groups import groups_of
 from weft.comm.mailboxes import mailboxes_of
 from weft.comm.registry import backend_named
@@ -124,14 +124,9 @@ class RanksSession:
         world = self._begin.world
         shards, backend = Shards(world.config, world.layout, world.slot_maps), backend_named(world.comm)
         own_cores = all(share.cpus for share in self._begin.ranks.values())
-        self._meeting = backend.meet(
-            world.layout.world,
-            groups_of(shards),
-            own_cores=own_cores,
-            debug=world.comm_debug,
-            site=self._site,
-            mailboxes=mailboxes_of(shards, world.engine),
-        )
+        mail = mailboxes_of(shards, world.engine)
+        spec = CommSpec(world.layout.world, groups_of(shards), own_cores, world.comm_debug, self._site, mail)
+        self._meeting = backend.meet(spec)
         for rank in self._begin.ranks:
             self._workers[rank] = self._spawner.spawn(
                 rank,

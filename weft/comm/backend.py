@@ -60,6 +60,19 @@ class HostSite:
         return tuple(rank for rank, host in enumerate(self.host_of) if host == self.number)
 
 
+@dataclass(frozen=True, slots=True)
+class CommSpec:
+    """What a world's ranks meet for. `own_cores`: no other process wants their cores, so that waiting ranks may spin.
+    `site`: where ranks are on several hosts, the one that this process is on. `mailboxes`: between pipeline stages."""
+
+    world: int
+    groups: tuple[Group, ...]
+    own_cores: bool = True
+    debug: bool = False
+    site: HostSite | None = None
+    mailboxes: Mailboxes = NO_MAILBOXES
+
+
 class Rendezvous:
     """The supervisor's side: what ranks inherit to meet, and what can be read of them. This one needs nothing."""
 
@@ -108,19 +121,8 @@ class Backend(Protocol):
         """Why `world` ranks on `hosts` machines, which compute on `device`, cannot use it; empty: they can."""
         ...
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
-        """In the supervisor. `own_cores`: no other process wants the ranks' cores, so that waiting ranks may spin.
-        `site`: where ranks are on several hosts, the one that this process is on. `mailboxes`: between pipeline
-        stages."""
+    def meet(self, spec: CommSpec) -> Rendezvous:
+        """In the supervisor."""
         ...
 
     def make(self, end: RankEnd) -> Comm:
@@ -137,18 +139,9 @@ class SingleRank:
         """As `Backend`."""
         return "it is for a single rank" if world > 1 else ""
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
+    def meet(self, spec: CommSpec) -> Rendezvous:
         """As `Backend`."""
-        return Rendezvous(groups)
+        return Rendezvous(spec.groups)
 
     def make(self, end: RankEnd) -> Comm:
         """As `Backend`."""

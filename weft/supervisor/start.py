@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from weft.comm.backend import HostSite, Rendezvous
+from weft.comm.backend import CommSpec, HostSite, Rendezvous
 from weft.comm.registry import backend_named
 from weft.errors import ConfigError, PeerError
 from weft.ipc.fingerprint import Settings, common, differences
@@ -126,14 +126,13 @@ class Starting:
 
     def _meeting(self, sessions: Sequence[HostSession]) -> Rendezvous:
         plan, own = self.plan, self._own_ranks
-        backend, world, groups = backend_named(plan.comm.name), plan.layout.world, plan.comm.groups
+        backend, groups = backend_named(plan.comm.name), plan.comm.groups
         site = None
         if sessions and self._hosts is not None:
             site = HostSite(0, plan.host_of, self._hosts.address, self._hosts.ports)
-        cores, debug, mail = all(plan.cores[rank].cpus for rank in own), plan.comm.debug, plan.comm.mailboxes
-        local = None
-        if own:
-            local = backend.meet(world, groups, own_cores=cores, debug=debug, site=site, mailboxes=mail)
+        cores = all(plan.cores[rank].cpus for rank in own)
+        spec = CommSpec(plan.layout.world, groups, cores, plan.comm.debug, site, plan.comm.mailboxes)
+        local = backend.meet(spec) if own else None
         if self._hosts is None or not sessions:
             return local or Rendezvous(groups)
         return HostsRendezvous(groups, local, sessions, self._hosts.refresh)

@@ -162,7 +162,7 @@ class Foreign:
 
     def hosts(self) -> dict[str, GivenValue]:
         """Where several hosts meet, and which of them this is; nothing for one host."""
-        if int(self.given().get("nodes") or 1) == 1:  # type: ignore[call-overload]
+        if self.given().get("nodes", 1) == 1:
             return {}
         options, _ = addresses_for(self.reading.options, "tokenspeed", 2, 1)
         node = self.reading.node

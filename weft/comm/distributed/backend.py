@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
+from weft.comm.backend import Address, CommSpec, RankEnd, Rendezvous, make_in
 from weft.comm.distributed.links import listen_in
-from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.layout.ranks import Group
 
 if TYPE_CHECKING:
@@ -53,17 +52,9 @@ class Gloo:
         """As `Backend`."""
         return ""
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
+    def meet(self, spec: CommSpec) -> Rendezvous:
         """As `Backend`."""
+        groups, site = spec.groups, spec.site
         if site is None:
             return ListeningSocket(groups)
         return ListeningSocket(groups, site.address, site.ports) if 0 in site.ranks else Rendezvous(groups)

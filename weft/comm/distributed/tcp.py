@@ -10,9 +10,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import Address, HostSite, RankEnd, Rendezvous, make_in
+from weft.comm.backend import Address, CommSpec, HostSite, RankEnd, Rendezvous, make_in
 from weft.comm.distributed.links import listen_in
-from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.shm.region import SPIN_US, RankRecord, Region, read_records
 from weft.layout.ranks import Group
 from weft.native import missing_reason
@@ -80,21 +79,18 @@ class Tcp:
         missing = missing_reason("comm")
         return f"the native library is missing: {missing}" if missing else ""
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
+    def meet(self, spec: CommSpec) -> Rendezvous:
         """As `Backend`."""
-        site = site or HostSite(0, (0,) * world, "127.0.0.1")
-        spin_us, host_of = SPIN_US if own_cores else 0, site.host_of
-        region = Region.create(world, groups, spin_us=spin_us, debug=debug, host_of=host_of, mailboxes=mailboxes)
-        return RegionAndListeners(region, groups, site)
+        site = spec.site or HostSite(0, (0,) * spec.world, "127.0.0.1")
+        region = Region.create(
+            spec.world,
+            spec.groups,
+            spin_us=SPIN_US if spec.own_cores else 0,
+            debug=spec.debug,
+            host_of=site.host_of,
+            mailboxes=spec.mailboxes,
+        )
+        return RegionAndListeners(region, spec.groups, site)
 
     def make(self, end: RankEnd) -> Comm:
         """As `Backend`."""

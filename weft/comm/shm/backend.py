@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weft.comm.backend import HostSite, RankEnd, Rendezvous, make_in
-from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
+from weft.comm.backend import CommSpec, RankEnd, Rendezvous, make_in
 from weft.comm.shm.region import PIECE_BYTES, RankRecord, Region, read_records
 from weft.layout.ranks import Group
 from weft.native import missing_reason
@@ -57,20 +56,17 @@ class SharedMemory:
         missing = missing_reason("comm")
         return f"the native library is missing: {missing}" if missing else ""
 
-    def meet(
-        self,
-        world: int,
-        groups: tuple[Group, ...],
-        *,
-        own_cores: bool,
-        debug: bool,
-        site: HostSite | None = None,
-        mailboxes: Mailboxes = NO_MAILBOXES,
-    ) -> Rendezvous:
+    def meet(self, spec: CommSpec) -> Rendezvous:
         """As `Backend`."""
-        spin_us, piece = None if own_cores else 0, self.piece_bytes
-        region = Region.create(world, groups, piece_bytes=piece, spin_us=spin_us, debug=debug, mailboxes=mailboxes)
-        return SharedRegion(region, groups)
+        region = Region.create(
+            spec.world,
+            spec.groups,
+            piece_bytes=self.piece_bytes,
+            spin_us=None if spec.own_cores else 0,
+            debug=spec.debug,
+            mailboxes=spec.mailboxes,
+        )
+        return SharedRegion(region, spec.groups)
 
     def make(self, end: RankEnd) -> Comm:
         """As `Backend`."""

@@ -17,7 +17,7 @@ from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, Chat
 from weft.text import Tokenizer
 from weft.text.length import fewest_tokens
 from weft.text_worker.client import LocalTexts, Texts
-from weft.text_worker.handler import Handler
+from weft.text_worker.handler import Handler, too_long
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -190,7 +190,7 @@ class ServedModel:
         if max_model_len is not None and len(text) > LONG:
             found = fewest_tokens(self.tokenizer, text, max_model_len)
             if found >= max_model_len:
-                raise _too_long(f"at least {found}", max_model_len, param)
+                raise too_long(f"at least {found}", max_model_len, param)
         return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def checked(self, ids: list[int], param: str) -> list[int]:
@@ -239,7 +239,7 @@ def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, par
     if not ids:
         raise RequestError(f"'{param}' gives no tokens; at least 1 is needed", param=param, code="invalid_value")
     if len(ids) >= max_model_len:
-        raise _too_long(str(len(ids)), max_model_len, param)
+        raise too_long(str(len(ids)), max_model_len, param)
     if max_tokens is not None and len(ids) + max_tokens > max_model_len:
         raise RequestError(
             f"'{param}' has {len(ids)} tokens and max_tokens is {max_tokens}, {len(ids) + max_tokens} together;"
@@ -247,12 +247,3 @@ def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, par
             param="max_tokens",
             code="context_length_exceeded",
         )
-
-
-def _too_long(tokens: str, max_model_len: int, param: str) -> RequestError:
-    return RequestError(
-        f"'{param}' has {tokens} tokens; the context is {max_model_len} tokens,"
-        f" so at most {max_model_len - 1} leave room for an answer",
-        param=param,
-        code="context_length_exceeded",
-    )
