@@ -86,6 +86,8 @@ class PeerError(WeftError):
     """A rank died or stopped answering; the message names it."""
 
     exit_code = 69
+    module = ""
+    """Whose collective failed, as a layout's boundaries are called ("o_proj.out"); empty: of none."""
 
 
 class KilledError(PeerError):

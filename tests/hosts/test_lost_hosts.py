@@ -148,7 +148,7 @@ def test_a_rank_that_is_stopped(cluster: Cluster, served: tuple[Command, Command
     [
         (
             "collective:1:400:skip-collective",
-            r"rank 1 \(tp 1\) on host 1 .* has not come to \w+ over \(0, 1\), call \d+|"
+            r"rank 1 \(tp 1\) on host 1 .* has not come to \w+ of \w+\.\w+ over \(0, 1\), call \d+|"
             r"disagree over \(0, 1\): rank (0|1): call \d+, \w+ .*; rank (0|1): call \d+, \w+ ",
         ),
         pytest.param(

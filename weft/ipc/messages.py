@@ -145,11 +145,12 @@ class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The rank cannot go on; `family` is a class of `weft.errors`."""
+    """The rank cannot go on; `family` is a class of `weft.errors`, `module` that of a PeerError."""
 
     family: str
     message: str
     problems: list[str] = []
+    module: str = ""
 
 
 FromRank = Joined | Entered | Loaded | StepDone | ExpertsCounted | Failed
@@ -191,12 +192,12 @@ def failure_of(error: BaseException) -> Failed:
         if family.__name__ in _FAMILIES and isinstance(error, WeftError):
             problems = list(error.problems) if isinstance(error, CheckpointError) else []
             head = str(error).split("\n  ")[0] if problems else str(error)
-            return Failed(family.__name__, head, problems)
+            return Failed(family.__name__, head, problems, error.module if isinstance(error, PeerError) else "")
     return Failed("WeftError", f"{type(error).__name__}: {error}")
 
 
 def error_of(failed: Failed, where: str) -> WeftError:
     """The error to raise here for what happened at `where`."""
     family = _FAMILIES.get(failed.family, WeftError)
-    message = f"{where}: {failed.message}"
+    message = f"{where}: {failed.message}" + (f" (in {failed.module})" if failed.module else "")
     return CheckpointError(message, failed.problems) if family is CheckpointError else family(message)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
 from weft.comm.redistribute import redistribute
+from weft.errors import PeerError
 from weft.layout.boundaries import Boundary
 from weft.layout.pipeline_p2p import PipelineTransfer
 from weft.layout.rows import RowTable
@@ -31,20 +33,34 @@ class Transitions:
 
     def run(self, name: str, steps: tuple[Step, ...], x: Tensor, table: RowTable) -> Tensor:
         """The steps of the boundary `name`."""
-        return redistribute(x, steps, table, self.comm.rank, self.comm)
+        with _naming(name):
+            return redistribute(x, steps, table, self.comm.rank, self.comm)
 
     def send(self, transfer: PipelineTransfer, x: Tensor, peer: int) -> None:
         """x to `peer`, a rank of the world in the stage that takes the transfer."""
-        self.comm.send(x.contiguous(), peer)
+        with _naming(transfer.name):
+            self.comm.send(x.contiguous(), peer)
 
     def receive(self, transfer: PipelineTransfer, out: Tensor, peer: int) -> Tensor:
         """What `peer` sent; may be `out`."""
-        self.comm.recv(out, peer)
+        with _naming(transfer.name):
+            self.comm.recv(out, peer)
         return out
 
     def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
         """The exchange `name` of routed rows: xs[i] goes to the group's member i, outs[i] comes from it."""
         if len(group) == 1:
             outs[0].copy_(xs[0])
-        else:
+            return
+        with _naming(name):
             self.comm.all_to_all(xs, outs, group)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """A collective that fails says whose it is."""
+    try:
+        yield
+    except PeerError as error:
+        error.module = name
+        raise

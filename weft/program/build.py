@@ -11,6 +11,7 @@ from weft.arch.shards import Shards
 from weft.comm.base import Comm, Group
 from weft.comm.metered import MeteredComm
 from weft.comm.shm.shared_memory import SharedMemoryComm
+from weft.errors import PeerError
 from weft.layers import Params
 from weft.layout.ranks import block
 from weft.models.decoder import Batch
@@ -57,7 +58,11 @@ class RankProgram:
         try:
             yield
         except ExchangeFailedError as failed:
-            _backend(self._comm).fail(failed.code, failed.kind, self._of_world(failed.group) or self._block)
+            try:
+                _backend(self._comm).fail(failed.code, failed.kind, self._of_world(failed.group) or self._block)
+            except PeerError as named:
+                named.module = failed.module
+                raise
             raise
         finally:
             self._count()

@@ -115,7 +115,7 @@ class StepProgram:
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {
-            index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange)
+            index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange, each.module)
             for index, each in enumerate(recording.instructions)
             if each.exchange is not None
         }
@@ -235,16 +235,16 @@ class StepProgram:
         self._native.close()
 
 
-_OF_TOKENS: tuple[str, Group] = ("all_gather", ())
+_OF_TOKENS: tuple[str, Group, str] = ("all_gather", (), "sampling.out")
 """How the tokens that a block's ranks chose come together, after the program."""
 
 
 class ExchangeFailedError(PeerError):
-    """A collective inside a program failed; `code` is the library's, `kind` and `group` the collective's; no group: the
-    attention block."""
+    """A collective inside a program failed; `code` is the library's, `kind`, `group` and `module` the collective's; no
+    group: the attention block."""
 
-    def __init__(self, code: int, exchange: tuple[str, Group]) -> None:
-        self.code, (self.kind, self.group) = code, exchange
+    def __init__(self, code: int, exchange: tuple[str, Group, str]) -> None:
+        self.code, (self.kind, self.group, self.module) = code, exchange
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
 
 

@@ -204,29 +204,46 @@ class Watch:
         """The error for ranks that did not answer in time: names a suspended rank, and what every rank is doing."""
         self.rendezvous.refresh()
         stopped = [worker for worker in self.workers if worker.stopped()]
+        late = self._not_come()
+        doing_now = [self._doing(worker) for worker in self.workers]
+        modules = self._modules({worker.rank for worker, _ in late} | {worker.rank for worker in stopped}, late)
         asked = ", ".join(str(self.workers[rank].number) for rank in waited_for)
         lines = [f"no answer to {doing} within {limit_s:g} s from rank {asked}"]
         lines += [f"{worker.where} pid {worker.pid} is suspended (SIGSTOP)" for worker in stopped]
-        lines += self._not_come()
-        lines += [self._doing(worker) for worker in self.workers]
-        return PeerError("; ".join(lines))
+        for worker, missed in late:
+            module = modules.get(missed.rank)
+            lines.append(
+                f"{worker.where} has not come to {missed.kind.name.lower()}{f' of {module}' if module else ''} over"
+                f" {missed.group}, call {missed.call}, where rank {missed.rank} waits"
+            )
+        return PeerError("; ".join(lines + doing_now))
 
-    def _not_come(self) -> list[str]:
-        """Ranks that are in no collective while others wait for them in one."""
+    def _modules(self, late: set[int], missed: Sequence[tuple[RankLink, RankRecord]]) -> dict[int, str]:
+        """In which module's collective each rank waits for one that is late: the waits are ended, and waiting ranks say
+        what failed. A replica's ranks start again anyway."""
+        failures: dict[int, Failed] = {}
+        for rank in late:
+            self.rendezvous.mark_dead(rank)
+        first = self.workers[0].number
+        waiting = {record.rank - first for _, record in missed}
+        deadline = time.monotonic() + DIAGNOSIS_S
+        while not failures.keys() >= waiting and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self._collect(failures)
+        return {first + rank: failed.module for rank, failed in failures.items()}
+
+    def _not_come(self) -> list[tuple[RankLink, RankRecord]]:
+        """Ranks that are in no collective while others wait for them in one, and the record of one that waits."""
         records = [self._record(worker.rank) for worker in self.workers]
         inside = [record for record in records if record is not None and record.inside]
         waiting = {record.rank for record in inside}
-        lines = []
+        found = []
         for worker in self.workers:
             number = worker.number
             missed = next((r for r in inside if number in r.group and number not in waiting), None)
             if missed is not None:
-                kind = missed.kind.name.lower()
-                lines.append(
-                    f"{worker.where} has not come to {kind} over {missed.group}, call {missed.call},"
-                    f" where rank {missed.rank} waits"
-                )
-        return lines
+                found.append((worker, missed))
+        return found
 
     def _record(self, rank: int) -> RankRecord | None:
         """Of one rank, in the numbers of all replicas' ranks."""
