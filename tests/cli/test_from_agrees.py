@@ -104,4 +104,4 @@ def test_one_process_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     refuse_several_starts({"WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     refuse_several_starts({"WORLD_SIZE": "8"})
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert said(capsys, "generate", "hi")[0] == 2 and said(capsys, "serve")[0] == 2
+    assert said(capsys, "generate", "hi")[0] == 2

@@ -188,7 +188,6 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
 @pytest.mark.parametrize(
     ("values", "codes_wanted"),
     [
-        ({"nodes": 2, "pipeline.stages": 2}, {"not_served", "stages_alike"}),
         ({"attention.cp": 2}, {"not_served", "positions_split"}),
         ({"attention.tp": 2, "attention.kv_split": 2}, {"not_served", "positions_split"}),
     ],

@@ -16,7 +16,7 @@ from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
 from weft.cli.main import main
 
-TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2")]
+TOGETHER = [("--tp", "2"), ("--tp", "2", "--comm", "gloo"), ("--attn-dp-size", "2"), ("--replicas", "2"), ("--pp", "2")]
 
 
 def sleeps(pid: int) -> bool:
@@ -31,7 +31,7 @@ def wakeups(pid: int) -> int:
     return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
-@pytest.mark.parametrize("layout", TOGETHER, ids=["tp", "gloo", "dp", "replicas"])
+@pytest.mark.parametrize("layout", TOGETHER, ids=["tp", "gloo", "dp", "replicas", "stages"])
 def test_answers_are_those_of_one_host(cluster: Cluster, layout: tuple[str, ...]) -> None:
     server, agent = cluster.serve(*layout)
     with cluster.client() as client:

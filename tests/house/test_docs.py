@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
 MAKEFILE = (ROOT / "Makefile").read_text()
 
-FLAGS_OF_TOOLS = {"--strict": "mypy"}
+FLAGS_OF_TOOLS = {
+    "--strict": "mypy", "--nproc-per-node": "torchrun", "--master-addr": "torchrun", "--no-python": "torchrun",
+    "--ntasks-per-node": "srun",
+}  # fmt: skip
 """Flags in documents that are not weft's."""
 
 

@@ -170,7 +170,6 @@ def test_deepep_is_refused_with_what_is_missing(mode: str, installed: bool, monk
 @pytest.mark.parametrize(
     ("values", "world", "experts", "field"),
     [
-        ({"nodes": 2, "pipeline.stages": 2}, None, 0, "pipeline.stages"),
         ({"attention.cp": 2}, None, 0, "attention.cp"),
         ({"attention.tp": 2, "attention.kv_split": 2}, None, 0, "attention.kv_split"),
     ],

@@ -3,6 +3,7 @@ full."""
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from weft.comm.distributed.backend import Gloo
 from weft.comm.lockstep import LockstepComm, LockstepWorld
 from weft.comm.mailboxes import Mailboxes
 from weft.comm.shm.backend import SharedMemory
-from weft.comm.shm.region import State, read_records
+from weft.comm.shm.region import Region, State, read_records
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import DeadlockError, PeerError
 
@@ -152,3 +153,97 @@ def test_lockstep_says_which_rank_waits() -> None:
 def test_lockstep_refuses_another_shape() -> None:
     with pytest.raises(PeerError, match=r"ranks 0 and 1 disagree over a message: sent \(float32 \[2\]\), expected"):
         lockstep(lambda comm: comm.send(torch.zeros(2), 1), lambda comm: comm.recv(torch.empty(3), 0))
+
+
+def on_two_hosts(limit_s: float = 20.0) -> tuple[SharedMemoryComm, SharedMemoryComm]:
+    """Two ranks whose hosts share no memory: a region each, and a connection."""
+    regions = [Region.create(2, (PAIR,), host_of=[0, 1], host=host, mailboxes=MAIL) for host in PAIR]
+    sockets = socket.socketpair()
+    comms = [SharedMemoryComm(region, rank, timeout=limit_s) for rank, region in enumerate(regions)]
+    for rank, comm in enumerate(comms):
+        tune_pair(sockets[rank])
+        comm.connect({1 - rank: sockets[rank]}, [0, 1])
+        regions[rank].close()
+    return comms[0], comms[1]
+
+
+def tune_pair(sock: socket.socket) -> None:
+    """Small buffers, so that a message does not fit into them."""
+    sock.setblocking(False)
+    for name in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, name, 2048)
+
+
+def test_between_hosts_messages_come_while_the_receiver_computes() -> None:
+    """As many as there are boxes, each larger than what sockets hold; one more waits."""
+    zero, one = on_two_hosts()
+    sent = [torch.randn(ROOM // 4) for _ in range(BOXES + 4)]
+
+    def send_all(some: list[Tensor]) -> None:
+        for x in some:
+            zero.send(x, 1)
+
+    send_all(sent[:BOXES])
+    more = threading.Thread(target=send_all, args=(sent[BOXES:],))
+    more.start()
+    for x in sent:
+        out = torch.empty_like(x)
+        one.recv(out, 0)
+        assert torch.equal(out, x)
+    more.join(10)
+    back = torch.randn(3)
+    one.send(back, 0)
+    out = torch.empty(3)
+    zero.recv(out, 1)
+    assert torch.equal(out, back)
+    zero.close()
+    one.close()
+
+
+def test_a_host_that_is_gone_ends_the_wait() -> None:
+    zero, one = on_two_hosts()
+    threading.Timer(0.2, zero.close).start()
+    with pytest.raises(PeerError, match=r"rank 0 has closed its end; rank 1 was in recv over \(0, 1\)"):
+        one.recv(torch.empty(4), 0)
+    one.close()
+
+
+def test_a_host_that_is_gone_ends_a_send() -> None:
+    zero, one = on_two_hosts()
+    one.close()
+    with pytest.raises(PeerError, match=r"rank 1 has closed its end; rank 0 was in send over \(0, 1\)"):
+        for _ in range(100):
+            zero.send(torch.zeros(ROOM // 4), 1)
+    zero.close()
+
+
+def test_a_receiver_of_another_host_that_takes_nothing_is_named() -> None:
+    """Its mailbox is full, and what its host's system holds; both ends can still be closed."""
+    zero, one = on_two_hosts(0.3)
+    with pytest.raises(PeerError, match=r"rank 1 did not come within 0.3 s; rank 0 was in send over \(0, 1\)"):
+        for _ in range(100):
+            zero.send(torch.zeros(ROOM // 4), 1)
+    began = time.monotonic()
+    one.close()
+    zero.close()
+    assert time.monotonic() - began < 5
+
+
+def test_a_rank_of_another_host_that_fails_says_so() -> None:
+    zero, one = on_two_hosts()
+    one.send(torch.zeros(2), 0)
+    with pytest.raises(PeerError, match="disagree"):
+        zero.recv(torch.empty(3), 1)
+    with pytest.raises(PeerError, match="rank 0 gave up after an error of its own; rank 1 was in recv"):
+        one.recv(torch.empty(4), 0)
+    zero.close()
+    one.close()
+
+
+def test_a_rank_without_messages_of_other_hosts_sleeps() -> None:
+    zero, one = on_two_hosts()
+    began = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - began < 0.2
+    zero.close()
+    one.close()

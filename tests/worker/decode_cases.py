@@ -39,7 +39,8 @@ def serve(executor: Executor, requests: Sequence[Request]) -> None:
     while waiting or engine.has_work:
         while waiting and (waiting[0][1][0] <= step or not engine.has_work):
             number, (_, length, tokens, params) = waiting.pop(0)
-            asked = replace(params, max_tokens=max(tokens, params.min_tokens), ignore_eos=True)
+            most, ends = max(tokens, params.min_tokens), params.grammar is not None
+            asked = replace(params, max_tokens=most, ignore_eos=not ends)
             ids = [(7 * number + 3 * place) % VOCABULARY for place in range(length)]
             engine.add_request(str(number), ids, asked)
         for output in engine.step():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +18,8 @@ from tests.worker.decode_cases import LIMITS
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.comm.metered import MeteredComm
+from weft.grammars.base import Automaton, GrammarError
+from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.ipc.channel import Channel, channel_pair
 from weft.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
 from weft.ipc.status import StatusPage
@@ -25,7 +27,9 @@ from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.native.runtime_records import FollowingRecord
 from weft.ops.base import Numerics
+from weft.sampling.grammar_masks import GrammarMasks
 from weft.step.plan import StepPlan, StepResult
+from weft.step.vocabulary import Vocabulary
 from weft.worker.faults import Faults
 from weft.worker.rank import _steps
 from weft.worker.runner import RankCapacity
@@ -137,3 +141,40 @@ def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dty
         yield made
     finally:
         made.close()
+
+
+TOKENS = [*(bytes([code]) for code in range(32, 127)), *(b"~%d" % number for number in range(6))]
+"""Of a model of 101 ids; the last ends an answer."""
+
+
+class Breaking:
+    """Automata that fail at their `after`-th token."""
+
+    def __init__(self, after: int) -> None:
+        last = len(TOKENS) - 1
+        self._inner, self._after = LLGuidanceCompiler(Vocabulary.of(TOKENS, [last], [last])), after
+
+    def compile(self, text: str) -> Automaton:
+        automaton, left = self._inner.compile(text), self._after
+        feed = automaton.feed
+
+        def count(ids: Sequence[int]) -> None:
+            nonlocal left
+            left -= len(ids)
+            if left <= 0:
+                raise GrammarError("as the test wants")
+            feed(ids)
+
+        automaton.feed = count  # type: ignore[method-assign]
+        return automaton
+
+
+@contextmanager
+def grammars_of(executor: Both, breaks_after: int = 1000) -> Iterator[None]:
+    """Gives every rank a vocabulary."""
+    with ExitStack() as closing:
+        for runner in (*executor.frames.runners, *executor.general.runners):
+            grammars = GrammarMasks(partial(Breaking, breaks_after), len(TOKENS))
+            runner.sampler.grammars = grammars
+            closing.callback(grammars.close)
+        yield

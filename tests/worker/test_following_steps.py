@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, example, given, settings
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.waiting import until
-from tests.worker.decode_cases import LAYOUTS, MANY, REQUESTS, Request, admitted, grown, serve, streams
-from tests.worker.following_cases import both_ways
+from tests.worker.decode_cases import GREEDY, LAYOUTS, MANY, REQUESTS, Request, admitted, grown, serve, streams
+from tests.worker.following_cases import both_ways, grammars_of
 from weft.errors import WeftError
 from weft.ipc.channel import ChannelClosed
 from weft.ipc.messages import RunStep, StepDone, pack, unpack_from_rank
 from weft.layout.rank_plans import RankPlans
-from weft.step.plan import GroupPlan, StepPlan
+from weft.step.plan import GRAMMAR_FAILED, GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 
 
@@ -112,6 +112,33 @@ def test_a_row_that_wants_python_does_so_only_while_it_is_there(
         for index, (group, count) in enumerate(plans):
             executor.step(StepPlan(index, [group]))
             assert executor.frames.followed == [count] * world, index
+
+
+RULES = ('("A" | "BC" | "D"){30,40}', '"0" /[1-5]{30}/ "9"')
+RULED = [SamplingParams(temperature=heat, grammar=f"start: {rule}") for heat in (0.0, 0.8) for rule in RULES]
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+def test_rows_with_a_grammar_are_followed(world: int, layout: dict[str, object], model: Path) -> None:
+    """Beside rows without one."""
+    with both_ways(model, world, layout) as executor, grammars_of(executor):
+        serve(executor, [(0, 3, 9, RULED[1]), (0, 2, 12, GREEDY), (0, 1, 15, RULED[2]), (2, 1, 9, RULED[3])])
+        assert min(executor.frames.followed) > 4
+
+
+@pytest.mark.parametrize(("world", "layout"), LAYOUTS[:4], ids=str)
+def test_a_row_whose_grammar_fails_fails_alone(world: int, layout: dict[str, object], model: Path) -> None:
+    with both_ways(model, world, layout) as executor, grammars_of(executor, breaks_after=4):
+        rest = [GroupPlan()] * (executor.layout.attention.dp - 1)
+        executor.step(StepPlan(0, [admitted(0, [5, 9], RULED[2]), *rest]))
+        executor.step(StepPlan(1, [admitted(1, [7]), *rest]))
+        results = [
+            executor.step(StepPlan(at, [grown(streams((0, at, at - 1), (1, at - 1, at - 1)), (0, 1, 5)), *rest]))
+            for at in range(2, 7)
+        ]
+        failed = [[one.slot for one in result.groups[0].extras if one.error == GRAMMAR_FAILED] for result in results]
+        assert failed == [[], [], [], [0], [0]]
+        assert executor.frames.followed[0] == 2
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[:4], ids=str)

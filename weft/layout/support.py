@@ -24,8 +24,6 @@ def refuse_unsupported(layout: Layout) -> None:
     """Raises LayoutError for a layout that is legal and explained but that the engine cannot run yet."""
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         raise _without_deepep(layout.experts.dispatch)
-    if layout.pipeline.stages > 1 and layout.nodes > layout.replicas:
-        raise _stages_over_hosts(layout)
     for limit in _exceeded(layout):
         message = f"{limit.field} {limit.value}: explained, but the engine cannot run it yet; {limit.change}"
         raise LayoutError(message, field=limit.field, value=limit.value, legal=(limit.legal,))
@@ -58,13 +56,3 @@ def _without_deepep(dispatch: str) -> LayoutError:
     legal = ("auto", "all_gather", "all_to_all")
     message = f"experts.dispatch {dispatch}: its library deep_ep {library}; legal: {', '.join(legal)}"
     return LayoutError(message, field="experts.dispatch", value=dispatch, legal=legal)
-
-
-def _stages_over_hosts(layout: Layout) -> LayoutError:
-    """Messages between stages go through the memory of one host."""
-    stages = layout.pipeline.stages
-    message = (
-        f"pipeline.stages {stages} on {layout.nodes} nodes: explained, but the engine cannot run stages of a replica on"
-        " several hosts yet; use one stage there, or as many nodes as replicas"
-    )
-    return LayoutError(message, field="pipeline.stages", value=stages, legal=(1,))

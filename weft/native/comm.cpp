@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <exception>
 #include <new>
 
 #include "runtime/comm/across.h"
@@ -64,7 +65,8 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
 }
 
 // Groups whose members `host_of` puts on several hosts call over connections from now on: fds[r] to rank r of the world,
-// -1 where there is none. They are this object's, also where the result is not 0: a member that has no connection, + 1.
+// -1 where there is none. They are this object's, also where the result is not 0: a member that has no connection, + 1, or
+// -1: no memory or no thread.
 int weft_comm_connect(Comm* c, const int32_t* fds, const uint32_t* host_of) {
     c->wire = new (std::nothrow) Wire();
     if (!c->wire) return -1;
@@ -79,6 +81,11 @@ int weft_comm_connect(Comm* c, const int32_t* fds, const uint32_t* host_of) {
         for (uint32_t m = 0; g.spans && m < g.n; m++)
             if (m != g.me && fds[g.ranks[m]] < 0) return static_cast<int>(g.ranks[m]) + 1;
     }
+    try {
+        start_readers(*c);
+    } catch (const std::exception&) {
+        return -1;
+    }
     return 0;
 }
 
@@ -86,6 +93,7 @@ void weft_comm_close(Comm* c) {
     uint32_t alive = ALIVE;
     c->states[c->rank].compare_exchange_strong(alive, CLOSED);
     if (c->wire) {
+        end_readers(*c);
         for (const Link& link : c->wire->links)
             if (link.fd >= 0) close(link.fd);
         delete c->wire;

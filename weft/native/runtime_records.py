@@ -100,6 +100,11 @@ class ArgmaxPrunerRecord(ctypes.Structure):
     )
 
 
+MaskCall = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)
+FeedCall = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_bool)
+"""`mask` and `feed` of a Decode record."""
+
+
 class DecodeRecord(ctypes.Structure):
     """A step in which every row of an attention block is a stream's; see decode_step.h."""
 
@@ -113,6 +118,10 @@ class DecodeRecord(ctypes.Structure):
             **dict.fromkeys(("values", "all_values"), "double*"),
             "sampling": "const SamplingTable*",
             "pruner": "ArgmaxPruner*",
+            "has_grammar": "const uint8_t*",
+            "masks": "const uint32_t**",
+            "mask": "const uint32_t* (*)(int64_t slot)",
+            "feed": "void (*)(int64_t slot, int64_t token, bool own)",
         },
         notes={
             "columns": "[3, rows]: slot, position, tokens that the request had generated",
@@ -134,6 +143,11 @@ class DecodeRecord(ctypes.Structure):
             "local_logits": "[rows, local_columns]: this rank's columns of all rows' logits; null: not known here",
             "pruner": "of the instruction that gives local_logits; null where there is none",
             "meets": "whether members exchange their first candidates in the next step",
+            "grammars": "how many slots have one",
+            "has_grammar": "[slots]",
+            "masks": "room for one of every slot",
+            "mask": "bits of the ids that may come next in a slot that has a grammar; null: Python must choose",
+            "feed": "a slot that has a grammar was given a token; own: this rank sampled it",
         },
     )
     _fields_ = (
@@ -147,7 +161,8 @@ class DecodeRecord(ctypes.Structure):
         *((name, _POINTER) for name in ("rows_of", "all_values", "local_logits")),
         *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
         ("pruner", _POINTER),
-        *((name, ctypes.c_int32) for name in ("meets", "unused")),
+        *((name, ctypes.c_int32) for name in ("meets", "grammars")),
+        *((name, _POINTER) for name in ("has_grammar", "masks", "mask", "feed")),
     )
 
 

@@ -88,16 +88,21 @@ class GrammarMasks:
             return {}
         pairs = enumerate(rows.pairs())
         ruled = [(row, slot) for row, (slot, position) in pairs if slot in self._running and position >= 0]
-        return {row: self._mask(slot) for row, slot in ruled}
+        found = {row: self._filled(slot) for row, slot in ruled}
+        return {row: None if running.failed else running.allowed for row, running in found.items()}
 
-    def _mask(self, slot: int) -> Mask | None:
-        """What may come next in `slot`, which has a grammar; None where that failed. Holds until the next `feed`."""
+    def mask_address(self, slot: int) -> int | None:
+        """Of what may come next in `slot`, which has a grammar; None where that failed. Holds until the next `feed`."""
+        running = self._filled(slot)
+        return None if running.failed else running.address
+
+    def _filled(self, slot: int) -> _Running:
         running = self._running[slot]
         running.job.result()
         if not running.filled:
             running.job = self._submit(FEED, running.fill)
             running.job.result()
-        return None if running.failed else running.allowed
+        return running
 
     def _the_compiler(self) -> GrammarCompiler | None:
         if self._compiler is None and self._make is not None:
@@ -125,6 +130,7 @@ class _Running:
 
     def __init__(self, words: int) -> None:
         self.allowed: Mask = np.zeros(words, np.uint32)
+        self.address = self.allowed.ctypes.data
         self.filled = self.failed = False
         """Whether `allowed` is of the next token; whether there is none any more."""
         self.job: Future[object] = Future()

@@ -61,6 +61,7 @@ class Sampler:
         """From which output position on nothing but a grammar changes a slot's logits."""
         self.chosen_from: NDArray[np.int64] = np.zeros(slots, np.int64)
         """From which output position on that is all there is to a slot's row: no log-probability is asked for."""
+        self.has_grammar: NDArray[np.uint8] = np.zeros(slots, np.uint8)
         self._asking: set[int] = set()
         """Slots that ask for log-probabilities."""
         self._following: set[int] = set()
@@ -81,8 +82,8 @@ class Sampler:
         plain_from = NEVER if always else params.min_tokens if len(slot.ends) else 0
         self._plain_from[admit.slot] = plain_from
         asks = params.logprobs is not None or params.prompt_logprobs is not None
-        ruled = self.grammars.admit(admit)
-        self.chosen_from[admit.slot] = NEVER if asks or ruled else plain_from
+        self.has_grammar[admit.slot] = ruled = self.grammars.admit(admit)
+        self.chosen_from[admit.slot] = NEVER if asks else plain_from
         follows = slot.history is not None or slot.rules is not None or ruled
         for slots, member in ((self._asking, asks), (self._following, follows)):
             (slots.add if member else slots.discard)(admit.slot)

@@ -1,4 +1,4 @@
-"""The endpoints: routes, and the way from a request to a stream of the engine."""
+"""Service: OpenAI's text endpoints, and the way from any API's request to a stream of the engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from msgspec.structs import replace
+from starlette.requests import Request
 from starlette.responses import Response
 
 from weft.chat.answer import AnswerRules
@@ -20,22 +22,22 @@ from weft.chat.tools import ToolUse
 from weft.engine.choice import Choice
 from weft.engine.limits import Limits
 from weft.server.answer_grammars import AnswerGrammars
-from weft.server.errors import client_gone, error_response, shown_error
-from weft.server.http.access import Access, Endpoint, GuardedRoute, Keys
+from weft.server.http.access import Keys
 from weft.server.http.body import BodyBudget, read_body
+from weft.server.http.gate import Gate
 from weft.server.http.hosts import Hosts
 from weft.server.http.memory import MemoryGuard
 from weft.server.metrics.metrics import Metrics
-from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Format
+from weft.server.openai.bodies import Bodies
+from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Shown
 from weft.server.openai.messages import checked_messages, text_size
 from weft.server.openai.models import ChatPrompt, ServedModel, check_length, kept_of, prompts_of, truncated
 from weft.server.openai.params import chat_params, completion_params, is_mute
 from weft.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
 from weft.server.openai.records import Text, Tokens
-from weft.server.openai.replies import Answer, EventReply, WholeReply
-from weft.server.openai.requests import ChatFields, Common, CompletionRequest, TokenizeChatRequest
+from weft.server.openai.requests import ChatFields, ChatRequest, Common, CompletionRequest, TokenizeChatRequest
 from weft.server.openai.tool_fields import tool_use
-from weft.server.status_endpoints import StatusEndpoints, json_response
+from weft.server.replies import Answer, EventReply, ReplyForm, WholeReply
 from weft.server.text_jobs import LONG_TEXT, chat_ids, prompt_ids, with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
@@ -52,6 +54,26 @@ COST_OF_MESSAGE = 64
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class BegunChat:
+    """A chat whose prompt is known. `rules`: what its answer's text is made of."""
+
+    ids: list[int]
+    rules: AnswerRules
+    shown: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class ChatWay:
+    """How an API has a chat answered. `prefix`: of the answer's id. `clips`: an answer may have fewer tokens than are
+    asked for, where the context has no more room. `mute`: only the prompt is wanted."""
+
+    prefix: str
+    form: Callable[[BegunChat], ReplyForm]
+    clips: bool = False
+    mute: bool = False
+
+
 class Service:
     """The endpoints over all replicas of one model."""
 
@@ -66,9 +88,9 @@ class Service:
         always_usage: bool = False,
     ) -> None:
         """`always_usage`: the last chunk of every stream has the usage, whether or not it is asked for."""
-        self._hosts = hosts
-        self._engines, self._model, self._keys, self._queue_timeout_s = engines, model, keys or Keys(), queue_timeout_s
-        self._metrics = Metrics(engines, model.name)
+        self.engines, self.model, self.gate = engines, model, Gate(hosts, keys or Keys())
+        self.metrics = Metrics(engines, model.name)
+        self._queue_timeout_s = queue_timeout_s
         self._grammars = AnswerGrammars(model.texts, model.words, model.vocab_size)
         self._always_usage, self._fingerprint = always_usage, engines.fingerprint
         self._bodies, self._memory = BodyBudget(), MemoryGuard()
@@ -76,83 +98,62 @@ class Service:
         # Two threads: a long prompt that is being tokenized does not hold up a short one.
         self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
-    def routes(self) -> list[GuardedRoute]:
-        """Everything that answers; anything else is a 404."""
-        status = StatusEndpoints(self._engines, self._model, self._keys, self._metrics)
-        return [
-            self._route("/v1/chat/completions", self.chat, "POST", Access.USER),
-            self._route("/v1/completions", self.complete, "POST", Access.USER),
-            self._route("/v1/models", status.models, "GET", Access.USER),
-            self._route("/v1/models/{name:path}", status.one_model, "GET", Access.USER),
-            self._route("/tokenize", self.tokenize, "POST", Access.USER),
-            self._route("/detokenize", self.detokenize, "POST", Access.USER),
-            self._route("/health", status.health, "GET", Access.OPEN),
-            self._route("/ping", status.health, "GET", Access.OPEN),
-            self._route("/ping", status.health, "POST", Access.OPEN),
-            self._route("/load", status.load, "GET", Access.OPEN),
-            self._route("/ready", status.is_ready, "GET", Access.OPEN),
-            self._route("/version", status.version, "GET", Access.OPEN),
-            self._route("/openapi.json", status.openapi, "GET", Access.OPEN),
-            self._route("/metrics", status.metrics, "GET", Access.ADMIN),
-        ]
-
-    def _route(self, path: str, endpoint: Endpoint, method: str, access: Access) -> GuardedRoute:
-        """Every fault of a request ends in an error object; nothing of an unexpected one reaches the client."""
-
-        async def guarded(request: Request) -> Response:
-            try:
-                self._hosts.check(request.headers.get("host", ""))
-                self._keys.check(request, access)
-                return await endpoint(request)
-            except ClientDisconnect:
-                return error_response(client_gone())
-            except Exception as error:  # one request's code path must not end the server
-                return error_response(shown_error(error))
-
-        return GuardedRoute(path, guarded, [method], access)
-
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
-        most = self._engines.check_room(1).max_logprobs
-        asked = await self._read(request, partial(chat_request, defaults=self._model.defaults))
-        self._model.check_name(asked.model)
-        self._model.check_chat(asked)
+        self.engines.check_room(1)
+        asked = await self.read(request, partial(chat_request, defaults=self.model.defaults))
+
+        def bodies(begun: BegunChat) -> ReplyForm:
+            shown, ids, rules = begun.shown, begun.ids, begun.rules
+            form = ChatFormat(self.model.tokenizer, shown, ids, rules, reasoning=asked.include_reasoning)
+            return Bodies(form, asked, self._fingerprint, always_usage=self._always_usage)
+
+        return await self.answer(request, asked, ChatWay(ChatFormat.prefix, bodies))
+
+    async def answer(self, request: Request, asked: ChatRequest, way: ChatWay) -> Response:
+        """The reply to a chat of any API, whose request has OpenAI's fields."""
+        most = self.engines.check_room(1).max_logprobs
+        self.model.check_name(asked.model)
+        self.model.check_chat(asked)
         messages = checked_messages(asked.messages)
-        use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, self._model.forms)
-        params, shown = chat_params(asked, self._model.vocab_size, most)
+        use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, self.model.forms)
+        params, shown = chat_params(asked, self.model.vocab_size, most)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
-        limits = self._engines.check_room(params.n)
+        limits = self.engines.check_room(params.n)
         texts = [message["content"] for message in messages if "content" in message]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
-        self._model.check_bytes(texts, longest, "messages")
+        self.model.check_bytes(texts, longest, "messages")
         size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
         keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
         prompt = await self._chat_prompt(request, asked, messages, use, (size, longest, keep))
         ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
+        if way.clips and params.max_tokens is not None and len(ids) + params.max_tokens > limits.max_model_len:
+            params = replace(params, max_tokens=None)
         check_length(ids, params.max_tokens, limits.max_model_len, "messages")
         budget = asked.thinking_token_budget
-        rules = AnswerRules(forms=self._model.forms, use=use, thinking=prompt.thinking, budget=budget)
+        rules = AnswerRules(forms=self.model.forms, use=use, thinking=prompt.thinking, budget=budget)
         params, headers = await self._grammars.of(request, rules, params, headers)
-        form = ChatFormat(self._model.tokenizer, shown, ids, rules, reasoning=asked.include_reasoning)
-        kept = frozenset[int]() if rules.plain else self._model.kept_ids
-        return self._reply(asked, [ids], params, form, kept=kept, headers=headers)
+        form = way.form(BegunChat(ids, rules, shown))
+        kept = frozenset[int]() if rules.plain else self.model.kept_ids
+        return self._reply(asked, [ids], params, form, way.prefix, mute=way.mute, kept=kept, headers=headers)
 
     async def complete(self, request: Request) -> Response:
         """/v1/completions."""
-        limits = self._engines.check_room(1)
-        parse = partial(completion_request, defaults=self._model.defaults, longest=limits.max_model_len)
-        asked = await self._read(request, parse)
-        self._model.check_name(asked.model)
+        limits = self.engines.check_room(1)
+        parse = partial(completion_request, defaults=self.model.defaults, longest=limits.max_model_len)
+        asked = await self.read(request, parse)
+        self.model.check_name(asked.model)
         given = prompts_of(asked.prompt)
-        params, shown = completion_params(asked, len(given), self._model.vocab_size, limits.max_logprobs)
+        params, shown = completion_params(asked, len(given), self.model.vocab_size, limits.max_logprobs)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
-        limits = self._engines.check_room(params.n * len(given))
+        limits = self.engines.check_room(params.n * len(given))
         prompts = await self._prompts(request, asked, given, limits)
         for ids in prompts:
             check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
         echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
-        form = CompletionFormat(self._model.tokenizer, shown, echoes, echo=asked.echo)
-        return self._reply(asked, prompts, params, form, mute=is_mute(asked), headers=headers)
+        form = CompletionFormat(self.model.tokenizer, shown, echoes, echo=asked.echo)
+        bodies = Bodies(form, asked, self._fingerprint, always_usage=self._always_usage)
+        return self._reply(asked, prompts, params, bodies, form.prefix, mute=is_mute(asked), headers=headers)
 
     async def _chat_prompt(
         self,
@@ -165,60 +166,51 @@ class Service:
         """`lengths`: characters of the conversation, most tokens, and how many of the last ids are kept."""
         size, longest, keep = lengths
         if size <= LONG_TEXT:
-            return await self._tokenized(size, partial(self._model.chat_prompt, asked, messages, use, longest))
-        text, thinking = await self._in_thread(partial(self._model.chat_text, asked, messages, use))
-        return ChatPrompt(await chat_ids(self._model, request, asked, text, longest, keep), thinking)
+            return await self._tokenized(size, partial(self.model.chat_prompt, asked, messages, use, longest))
+        text, thinking = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
+        return ChatPrompt(await chat_ids(self.model, request, asked, text, longest, keep), thinking)
 
     async def _prompts(
         self, request: Request, asked: CompletionRequest, given: list[object], limits: Limits
     ) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
-        self._model.check_bytes(texts, longest, "prompt")
+        self.model.check_bytes(texts, longest, "prompt")
         if sum(map(len, texts)) > LONG_TEXT:
             keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
             words = (asked.prompt, asked.add_special_tokens, longest, keep)
-            prompts = await prompt_ids(self._model, request, *words)
+            prompts = await prompt_ids(self.model, request, *words)
         else:
-            ids = partial(self._model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
+            ids = partial(self.model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
             prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
 
     def _echo(self, given: object, ids: list[int]) -> Echo:
-        return Echo(given if isinstance(given, str) else self._model.tokenizer.decode(ids), ids)
+        return Echo(given if isinstance(given, str) else self.model.tokenizer.decode(ids), ids)
 
     def _reply(
         self,
         asked: Common,
         prompts: list[list[int]],
         params: SamplingParams,
-        form: Format,
+        form: ReplyForm,
+        prefix: str,
         *,
         mute: bool = False,
         kept: frozenset[int] = frozenset(),
         headers: Mapping[str, str],
     ) -> Response:
-        answer_id = f"{form.prefix}{self._draw.getrandbits(128):032x}"
-        stream = self._engines.submit(answer_id, prompts, params, whole=not asked.stream)
-        make = partial(Choice, self._model.tokenizer, params=params, mute=mute, kept=kept)
+        answer_id = f"{prefix}{self._draw.getrandbits(128):032x}"
+        stream = self.engines.submit(answer_id, prompts, params, whole=not asked.stream)
+        make = partial(Choice, self.model.tokenizer, params=params, mute=mute, kept=kept)
         choices = [make(prompt_ids=ids) for ids in prompts for _ in range(params.n)]
         patience = min(asked.timeout or self._queue_timeout_s, self._queue_timeout_s)
-        head = (answer_id, int(time.time()), self._model.name)
-        answer = Answer(
-            *head, stream, choices, form, self._metrics, patience, kept=asked.n, headers=headers,
-            fingerprint=self._fingerprint,
-        )  # fmt: skip
-        if not asked.stream:
-            return WholeReply(self._engines, answer)
-        options = asked.stream_options
-        return EventReply(
-            self._engines,
-            answer,
-            include_usage=self._always_usage or (options is not None and options.include_usage),
-            continuous_usage=options is not None and options.continuous_usage_stats,
-        )
+        head = (answer_id, int(time.time()), self.model.name)
+        answer = Answer(*head, stream, choices, form, self.metrics, patience, headers=headers)
+        return EventReply(self.engines, answer) if asked.stream else WholeReply(self.engines, answer)
 
-    async def _read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+    async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """The request's body as a record."""
         self._memory.check()
         body = await read_body(request, self._bodies)
         length = len(body)
@@ -228,13 +220,13 @@ class Service:
             self._bodies.give_back(length)
 
     async def _without_words(self, params: SamplingParams) -> SamplingParams:
-        made = partial(with_bad_runs, self._model.tokenizer, params, self._model.vocab_size)
+        made = partial(with_bad_runs, self.model.tokenizer, params, self.model.vocab_size)
         return await self._tokenized(2 * sum(map(len, params.bad_words)), made)
 
     async def _with_grammar(
         self, request: Request, asked: Common, params: SamplingParams
     ) -> tuple[SamplingParams, Mapping[str, str]]:
-        return await with_grammar(self._model.texts, request, asked, params, self._model.vocab_size)
+        return await with_grammar(self.model.texts, request, asked, params, self.model.vocab_size)
 
     async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
         """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""
@@ -245,34 +237,35 @@ class Service:
 
     async def tokenize(self, request: Request) -> Response:
         """/tokenize: of a text or of a conversation."""
-        asked = await self._read(request, tokenize_request)
-        self._model.check_name(asked.model)
-        limits = self._engines.check_ready()
+        asked = await self.read(request, tokenize_request)
+        self.model.check_name(asked.model)
+        limits = self.engines.check_ready()
         if isinstance(asked, TokenizeChatRequest):
-            self._model.check_chat(asked)
+            self.model.check_chat(asked)
             messages = checked_messages(asked.messages)
-            use = tool_use(asked.tools, "auto", True, self._model.forms)
-            text, _ = await self._in_thread(partial(self._model.chat_text, asked, messages, use))
-            ids = await chat_ids(self._model, request, asked, text, None, None)
+            use = tool_use(asked.tools, "auto", True, self.model.forms)
+            text, _ = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
+            ids = await chat_ids(self.model, request, asked, text, None, None)
         else:
-            ids = (await prompt_ids(self._model, request, asked.prompt, asked.add_special_tokens, None, None))[0]
-        words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
-        return json_response(Tokens(len(ids), limits.max_model_len, ids, words))
+            ids = (await prompt_ids(self.model, request, asked.prompt, asked.add_special_tokens, None, None))[0]
+        words = [self.model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
+        found = Tokens(len(ids), limits.max_model_len, ids, words)
+        return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def detokenize(self, request: Request) -> Response:
         """/detokenize: special tokens are written out."""
-        asked = await self._read(request, detokenize_request)
-        self._model.check_name(asked.model)
+        asked = await self.read(request, detokenize_request)
+        self.model.check_name(asked.model)
 
         def text() -> bytes:
-            ids = self._model.checked(asked.tokens, "tokens")
-            return msgspec.json.encode(Text(self._model.tokenizer.decode(ids, skip_special_tokens=False)))
+            ids = self.model.checked(asked.tokens, "tokens")
+            return msgspec.json.encode(Text(self.model.tokenizer.decode(ids, skip_special_tokens=False)))
 
         return Response(await self._tokenized(len(asked.tokens), text), media_type="application/json")
 
     def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
         """Any HTTP answer, for /metrics."""
-        self._metrics.answered(handler, method, status, seconds)
+        self.metrics.answered(handler, method, status, seconds)
 
     def close(self) -> None:
         """Lets the tokenizing threads go."""

@@ -14,9 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from weft.errors import RequestError
 from weft.server.app import Service
 from weft.server.errors import error_response
-from weft.server.http.access import check_declared
+from weft.server.http.access import GuardedRoute, check_declared
 from weft.server.http.middleware import RequestMiddleware
 from weft.server.http.path_lookup import PathLookup
+from weft.server.routes import all_routes
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -38,27 +39,39 @@ def make_app(
     service: Service, origins: Sequence[str] = (), *, root_path: str | None = None, access_log: bool = False
 ) -> ASGIApp:
     """The ASGI application. ConfigError: a route without declared access."""
-    handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error)
-    routes = service.routes()
+    routes = all_routes(service)
     check_declared(routes)
+    handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error(routes))
     inner = Starlette(routes=routes, exception_handlers=handlers)
     inner.router.redirect_slashes = False  # a redirect names the host that the client gave, before it is checked
     app: ASGIApp = PathLookup(inner, routes)
     if origins:
         shown = ["x-request-id", "retry-after", "x-should-retry"]
         app = CORSMiddleware(
-            app, origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=shown, max_age=600
+            app,
+            origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=shown,
+            max_age=600,
         )
     if root_path is not None:
         app = Below(app, root_path)
     return RequestMiddleware(app, service.answered, access_log=access_log)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
-    shown = words.get(error.status_code, error.detail)
-    if error.status_code == 404 and request.scope["path"].isprintable():
-        shown = f"there is no {request.scope['path'][:200]}"
-    return error_response(RequestError(shown, status=error.status_code))
+def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:
+    """Refuses a path or a method that there is not, in the shape of the path's own errors."""
+    refusals = {route.path: route.refusal for route in routes}
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        path = request.scope["path"]
+        words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
+        shown = words.get(error.status_code, error.detail)
+        if error.status_code == 404 and path.isprintable():
+            shown = f"there is no {path[:200]}"
+        return refusals.get(path, error_response)(RequestError(shown, status=error.status_code))
+
+    return refused

@@ -11,20 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from weft.errors import RequestError
+from weft.server.app import Service
 from weft.server.errors import error_headers, error_info
-from weft.server.http.access import Access, Keys
-from weft.server.metrics.metrics import CONTENT_TYPE, Metrics
-from weft.server.openai.models import ServedModel
+from weft.server.http.access import Access
+from weft.server.metrics.metrics import CONTENT_TYPE
 from weft.server.openai.openapi import document
 from weft.server.openai.records import Health, Load, Model, ModelList, Version
-from weft.serving.replicas import Replicas
 
 
 class StatusEndpoints:
     """Over all replicas of one model."""
 
-    def __init__(self, engines: Replicas, model: ServedModel, keys: Keys, metrics: Metrics) -> None:
-        self._engines, self._model, self._keys, self._metrics = engines, model, keys, metrics
+    def __init__(self, service: Service) -> None:
+        self._engines, self._model, self._keys = service.engines, service.model, service.gate.keys
+        self._metrics = service.metrics
 
     async def models(self, request: Request) -> Response:
         """/v1/models: one entry for each name."""

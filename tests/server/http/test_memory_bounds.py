@@ -13,11 +13,10 @@ from tests.server.http.test_server_bounds import HEAD, connect, healthy, narrow
 from tests.support.waiting import PATIENCE_S, until
 from weft.errors import RequestError
 from weft.machine.control_groups import memory_shares
-from weft.server import app
+from weft.server import app, replies
 from weft.server.http.body import SHORT_BODY, BodyBudget
 from weft.server.http.connection import MOST_UNSENT
 from weft.server.http.memory import LOOK_S, MemoryGuard
-from weft.server.openai import replies
 from weft.serving.stream import MOST_UNREAD
 
 MIB = 1 << 20

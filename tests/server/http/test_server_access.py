@@ -23,7 +23,8 @@ from weft.server.http.listen import bind, bind_unix
 USER, ADMIN = "user-secret", "admin-secret"
 OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json"}
 GETS = {"/v1/models", "/v1/models/tiny", "/metrics"} | OPEN
-POSTS = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
+TEXTS = {f"{base}/{kind}" for base in ("/v1", "") for kind in ("chat/completions", "completions")}
+POSTS = TEXTS | {"/tokenize", "/detokenize"}
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +83,19 @@ def test_a_key_beyond_ascii_is_the_one_whose_bytes_were_sent(key: str) -> None:
 
 def test_a_key_elsewhere_is_none(keyed: Running) -> None:
     assert status(keyed, f"/v1/models?api_key={USER}") == 401
-    assert status(keyed, "/v1/models", **{"x-api-key": USER}) == 401
+    assert status(keyed, "/v1/models", **{"x-api-key": USER[:-1]}) == 401
+    assert status(keyed, "/v1/models", **{"api-key": USER}) == 401
     assert status(keyed, "/v1/models", **{"authorization": "Bearer"}) == 401
     assert status(keyed, "/v1/models", **{"authorization": f"Basic {USER}"}) == 401
     assert status(keyed, "/v1/models", **{"authorization": f"bearer  {USER}"}) == 200
     error = keyed.http.get("/v1/models").json()["error"]
     assert error["code"] == "invalid_api_key" and USER not in str(error)
+
+
+def test_a_key_may_come_as_anthropic_clients_send_it(keyed: Running) -> None:
+    assert status(keyed, "/v1/models", **{"x-api-key": USER}) == 200
+    assert status(keyed, "/v1/models", **{"x-api-key": "other", "authorization": f"Bearer {USER}"}) == 200
+    assert status(keyed, "/metrics", **{"x-api-key": USER}) == 403
 
 
 @pytest.mark.parametrize("path", ["//metrics", "/metrics/", "/METRICS", "/%6detrics", "/v1/../metrics", "/metrics%00"])

@@ -17,11 +17,11 @@ import pytest
 
 from tests.server.conftest import Running, Start
 from tests.support.waiting import PATIENCE_S, until
+from weft.server import replies
 from weft.server.http import body, connection
 from weft.server.http.config import HttpConfig
 from weft.server.http.connection import Connection
 from weft.server.http.listen import bind
-from weft.server.openai import replies
 from weft.serving import queue_timeout
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
@@ -334,7 +334,6 @@ def test_a_last_write_that_nobody_reads_is_no_defect(kind: type[Any], monkeypatc
     stream = SimpleNamespace(request_ids=("a",), replica=0, let_go=lambda: told.append("let go"))
     engines = SimpleNamespace(tell=lambda *_: None, close_stream=lambda _: told.append("closed"))
     answer = SimpleNamespace(stream=stream, patience_s=60.0, watch=SimpleNamespace(failed=told.append))
-    options = {} if kind is replies.WholeReply else {"include_usage": False, "continuous_usage": False}
     scope = {"state": {connection.ABORT: lambda: told.append("cut")}}
-    asyncio.run(kind(engines, answer, **options)(scope, never, never))
+    asyncio.run(kind(engines, answer)(scope, never, never))
     assert told == ["cut", 499, "closed", "let go"]

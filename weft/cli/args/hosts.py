@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Mapping
 
 from weft.agent.agent import Agent, AgentSetup
 from weft.checkpoint import Checkpoint
-from weft.cli.args.flags import add_flags, values_of
+from weft.cli.args.flags import GivenValue, add_flags, values_of
+from weft.errors import ConfigError
 from weft.ipc.fingerprint import settings_of_host
 from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_settings
 from weft.launch_plan.timeouts import ProcessLimits, process_settings
+from weft.launchers.environment import Variable, placement
 from weft.layout.layout import Layout
 from weft.log import configure
+from weft.machine.parent_death import end_with_parent
 from weft.options import made
 from weft.settings import EngineConfig
 from weft.supervisor.hosts.agent_pool import AgentPool
@@ -28,6 +33,30 @@ def add_hosts_arguments(parser: argparse.ArgumentParser, *, join_limit: bool = T
     add_flags(group, hosts_settings(), "hosts_given")
     if join_limit:
         add_flags(group, [each for each in process_settings() if each.name == "join_limit"], "limits_given")
+
+
+def take_placement(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> None:
+    """Takes over what torchrun or srun, which started this process, say of this host. UsageError: they start several
+    processes a node. ConfigError: the words say something else."""
+    found = placement(environ)
+    if found is None:
+        return
+    if found.launcher == "torchrun":
+        end_with_parent(signal.SIGTERM)  # torchrun itself lets its processes run on when it is killed
+    args.layout_given = {**args.layout_given, "nodes": _agreed("nodes", found.nnodes, args.layout_given)}
+    if found.nnodes.value == 1:
+        return
+    address = GivenValue(found.address.value, found.address.name)
+    number = _agreed("node_rank", found.node_rank, args.hosts_given)
+    args.hosts_given = {"dist_init_addr": address, **args.hosts_given, "node_rank": number}
+
+
+def _agreed(field: str, variable: Variable, given: Mapping[str, GivenValue]) -> GivenValue:
+    ours = given.get(field, GivenValue(variable.value, variable.name))
+    if ours.value != variable.value:
+        message = f"{field} is {variable.value} in {variable.name}, but {ours.flag} gives {ours.value}; leave one out"
+        raise ConfigError(message, field=field, value=ours.value)
+    return ours
 
 
 def hosts_from(args: argparse.Namespace) -> HostsConfig:

@@ -24,10 +24,10 @@ from weft.checkpoint.hub.paths import shown_name
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.flags import add_flags, values_of
-from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
+from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent, take_placement
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
-from weft.cli.args.ranks import add_comm_argument, refuse_several_starts, say_native
+from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.vllm_words import said_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
@@ -141,10 +141,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, signals: EndSignals) -> None:
-    refuse_several_starts()
     open_files = fd_limits.raise_limit()
     fd_limits.check(open_files, fd_limits.Needs())
     take_foreign(args)
+    take_placement(args)
     http = http_from(args)
     to_children(http.log_level, http.log_format)
     configure()

@@ -88,6 +88,7 @@ class Tcp:
             spin_us=SPIN_US if spec.own_cores else 0,
             debug=spec.debug,
             host_of=site.host_of,
+            host=site.number,
             mailboxes=spec.mailboxes,
         )
         return RegionAndListeners(region, spec.groups, site)

@@ -112,14 +112,16 @@ class Region:
         spin_us: int | None = None,
         debug: bool = False,
         host_of: Sequence[int] | None = None,
+        host: int | None = None,
         mailboxes: Mailboxes = NO_MAILBOXES,
     ) -> Region:
         """A region for these groups, its memory taken at once; ConfigError where the machine has not that much.
 
         `host_of`: the host of each rank, where there are several. Groups that span hosts get no slots here: their
-        members are connected (`SharedMemoryComm.connect`).
+        members are connected (`SharedMemoryComm.connect`). `host`: the one that this region is on.
 
-        `mailboxes`: of pairs of ranks, which must be among the groups; such a group has no slots.
+        `mailboxes`: of pairs of ranks, which must be among the groups; such a group has no slots. There is memory for
+        messages to ranks of `host`, or of all.
 
         `piece_bytes`: what a rank hands over in one round. `spin_us`: how long a rank spins before it sleeps; by
         default 300, and 0 with more ranks than cores, where spinning takes the core that another rank needs. `debug`:
@@ -133,7 +135,8 @@ class Region:
             raise ConfigError(message, field="comm", value="shared_memory", legal=("gloo",))
         piece = -(-max(piece_bytes, most * LINE) // PAGE) * PAGE  # a line for each member at least
         spans = [host_of is not None and len({host_of[rank] for rank in group}) > 1 for group in groups]
-        plan = RegionPlan(world, groups, piece, spans, mailboxes)
+        here = [rank for rank in range(world) if host is None or host_of is None or host_of[rank] == host]
+        plan = RegionPlan(world, groups, piece, spans, mailboxes, here)
         _check_memory(plan.size, world)
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:

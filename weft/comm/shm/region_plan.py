@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from weft.comm.mailboxes import Mailboxes
 from weft.layout.ranks import Group
@@ -32,8 +32,16 @@ class RegionPlan:
     """Offsets of everything in a region."""
 
     def __init__(
-        self, world: int, groups: Sequence[Group], piece: int, spans: Sequence[bool], mailboxes: Mailboxes
+        self,
+        world: int,
+        groups: Sequence[Group],
+        piece: int,
+        spans: Sequence[bool],
+        mailboxes: Mailboxes,
+        here: Container[int],
     ) -> None:
+        """`spans`: of each group, whether its members are on several hosts. `here`: the ranks that take messages from
+        mailboxes of this region."""
         self.world, self.groups, self.piece, self.mailboxes = world, groups, piece, mailboxes
         self._end = HEADER.size
         self.states = self._take(STATE.size * world)
@@ -46,7 +54,11 @@ class RegionPlan:
         slots = [self._take(size, PAGE) for size in sizes]
         mails = [self._take(2 * MAIL.size) if group in pairs else 0 for group in groups]
         self.tables = [(*offsets, at, mail) for offsets, at, mail in zip(control, slots, mails, strict=True)]
-        rings = {ends: mailboxes.boxes * (LINE + _rounded(room)) for ends, room in mailboxes.bytes_of.items()}
+        rings = {
+            ends: mailboxes.boxes * (LINE + _rounded(room))
+            for ends, room in mailboxes.bytes_of.items()
+            if ends[1] in here
+        }
         self._boxes_at = {ends: self._take(nbytes, PAGE) for ends, nbytes in rings.items()}
         self.stealing_bytes = PAIR * (1 + world)
         self.stealing = self._take(self.stealing_bytes * world, PAIR)

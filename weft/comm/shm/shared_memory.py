@@ -64,7 +64,10 @@ class SharedMemoryComm(Comm):
         `host_of`: the host of each rank of the world. ValueError: such a group has a member without a link."""
         numbers = [links[rank].detach() if rank in links else -1 for rank in range(self.world)]
         fds, hosts = (ctypes.c_int32 * self.world)(*numbers), (ctypes.c_uint32 * self.world)(*host_of)
-        if code := self._library.weft_comm_connect(self._handle, fds, hosts):
+        code = self._library.weft_comm_connect(self._handle, fds, hosts)
+        if code < 0:
+            raise PeerError(f"rank {self.rank}: the system has no thread for messages of ranks of other hosts")
+        if code:
             raise ValueError(f"rank {self.rank} has no connection to rank {code - 1}, a member of one of its groups")
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:

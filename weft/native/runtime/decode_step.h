@@ -42,11 +42,14 @@ inline bool can_choose(const Decode& d) {
     return all;
 }
 
+inline bool has_grammar(const Decode& d, int64_t slot) { return d.grammars && d.has_grammar[slot]; }
+
 // Whether every row that can be chosen takes its largest logit, which members find each in its own columns: those that
 // the last instruction would take from this rank, or, of a rank that has all columns, give itself. Logits stay where they are.
 inline bool takes_largest(const Decode& d) {
     bool all = d.local_logits && (d.members || d.pruner);
-    for (int64_t r = 0; r < d.rows && all; ++r) all = d.sampling->temperature[d.columns[r]] == 0;
+    for (int64_t r = 0; r < d.rows && all; ++r)
+        all = d.sampling->temperature[d.columns[r]] == 0 && !has_grammar(d, d.columns[r]);
     return all;
 }
 
@@ -62,14 +65,35 @@ template <class RowsOf> inline int gather_values(const Decode& d, Program* progr
     return program->all_gather(uint32_t(d.group), d.position, d.values, outs, bytes, d.members, comm_dtype(F64));
 }
 
-// Of `count` rows from row `first` on, id and whether the logits are finite, to `values`.
+// Masks of `count` rows; whether there is any, or should be.
+inline bool take_masks(const Decode& d, const int64_t* slot, int64_t count) {
+    bool any = false;
+    for (int64_t r = 0; r < count && d.grammars; ++r) {
+        const bool has = has_grammar(d, slot[r]);
+        d.masks[r] = has ? d.mask(slot[r]) : nullptr;
+        any |= has;
+    }
+    return any;
+}
+
+// Of `count` rows from row `first` on, id and whether it could be chosen here, to `values`: not where a logit is not finite,
+// or a grammar gave no mask.
 inline void sample_into_values(const Decode& d, const float* logits, int64_t columns, int64_t first, int64_t count,
                                Pool* pool) {
     const int64_t *slot = d.columns + first, *output_position = slot + 2 * d.rows;
-    sample({logits, columns, count, columns, *d.sampling, slot, output_position, d.values, 2}, pool);
+    const bool masked = take_masks(d, slot, count);
+    sample({logits, columns, count, columns, *d.sampling, slot, output_position, d.values, 2, masked ? d.masks : nullptr},
+           pool);
+    for (int64_t r = 0; r < count && masked; ++r)
+        if (has_grammar(d, slot[r]) && !d.masks[r]) d.values[2 * r + 1] = 0;
 }
 
 inline void take(Decode& d, int64_t row, double id) { d.last_ids[d.columns[row]] = d.chosen[row] = int64_t(id); }
+
+inline void feed_grammars(const Decode& d) {
+    for (int64_t r = 0; r < d.rows && d.grammars; ++r)
+        if (has_grammar(d, d.columns[r])) d.feed(d.columns[r], d.chosen[r], r >= d.own_first && r < d.own_first + d.own_count);
+}
 
 // Each member chooses the tokens of its own rows.
 inline int choose(Decode& d, Program* program) {
@@ -80,6 +104,7 @@ inline int choose(Decode& d, Program* program) {
     bool finite = true;
     for (int64_t r = 0; r < d.rows; ++r) finite &= values[2 * r + 1] != 0;
     for (int64_t r = 0; r < d.rows && finite; ++r) take(d, r, values[2 * r]);
+    if (finite) feed_grammars(d);
     d.chose = finite ? CHOSE_FROM_LOGITS : CHOSE_NONE;
     return 0;
 }

@@ -308,7 +308,11 @@ struct Decode {
     int64_t first_column;
     ArgmaxPruner* pruner;  // of the instruction that gives local_logits; null where there is none
     int32_t meets;  // whether members exchange their first candidates in the next step
-    int32_t unused;
+    int32_t grammars;  // how many slots have one
+    const uint8_t* has_grammar;  // [slots]
+    const uint32_t** masks;  // room for one of every slot
+    const uint32_t* (*mask)(int64_t slot);  // bits of the ids that may come next in a slot that has a grammar; null: Python must choose
+    void (*feed)(int64_t slot, int64_t token, bool own);  // a slot that has a grammar was given a token; own: this rank sampled it
 };
 
 // What a rank needs to run decode steps one after the other without Python; see decode_loop.h.

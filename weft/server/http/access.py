@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from weft.errors import ConfigError, RequestError
+from weft.server.errors import error_response
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -60,32 +61,52 @@ class Keys:
         needed = self.admin if access is Access.ADMIN and self.admin is not None else self.user
         if needed is None and self.admin is None:
             return
-        given = _digest(_bearer(request)) or b""
-        # Every comparison is made, whatever the others say: the time taken shows nothing.
-        is_user, is_admin = (hmac.compare_digest(given, key or bytes(32)) for key in (self.user, self.admin))
+        is_user, is_admin = self._holds(request)
         if is_admin or (needed is self.user and (is_user or needed is None)):
             return
         if is_user:
             raise RequestError("this key may not use this route", status=403, code="forbidden")
         raise RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
 
+    def _holds(self, request: Request) -> tuple[bool, bool]:
+        """Whether the request has the API key, and the admin key."""
+        given = [_digest(key) or b"" for key in _sent(request)]
+        # Every comparison is made, whatever the others say: the time taken shows nothing.
+        user, admin = ([hmac.compare_digest(one, key or bytes(32)) for one in given] for key in (self.user, self.admin))
+        return any(user), any(admin)
+
+    def holder(self, request: Request) -> str:
+        """Whose request it is: what one key's holder stores is not there for another's."""
+        is_user, is_admin = self._holds(request)
+        return "admin" if is_admin else "user" if is_user else ""
+
 
 def _digest(key: bytes | None) -> bytes | None:
     return None if key is None else hashlib.sha256(key).digest()
 
 
-def _bearer(request: Request) -> bytes | None:
-    """The key of `authorization: Bearer KEY`, as it was sent; a key anywhere else, as in the URL, is none."""
+def _sent(request: Request) -> tuple[bytes | None, bytes | None]:
+    """The keys of `authorization: Bearer KEY` and `x-api-key: KEY`, as they were sent; a key anywhere else, as in the
+    URL, is none."""
     kind, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip(" \t").encode("latin-1") if kind.lower() == "bearer" else None
+    other = request.headers.get("x-api-key")
+    bearer = key.strip(" \t").encode("latin-1") if kind.lower() == "bearer" else None
+    return bearer, None if other is None else other.strip(" \t").encode("latin-1")
 
 
 class GuardedRoute(Route):
-    """A route with declared access."""
+    """A route with declared access. `refusal`: makes the responses of errors."""
 
-    def __init__(self, path: str, endpoint: Endpoint, methods: list[str], access: Access) -> None:
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        methods: list[str],
+        access: Access,
+        refusal: Callable[[RequestError], Response] = error_response,
+    ) -> None:
         super().__init__(path, endpoint, methods=methods)
-        self.access = access
+        self.access, self.refusal = access, refusal
 
 
 def check_declared(routes: Sequence[BaseRoute]) -> None:

@@ -107,9 +107,13 @@ def _message() -> Schema:
 
 
 def _paths() -> Schema:
+    chat = {"post": _post("A conversation goes on", (ChatRequest,), ChatCompletion, stream=True)}
+    text = {"post": _post("Texts go on", (CompletionRequest,), Completion, stream=True)}
     return {
-        "/v1/chat/completions": {"post": _post("A conversation goes on", (ChatRequest,), ChatCompletion, stream=True)},
-        "/v1/completions": {"post": _post("Texts go on", (CompletionRequest,), Completion, stream=True)},
+        "/v1/chat/completions": chat,
+        "/v1/completions": text,
+        "/chat/completions": chat,
+        "/completions": text,
         "/tokenize": {"post": _post("Text or conversation to ids", (TokenizeRequest, TokenizeChatRequest), Tokens)},
         "/detokenize": {"post": _post("Ids to text", (DetokenizeRequest,), Text)},
         "/v1/models": {"get": _get("The models", ModelList)},

@@ -8,7 +8,7 @@ import socket
 from weft.comm.distributed.links import listen
 from weft.errors import ConfigError
 from weft.launch_plan.hosts import HostsConfig
-from weft.machine.own_addresses import is_any, own_addresses
+from weft.machine.own_addresses import Endpoint, address_on, is_any, is_loopback, own_addresses
 
 
 def token_of(key: bytes, salt: bytes) -> bytes:
@@ -24,11 +24,29 @@ def listen_for_agents(config: HostsConfig) -> socket.socket:
         raise ConfigError(message, field=field, value=word)
     try:
         at = config.endpoint.resolved()
+        if is_loopback(at.host) and not is_loopback(config.endpoint.host):
+            at = Endpoint(_beyond_loopback(config, at.host), at.port)
         return listen(at.host, at.port)
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{field} {word}: cannot listen there: {reason}; this host's own addresses: {_own()}"
         raise ConfigError(message, field=field, value=word) from error
+
+
+def _beyond_loopback(config: HostsConfig, found: str) -> str:
+    """The address of this host, whose own name leads to its loopback address (Debian's /etc/hosts: 127.0.1.1). It is
+    the one that it has, or that of --dist-interface. ConfigError: it has several."""
+    if config.dist_interface is not None:
+        return address_on(config.dist_interface, socket.AF_INET)
+    others = [address for address, _ in own_addresses() if not is_loopback(address) and ":" not in address]
+    if len(others) == 1:
+        return others[0]
+    field, word = "dist_init_addr", config.dist_init_addr
+    message = (
+        f"{field} {word}: on this host the name leads to {found}, where other hosts cannot reach it: give an address or"
+        f" --dist-interface; its own: {_own()}"
+    )
+    raise ConfigError(message, field=field, value=word)
 
 
 def _own() -> str:

@@ -9,6 +9,8 @@ C++ reads the frames itself.
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch import Tensor
 from weft.models.decoder import Batch
 from weft.models.pipeline import PipelineStage
 from weft.native.records import Chose
-from weft.native.runtime_records import DecodeRecord, FollowingRecord
+from weft.native.runtime_records import DecodeRecord, FeedCall, FollowingRecord, MaskCall
 from weft.ops.attention import AttentionMeta
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
@@ -73,12 +75,32 @@ class DecodeSteps:
             rows_of=self._rows_of.ctypes.data,
             all_values=self._all_values.ctypes.data,
         )
+        self._let_grammars_rule(slots)
         if (own := program.program.local_logits) is not None:
             self.record.local_logits, self.record.local_columns = own.address, own.columns
             self.record.first_column = own.first
         if isinstance(pruner := program.program.pruner, ArgmaxPruner):
             self.record.pruner = pruner.address
         self._take_tables()
+
+    def _let_grammars_rule(self, slots: int) -> None:
+        """C++ asks for masks, and hands over what it chose."""
+        record, self._masks = self.record, np.zeros(slots, np.uint64)
+        self._mask_call, self._feed_call = MaskCall(self._mask), FeedCall(self._feed)
+        record.has_grammar, record.masks = self._sampler.has_grammar.ctypes.data, self._masks.ctypes.data
+        record.mask = ctypes.cast(self._mask_call, ctypes.c_void_p).value
+        record.feed = ctypes.cast(self._feed_call, ctypes.c_void_p).value
+
+    def _mask(self, slot: int) -> int | None:
+        """No exception passes through C++: with None the tokens of the step are chosen in Python, where the same
+        exception is raised again."""
+        try:
+            return self._sampler.grammars.mask_address(slot)
+        except Exception:
+            return None
+
+    def _feed(self, slot: int, token: int, own: bool) -> None:
+        self._sampler.grammars.feed(slot, token, own)
 
     @staticmethod
     def takes(group: GroupPlan) -> bool:
@@ -94,6 +116,7 @@ class DecodeSteps:
             self._take_tables()
         if shape is not self._shape:
             self._take_shape(shape)
+        record.grammars = len(self._sampler.grammars.slots)
         record.columns, record.sampling = plan.group.decodes.columns, self._sampler.table.address if able else None
         logits = program.run(self.batch, record)
         followable = able and self._follows and not plan.sampled and plan.experts is None

@@ -49,10 +49,12 @@ struct alignas(64) Counter {
     std::atomic<uint64_t> arrived;  // of all members in all rounds; 64 bits never wrap
     std::atomic<uint32_t> sleepers;
 };
+constexpr uint32_t LINK_ENDED = 1;
 struct alignas(64) Mail {               // messages from one rank of a pair to the other: see mail.h
     std::atomic<uint64_t> sent, taken;  // messages so far
     std::atomic<uint32_t> receivers_asleep, senders_asleep;
     uint64_t boxes, room, boxes_at;  // how many messages there is room for, of how many bytes each
+    std::atomic<uint32_t> lost;      // of a sender on another host: LINK_ENDED, or + 2 + the rank blamed where it gave up
 };
 struct Group {
     uint32_t n, me, call;

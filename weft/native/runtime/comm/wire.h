@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <thread>
 #include <vector>
 
 #include "runtime/comm/region.h"
@@ -35,9 +36,11 @@ struct Link {
 };
 
 struct Wire {
-    std::vector<Link> links;        // [world]
-    std::vector<uint32_t> host_of;  // [world]
-    std::vector<char> buffer;       // partial sums of other members
+    std::vector<Link> links;           // [world]
+    std::vector<uint32_t> host_of;     // [world]
+    std::vector<char> buffer;          // partial sums of other members
+    std::vector<std::thread> readers;  // of messages from ranks of other hosts: see mail.h
+    std::atomic<bool> closing{false};
 };
 
 // A message to one member and the one from it. `in` and `out` may be null where their sizes are 0.

@@ -1,7 +1,7 @@
 """Replies: a stream of engine records as one body or as server-sent events. Watches for the client to leave.
 
-A stream of events ends in one of two ways: every choice with its finish_reason, then [DONE]; or an error frame, and the
-connection is closed without the end that HTTP has for a whole body.
+What is sent is the matter of an API's `ReplyForm`. A stream of events ends in one of two ways: with all that the form
+has to send; or with an error frame, and the connection is closed without the end that HTTP has for a whole body.
 """
 
 from __future__ import annotations
@@ -12,29 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
-import msgspec
-from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from weft.engine.choice import Choice, ChoiceDelta
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
-from weft.server.errors import CLIENT_GONE, client_gone, error_frame, error_response, shown_error
+from weft.server.errors import CLIENT_GONE, client_gone, shown_error
 from weft.server.http.connection import abort, chunk_writer
 from weft.server.metrics.metrics import Metrics, RequestTimes
-from weft.server.openai.formats import Format
-from weft.server.openai.joined import joined, likeliest
-from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
-from weft.server.openai.usage import usage_of
 from weft.serving.backpressure import Backpressure
 from weft.serving.errors import deadline_exceeded
 from weft.serving.queue_timeout import expire
 from weft.serving.replicas import Replicas
 from weft.serving.stream import BegunAgain, Stream
 
-_encoder = msgspec.json.Encoder()
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 HEAD_AFTER_S = 0.25
@@ -43,6 +37,28 @@ PAUSE_AFTER_S = 0.05
 """A client that leaves the connection full for so long pauses its stream; what comes meanwhile is kept."""
 UNREAD_S = 30.0
 """A client that reads nothing for so long is cut off."""
+
+
+class ReplyForm(Protocol):
+    """How an API writes one answer. It may keep what it has written of it."""
+
+    def whole(self, answer: Answer) -> bytes:
+        """The body of an answer that has ended; all of it is in `answer.pieces`."""
+
+    def opening(self, answer: Answer, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
+        """Frames before the first piece. `arrived`: records that are there already, and are taken next."""
+
+    def frames(self, answer: Answer, index: int, piece: ChoiceDelta) -> bytes:
+        """What a piece of a choice adds; nothing where it has nothing for the client."""
+
+    def ending(self, answer: Answer) -> bytes:
+        """Frames after the last piece."""
+
+    def refusal(self, error: RequestError) -> Response:
+        """Instead of an answer."""
+
+    def broken(self, answer: Answer, error: RequestError) -> bytes:
+        """The frame that ends a stream with an error; nothing may follow it."""
 
 
 @dataclass(slots=True)
@@ -54,15 +70,12 @@ class Answer:
     model: str
     stream: Stream
     choices: list[Choice]
-    form: Format
+    form: ReplyForm
     metrics: Metrics
     patience_s: float
     """How long it may wait for its first step."""
-    kept: int
-    """Choices of each prompt that come back: where that is not all, the likeliest."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the response, beside its kind's own."""
-    fingerprint: str | None = None
     pieces: list[list[ChoiceDelta]] = field(init=False)
     watch: RequestTimes = field(init=False)
 
@@ -107,10 +120,6 @@ class Answer:
         if self.done:
             self.stream.answered = True
             self.watch.whole()
-
-    def usage(self) -> Usage:
-        """Of all choices so far."""
-        return usage_of(self.choices, self.stream.n)
 
 
 class _Reply(Response, ABC):
@@ -182,7 +191,7 @@ class WholeReply(_Reply):
             body = await self._body()
             response = Response(body, 200, self._answer.headers, "application/json")
         except Exception as error:  # one request's code path must not end the server
-            response = error_response(self._reported(error))
+            response = self._answer.form.refusal(self._reported(error))
         await response(scope, receive, send)
 
     async def _body(self) -> bytes:
@@ -195,19 +204,14 @@ class WholeReply(_Reply):
                 continue
             for index, piece in answer.take(self._engines, arrived):
                 answer.pieces[index].append(piece)
-        whole = likeliest([joined(pieces) for pieces in answer.pieces], answer.stream.n, answer.kept)
-        choices = [answer.form.choice(index, piece) for index, piece in enumerate(whole)]
-        ids, logprobs = answer.form.prompt([pieces[0] for pieces in answer.pieces])
-        head = (answer.id, answer.form.whole, answer.created, answer.model)
-        return _encoder.encode(Body(*head, choices, answer.fingerprint, answer.usage(), ids, logprobs))
+        return answer.form.whole(answer)
 
 
 class EventReply(_Reply):
     """Server-sent events; one write for all that a step brought."""
 
-    def __init__(self, engines: Replicas, answer: Answer, *, include_usage: bool, continuous_usage: bool) -> None:
+    def __init__(self, engines: Replicas, answer: Answer) -> None:
         super().__init__(engines, answer)
-        self._include_usage, self._continuous = include_usage, continuous_usage
         self._write_chunk: Callable[[bytes], bool] = lambda data: False
         self._left = b""
         """Frames that the connection had no room for."""
@@ -221,7 +225,8 @@ class EventReply(_Reply):
         answer, begun = self._answer, False
         try:
             await answer.stream.wait(HEAD_AFTER_S)
-            frames = self._opening() + (self._taken(await answer.stream.next()) if answer.stream.stirred else b"")
+            first = await answer.stream.next() if answer.stream.stirred else []
+            frames = answer.form.opening(answer, first) + self._taken(first)
             await send({"type": "http.response.start", "status": 200, "headers": self._all_headers()})
             begun = True
             self._write_chunk, answer.stream.direct = chunk_writer(scope), self._pass_on
@@ -237,20 +242,16 @@ class EventReply(_Reply):
         except Exception as error:  # one request's code path must not end the server
             await self._fail(error, begun, scope, receive, send)
             return
-        await send({"type": "http.response.body", "body": frames + self._ending(), "more_body": False})
+        await send({"type": "http.response.body", "body": frames + answer.form.ending(answer), "more_body": False})
 
     async def _fail(self, error: Exception, begun: bool, scope: Scope, receive: Receive, send: Send) -> None:
         """A status while nothing has been sent; else a frame without the last chunk, as an answer that was cut must not
         look whole."""
         reported = self._reported(error)
         if begun:
-            await _write(send, error_frame(reported))
+            await _write(send, self._answer.form.broken(self._answer, reported))
         else:
-            await error_response(reported)(scope, receive, send)
-
-    def _opening(self) -> bytes:
-        opening = [self._answer.form.first(index) for index in range(len(self._answer.choices))]
-        return b"".join(self._frame(choice) for choice in opening if choice is not None)
+            await self._answer.form.refusal(reported)(scope, receive, send)
 
     def _pass_on(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bool:
         """Writes a step's frames without waking this reply's task, which costs more than the frames."""
@@ -265,30 +266,9 @@ class EventReply(_Reply):
         return False
 
     def _taken(self, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
-        return b"".join([self._frames(index, piece) for index, piece in self._answer.take(self._engines, arrived)])
-
-    def _frames(self, index: int, piece: ChoiceDelta) -> bytes:
-        """Nothing for a piece without anything for the client."""
-        has_content = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
-        if not has_content and not (piece.token_ids and self._answer.form.shows_ids):
-            return b""
-        return b"".join([self._frame(choice) for choice in self._answer.form.chunks(index, piece)])
-
-    def _frame(self, choice: ChatChunkChoice | CompletionChoice | None) -> bytes:
-        usage: Usage | None | UnsetType = UNSET
-        if self._include_usage:
-            usage = self._answer.usage() if self._continuous and choice is not None else None
-        choices = [] if choice is None else [choice]
-        return self._event(choices, usage)
-
-    def _event(self, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType) -> bytes:
         answer = self._answer
-        body = Body(answer.id, answer.form.part, answer.created, answer.model, choices, answer.fingerprint, usage)
-        return b"data: " + _encoder.encode(body) + b"\n\n"
-
-    def _ending(self) -> bytes:
-        usage = self._event([], self._answer.usage()) if self._include_usage else b""
-        return usage + b"data: [DONE]\n\n"
+        taken = answer.take(self._engines, arrived)
+        return b"".join([answer.form.frames(answer, index, piece) for index, piece in taken])
 
 
 async def _write(send: Send, data: bytes) -> None:
