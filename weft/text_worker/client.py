@@ -118,7 +118,11 @@ class TextWorker:
     """Jobs in a process of their own, which is started at once, and again after it died. One thread of this process
     serves it."""
 
-    def __init__(self, begin: Begin, *, memory: int = MEMORY, program: tuple[str, ...] = PROGRAM) -> None:
+    def __init__(
+        self, begin: Begin, *, memory: int = MEMORY, nice: int = 0, program: tuple[str, ...] = PROGRAM
+    ) -> None:
+        """`nice`: how much later than others the system lets it run."""
+        self._nice = nice
         self._begin, self._memory, self._program = pack(begin), memory, program
         self._model = begin.checkpoint.path
         self._fault: BeginFault | None = None
@@ -273,6 +277,8 @@ class TextWorker:
         finally:
             theirs.close()
             os.close(read_end)
+        with suppress(OSError):  # it has ended already
+            os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + self._nice)
         self.starts += 1
         return _Process(child, channel, lifeline)
 

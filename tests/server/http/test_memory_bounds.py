@@ -117,4 +117,4 @@ def test_answers_that_are_not_read_stay_small(start_server: Start, monkeypatch: 
 
 
 def test_a_connection_holds_little_for_a_reader() -> None:
-    assert MOST_UNSENT <= 16 << 10
+    assert MOST_UNSENT <= 4 << 10

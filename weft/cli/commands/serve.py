@@ -55,8 +55,8 @@ from weft.supervisor.hosts.agent_pool import AgentPool
 from weft.supervisor.processes import Spawner
 from weft.text import Tokenizer
 from weft.text.chat_template import ChatTemplates
-from weft.text_worker.client import TextWorker
 from weft.text_worker.jobs import Begin
+from weft.text_worker.lanes import TextWorkers
 from weft.text_worker.templates import take_tried, try_templates
 
 
@@ -167,7 +167,7 @@ def _run(args: argparse.Namespace, signals: EndSignals) -> None:
         plan = plan_launch(checkpoint, layout, engine, args.comm, limits=limits, hosts=resources)
         most = fd_limits.most_connections(http.max_connections, open_files, needs_of(plan))
         args.spawner.start_ahead(sum(host == 0 for host in plan.host_of))
-        texts = TextWorker(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
+        texts = TextWorkers(Begin.of(checkpoint, config.vocab_size, plan.eos_token_ids, template))
         closing.callback(texts.close)
         origin = checkpoint.path if template is None else f"--chat-template {args.chat_template}"
         tried = try_templates(texts, origin, given=template is not None)

@@ -27,7 +27,7 @@ LINGER_S = 2.0
 """Seconds that a client may go on sending a body after its answer: the system cuts a connection that is closed with
 unread bytes, and with it goes the answer that the client has not looked at yet."""
 
-MOST_UNSENT = 16 * 1024
+MOST_UNSENT = 4 * 1024
 """Bytes that a connection holds for a client that does not read before its stream is paused."""
 
 PROBE_S, LONGEST_PROBE_S = 0.02, 1.0

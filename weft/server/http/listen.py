@@ -12,6 +12,9 @@ from weft.errors import ConfigError
 from weft.server.http.port_owner import port_owner
 
 BACKLOG = 2048
+SEND_BUFFER = 64 * 1024
+"""Bytes that the system holds of what a connection sends (it takes twice of it); else up to 4 MB
+for each client that does not read."""
 
 
 def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
@@ -21,6 +24,7 @@ def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
     # Named, because asyncio sends small writes at once only on a socket that says it is TCP.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     try:
         sock.bind((address, port))
         sock.listen(BACKLOG)
