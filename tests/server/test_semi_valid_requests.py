@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from tests.server.conftest import Running
+from tests.server.semi_valid import SemiValid
 from tests.server.test_serve_command import Served, serving
-from tests.support.semi_valid import SemiValid
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
 
