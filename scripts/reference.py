@@ -27,7 +27,7 @@ from weft.options import Setting, settings_of, shown
 from weft.server.http.config import HttpConfig
 from weft.server.metrics.expert_metrics import expert_families
 from weft.server.metrics.metrics import Metrics
-from weft.server.openai.openapi import document
+from weft.server.openapi import document
 from weft.settings import EngineConfig
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"

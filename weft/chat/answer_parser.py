@@ -75,6 +75,11 @@ class AnswerParser:
         self._spelling = 0
         self._arguments: ArgumentsReader = JsonArguments()
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is reasoning."""
+        return self._in is _In.REASONING
+
     def push(self, text: str) -> list[Part]:
         """Parts that are final with `text`."""
         return self._read(text, ended=False)

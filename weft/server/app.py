@@ -241,16 +241,23 @@ class Service:
         self.model.check_name(asked.model)
         limits = self.engines.check_ready()
         if isinstance(asked, TokenizeChatRequest):
-            self.model.check_chat(asked)
-            messages = checked_messages(asked.messages)
-            use = tool_use(asked.tools, "auto", True, self.model.forms)
-            text, _ = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
-            ids = await chat_ids(self.model, request, asked, text, None, None)
+            ids = await self.ids_of(request, asked)
         else:
             ids = (await prompt_ids(self.model, request, asked.prompt, asked.add_special_tokens, None, None))[0]
         words = [self.model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         found = Tokens(len(ids), limits.max_model_len, ids, words)
         return Response(msgspec.json.encode(found), media_type="application/json")
+
+    async def ids_of(self, request: Request, asked: ChatFields) -> list[int]:
+        """The prompt of a conversation."""
+        self.model.check_name(asked.model)
+        self.engines.check_ready()
+        self.model.check_chat(asked)
+        messages = checked_messages(asked.messages)
+        choice = asked.tool_choice if isinstance(asked, ChatRequest) else "auto"
+        use = tool_use(asked.tools, choice, True, self.model.forms)
+        text, _ = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
+        return await chat_ids(self.model, request, asked, text, None, None)
 
     async def detokenize(self, request: Request) -> Response:
         """/detokenize: special tokens are written out."""

@@ -15,8 +15,8 @@ from weft.server.app import Service
 from weft.server.errors import error_headers, error_info
 from weft.server.http.access import Access
 from weft.server.metrics.metrics import CONTENT_TYPE
-from weft.server.openai.openapi import document
 from weft.server.openai.records import Health, Load, Model, ModelList, Version
+from weft.server.openapi import document
 
 
 class StatusEndpoints:

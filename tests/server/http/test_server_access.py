@@ -24,7 +24,7 @@ USER, ADMIN = "user-secret", "admin-secret"
 OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json"}
 GETS = {"/v1/models", "/v1/models/tiny", "/metrics"} | OPEN
 TEXTS = {f"{base}/{kind}" for base in ("/v1", "") for kind in ("chat/completions", "completions")}
-POSTS = TEXTS | {"/tokenize", "/detokenize"}
+POSTS = TEXTS | {"/tokenize", "/detokenize", "/v1/messages", "/v1/messages/count_tokens"}
 
 
 @pytest.fixture(scope="module")

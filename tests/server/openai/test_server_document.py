@@ -20,7 +20,9 @@ from weft.server.http.config import http_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 JSON_BODY = {"content-type": "application/json"}
-POSTS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
+POSTS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize",
+)  # fmt: skip
 ONE_BY_ONE = settings(deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 """Each example is a call of a running server: nothing to shrink, nothing to keep."""
 
@@ -66,9 +68,10 @@ def cases(server: Running, path: str, count: int, mode: schemathesis.GenerationM
         if answer.status_code != 200:
             error = answer.json()["error"]
             assert answer.status_code < 500 or error["code"] == "deadline_exceeded", answer.text
+            assert (answer.json().get("type") == "error") == path.startswith("/v1/messages")
             assert error["message"] and "Traceback" not in error["message"]
         elif answer.headers["content-type"].startswith("text/event-stream"):
-            assert answer.text.endswith("data: [DONE]\n\n")
+            assert answer.text.endswith(("data: [DONE]\n\n", 'data: {"type":"message_stop"}\n\n'))
 
     one()
     assert server.http.get("/health").status_code == 200 and server.engines.open_outputs == 0

@@ -294,17 +294,17 @@ def test_a_number_that_is_none_is_named(alphabet: Running, number: str) -> None:
 )
 def test_a_field_is_given_once(body: str, twice: str | None) -> None:
     if twice is None:
-        assert parsing._object(body.encode()) == json.loads(body)
+        assert parsing.json_object(body.encode()) == json.loads(body)
     else:
         with pytest.raises(RequestError, match=f"'{twice}' is given twice"):
-            parsing._object(body.encode())
+            parsing.json_object(body.encode())
 
 
 def test_a_field_that_is_given_twice_is_looked_for_at_any_depth() -> None:
     for depth in (10, *range(700, 1000), 10_000):
         body = b'{"prompt": "a", "metadata": 1, "metadata": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
         with pytest.raises(RequestError, match="given twice|nested too deeply|not JSON"):
-            parsing._object(body)
+            parsing.json_object(body)
 
 
 def test_bodies_of_other_kinds(alphabet: Running) -> None:

@@ -16,38 +16,45 @@ from weft.data_files import read_toml
 from weft.errors import RequestError
 
 
-class _Fields(msgspec.Struct, frozen=True):
+class _Tables(msgspec.Struct, frozen=True):
     left_aside: frozenset[str]
     not_supported: dict[str, tuple[str, ...]]
     same_as_absent: dict[str, tuple[object, ...]]
 
 
-_TABLES = read_toml("weft.server.openai", "fields.toml", _Fields)
-LEFT_ASIDE = _TABLES.left_aside
-NOT_SUPPORTED = {name: reason for reason, names in _TABLES.not_supported.items() for name in names}
+class FieldTables:
+    """The tables of an API's `fields.toml`, in its package."""
+
+    def __init__(self, package: str) -> None:
+        self._tables = read_toml(package, "fields.toml", _Tables)
+        self.left_aside = self._tables.left_aside
+        self.not_supported = {name: reason for reason, names in self._tables.not_supported.items() for name in names}
+
+    def known(self, body: Mapping[str, Any], supported: frozenset[str]) -> dict[str, Any]:
+        """The supported fields of a request's body that are not null. RequestError: one cannot be served."""
+        kept: dict[str, Any] = {}
+        for name, value in body.items():
+            if name in supported:
+                if value is not None:
+                    kept[name] = value
+            elif name in self.not_supported:
+                if value is not None and not self._same(name, value):
+                    raise RequestError(
+                        f"'{name}' is not supported: weft has no {self.not_supported[name]}",
+                        param=name,
+                        code="unsupported_parameter",
+                    )
+            elif name not in self.left_aside:
+                raise _unknown(name, supported)
+        return kept
+
+    def _same(self, name: str, value: object) -> bool:
+        plain = self._tables.same_as_absent.get(name, ())
+        return any(type(value) is type(one) and value == one for one in plain)
 
 
-def known_fields(body: Mapping[str, Any], supported: frozenset[str]) -> dict[str, Any]:
-    """The supported fields of a request's body that are not null. RequestError: one cannot be served."""
-    kept: dict[str, Any] = {}
-    for name, value in body.items():
-        if name in supported:
-            if value is not None:
-                kept[name] = value
-        elif name in NOT_SUPPORTED:
-            if value is not None and not _same(name, value):
-                raise RequestError(
-                    f"'{name}' is not supported: weft has no {NOT_SUPPORTED[name]}",
-                    param=name,
-                    code="unsupported_parameter",
-                )
-        elif name not in LEFT_ASIDE:
-            raise _unknown(name, supported)
-    return kept
-
-
-def _same(name: str, value: object) -> bool:
-    return any(type(value) is type(plain) and value == plain for plain in _TABLES.same_as_absent.get(name, ()))
+FIELDS = FieldTables("weft.server.openai")
+"""Of chats, completions and the tokenizer's routes."""
 
 
 def _unknown(name: str, supported: frozenset[str]) -> RequestError:

@@ -1,14 +1,9 @@
-"""/openapi.json: what the routes take and give, made of the records that are checked and sent."""
+"""OpenAI's older endpoints, and the server's own, for /openapi.json."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
-import msgspec
-
 from weft.server.errors import ErrorBody
-from weft.server.openai.fields import LEFT_ASIDE
+from weft.server.openai.fields import FIELDS
 from weft.server.openai.messages import MAX_ROLE, ROLES
 from weft.server.openai.records import ChatCompletion, Completion, Health, Load, Model, ModelList, Text, Tokens, Version
 from weft.server.openai.requests import (
@@ -18,55 +13,18 @@ from weft.server.openai.requests import (
     TokenizeChatRequest,
     TokenizeRequest,
 )
-
-Schema = dict[str, Any]
+from weft.server.operations import REF, ApiDocument, Schema, get, in_path, post
 
 REQUESTS: tuple[type, ...] = (ChatRequest, CompletionRequest, TokenizeRequest, TokenizeChatRequest, DetokenizeRequest)
-RESPONSES: tuple[type, ...] = (
-    ChatCompletion,
-    Completion,
-    Tokens,
-    Text,
-    ModelList,
-    Model,
-    Version,
-    Health,
-    Load,
-    ErrorBody,
-)
-ERRORS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504)
-REF = "#/components/schemas/{name}"
+HELLO: Schema = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 64}
 
 
-@cache
-def document() -> bytes:
-    """The document as JSON."""
-    _, components = msgspec.json.schema_components((*REQUESTS, *RESPONSES), ref_template=REF)
-    for kind in REQUESTS:
-        _as_read(components[kind.__name__])
+def with_messages(components: Schema) -> None:
+    """Puts the messages of a chat into the records that have them: they are checked by hand."""
     components["ChatMessage"] = _message()
     for kind in (ChatRequest, TokenizeChatRequest):
         messages = {"type": "array", "items": {"$ref": REF.format(name="ChatMessage")}, "minItems": 1}
         components[kind.__name__]["properties"]["messages"] = messages
-    made = {
-        "openapi": "3.1.0",
-        "info": {"title": "weft", "version": "1"},
-        "paths": _paths(),
-        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-    }
-    return msgspec.json.encode(made)
-
-
-def _as_read(schema: Schema) -> None:
-    """A request may leave a field out or null; it may not have others, but labels."""
-    required = schema.get("required", [])
-    for name, field in schema["properties"].items():
-        if name not in required and {"type": "null"} not in field.get("anyOf", []):
-            default = {"default": field.pop("default")} if "default" in field else {}
-            schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **default}
-    label = {"description": "Accepted; changes nothing."}
-    schema["properties"] |= dict.fromkeys(sorted(LEFT_ASIDE), label)
-    schema["additionalProperties"] = False
 
 
 def _message() -> Schema:
@@ -107,55 +65,31 @@ def _message() -> Schema:
 
 
 def _paths() -> Schema:
-    chat = {"post": _post("A conversation goes on", (ChatRequest,), ChatCompletion, stream=True)}
-    text = {"post": _post("Texts go on", (CompletionRequest,), Completion, stream=True)}
+    chat = post("A conversation goes on", (ChatRequest,), ChatCompletion, stream=True, example=HELLO)
+    begun = {"prompt": "A loom is", "max_tokens": 16}
+    text = post("Texts go on", (CompletionRequest,), Completion, stream=True, example=begun)
+    tokenize: tuple[type, ...] = (TokenizeRequest, TokenizeChatRequest)
     return {
-        "/v1/chat/completions": chat,
-        "/v1/completions": text,
-        "/chat/completions": chat,
-        "/completions": text,
-        "/tokenize": {"post": _post("Text or conversation to ids", (TokenizeRequest, TokenizeChatRequest), Tokens)},
-        "/detokenize": {"post": _post("Ids to text", (DetokenizeRequest,), Text)},
-        "/v1/models": {"get": _get("The models", ModelList)},
-        "/v1/models/{name}": {"get": {**_get("One model", Model), "parameters": [_name()]}},
-        "/health": {"get": _get("Alive", Health)},
-        "/ping": {"get": _get("Alive", Health), "post": _get("Alive", Health)},
-        "/load": {"get": _get("Open requests", Load)},
-        "/ready": {"get": _get("Takes requests; where every rank is", None)},
-        "/version": {"get": _get("The server's version", Version)},
-        "/openapi.json": {"get": _get("This document", None)},
-        "/metrics": {"get": _get("Numbers for Prometheus", None, media="text/plain")},
+        "/v1/chat/completions": {"post": chat},
+        "/v1/completions": {"post": text},
+        "/chat/completions": {"post": chat},
+        "/completions": {"post": text},
+        "/tokenize": {"post": post("Text or conversation to ids", tokenize, Tokens, example={"prompt": "A loom"})},
+        "/detokenize": {"post": post("Ids to text", (DetokenizeRequest,), Text, example={"tokens": [1, 2]})},
+        "/v1/models": {"get": get("The models", ModelList)},
+        "/v1/models/{name}": {"get": {**get("One model", Model), "parameters": [in_path("name")]}},
+        "/health": {"get": get("Alive", Health)},
+        "/ping": {"get": get("Alive", Health), "post": get("Alive", Health)},
+        "/load": {"get": get("Open requests", Load)},
+        "/ready": {"get": get("Takes requests; where every rank is", None)},
+        "/version": {"get": get("The server's version", Version)},
+        "/openapi.json": {"get": get("This document", None)},
+        "/metrics": {"get": get("Numbers for Prometheus", None, media="text/plain")},
     }
 
 
-def _name() -> Schema:
-    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _post(summary: str, bodies: tuple[type, ...], answer: type, *, stream: bool = False) -> Schema:
-    schemas = [_ref(kind) for kind in bodies]
-    body = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    operation = _get(summary, answer)
-    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    if stream:
-        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    return operation
-
-
-def _get(summary: str, answer: type | None, media: str = "application/json") -> Schema:
-    schema = {} if answer is None else _ref(answer)
-    error = {"description": "Refused", "content": {"application/json": {"schema": _ref(ErrorBody)}}}
-    if answer is None:
-        error = {"description": "Refused", "content": {"application/json": {"schema": {}}}}
-    return {
-        "summary": summary,
-        "security": [{}, {"key": []}],
-        "responses": {
-            "200": {"description": "Done", "content": {media: {"schema": schema}}},
-            **{str(status): error for status in ERRORS},
-        },
-    }
-
-
-def _ref(kind: type) -> Schema:
-    return {"$ref": REF.format(name=kind.__name__)}
+OPENAI = ApiDocument(
+    requests=dict.fromkeys(REQUESTS, FIELDS.left_aside),
+    replies=(ChatCompletion, Completion, Tokens, Text, ModelList, Model, Version, Health, Load, ErrorBody),
+    paths=_paths(),
+)

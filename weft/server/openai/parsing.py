@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from weft.errors import RequestError
-from weft.server.openai.fields import known_fields
+from weft.server.openai.fields import FIELDS
 from weft.server.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -43,54 +43,56 @@ def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | 
     """`defaults` for fields that are not given. RequestError names the field that is wrong; a prompt of more than
     `longest` ids that is not to be cut is refused before each is checked."""
     fields = {**defaults, **_fields(body, CompletionRequest)}
-    _need(fields, "prompt")
+    need(fields, "prompt")
     if longest is not None and "truncate_prompt_tokens" not in fields:
         _check_size(fields["prompt"], longest)
     _check_prompt(fields["prompt"])
-    return _convert(fields, CompletionRequest)
+    return converted(fields, CompletionRequest)
 
 
 def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
     """`defaults` for fields that are not given. RequestError names the field that is wrong."""
     fields = {**defaults, **_fields(body, ChatRequest)}
-    _need(fields, "messages")
-    return _convert(fields, ChatRequest)
+    need(fields, "messages")
+    return converted(fields, ChatRequest)
 
 
 def tokenize_request(body: bytes) -> TokenizeRequest | TokenizeChatRequest:
     """A text or a conversation."""
-    given = _object(body)
+    given = json_object(body)
     if "messages" in given:
-        return _convert(_known(given, TokenizeChatRequest), TokenizeChatRequest)
+        return converted(_known(given, TokenizeChatRequest), TokenizeChatRequest)
     fields = _known(given, TokenizeRequest)
-    _need(fields, "prompt")
-    return _convert(fields, TokenizeRequest)
+    need(fields, "prompt")
+    return converted(fields, TokenizeRequest)
 
 
 def detokenize_request(body: bytes) -> DetokenizeRequest:
     """Ids."""
     fields = _fields(body, DetokenizeRequest)
-    _need(fields, "tokens")
+    need(fields, "tokens")
     if isinstance(fields["tokens"], list) and len(fields["tokens"]) > MAX_DETOKENIZED:
         message = f"'tokens' has {len(fields['tokens'])} entries; legal: at most {MAX_DETOKENIZED}"
         raise RequestError(message, param="tokens", code="invalid_value")
-    return _convert(fields, DetokenizeRequest)
+    return converted(fields, DetokenizeRequest)
 
 
 def _fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return _known(_object(body), kind)
+    return _known(json_object(body), kind)
 
 
 def _known(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return known_fields(given, frozenset(kind.__struct_fields__))
+    return FIELDS.known(given, frozenset(kind.__struct_fields__))
 
 
-def _need(fields: Mapping[str, Any], name: str) -> None:
+def need(fields: Mapping[str, Any], name: str) -> None:
+    """RequestError: the field is missing."""
     if name not in fields:
         raise RequestError(f"'{name}' is missing", param=name, code="missing_required_parameter")
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object that a body is. RequestError: it is none, or holds too much."""
     if body.count(b",") > MAX_SEPARATORS or body.count(b"[") + body.count(b"{") > MAX_BRACKETS or _many_keys(body):
         raise RequestError("the body holds too many values", code="too_many_values")
     try:
@@ -153,7 +155,8 @@ def _many_keys(body: bytes) -> bool:
     return body.count(b":") > MAX_KEYS and _named(body, MAX_KEYS) > MAX_KEYS
 
 
-def _convert(fields: dict[str, Any], kind: type[Kind]) -> Kind:
+def converted(fields: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """Checked fields as a record. RequestError names the field that has another type."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:

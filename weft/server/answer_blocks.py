@@ -1,0 +1,104 @@
+"""AnswerBlocks: one answer, piece by piece, as blocks of text, of reasoning and of tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from weft.chat.answer import AnswerRules
+from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from weft.engine.choice import ChoiceDelta
+
+Kind = Literal["text", "reasoning", "call"]
+Change = Literal["begins", "grows", "ends"]
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerBlock:
+    """`index`: from 0, in the answer. `id`, `name`: a call's. `text`: so far; of a call, the JSON of its arguments."""
+
+    index: int
+    kind: Kind
+    id: str = ""
+    name: str = ""
+    text: str = ""
+
+
+class AnswerBlocks:
+    """`blocks`: all so far. `reasoning_tokens`: of pieces that are reasoning; of a piece that is so in part, this part
+    of its tokens. `reasoning`: whether blocks of reasoning are made."""
+
+    def __init__(self, rules: AnswerRules, *, reasoning: bool = True) -> None:
+        self._parser = None if rules.plain else rules.parser()
+        self._reasoning = reasoning
+        self._open: AnswerBlock | None = None
+        self.blocks: list[AnswerBlock] = []
+        self.reasoning_tokens = 0
+
+    @property
+    def called(self) -> bool:
+        """Whether a tool is called."""
+        return any(block.kind == "call" for block in self.blocks)
+
+    def whole(self, pieces: Sequence[ChoiceDelta]) -> list[AnswerBlock]:
+        """The blocks of an answer that has ended."""
+        for piece in pieces:
+            for _ in self.take(piece):
+                pass
+        return self.blocks
+
+    def take(self, piece: ChoiceDelta) -> Iterator[tuple[Change, AnswerBlock, str]]:
+        """(what happens, to which block, text that is new in it). The last piece ends the last block."""
+        for part in self._parts(piece):
+            kind: Kind = _kind(part)
+            if kind == "reasoning" and not self._reasoning:
+                continue
+            if self._open is None or self._open.kind != kind or isinstance(part, CallStart):
+                yield from self._end()
+                self._open = _begun(len(self.blocks), kind, part)
+                self.blocks.append(self._open)
+                yield "begins", self._open, ""
+            if not isinstance(part, CallStart):
+                self._open.text += part.text
+                yield "grows", self._open, part.text
+        if piece.finish_reason is not None:
+            yield from self._end()
+
+    def _end(self) -> Iterator[tuple[Change, AnswerBlock, str]]:
+        if self._open is not None:
+            yield "ends", self._open, ""
+        self._open = None
+
+    def _parts(self, piece: ChoiceDelta) -> list[Part]:
+        if self._parser is None:
+            return [TextPart(piece.text)] if piece.text else []
+        thinking = self._parser.thinking
+        parts = self._parser.push(piece.text)
+        if piece.finish_reason is not None:
+            parts += self._parser.finish()
+        self.reasoning_tokens += self._thought(piece, parts, thinking or self._parser.thinking)
+        return parts
+
+    def _thought(self, piece: ChoiceDelta, parts: Sequence[Part], thinking: bool) -> int:
+        sizes = [(len(part.text), isinstance(part, ReasoningPart)) for part in parts if not isinstance(part, CallStart)]
+        if not sizes:
+            return len(piece.token_ids) if thinking else 0
+        thought = sum(size for size, is_thought in sizes if is_thought)
+        return round(len(piece.token_ids) * thought / max(1, sum(size for size, _ in sizes)))
+
+
+def _kind(part: Part) -> Kind:
+    match part:
+        case TextPart():
+            return "text"
+        case ReasoningPart():
+            return "reasoning"
+        case CallStart() | CallArguments():
+            return "call"
+
+
+def _begun(index: int, kind: Kind, part: Part) -> AnswerBlock:
+    if isinstance(part, CallStart):
+        return AnswerBlock(index=index, kind=kind, id=part.id, name=part.name)
+    return AnswerBlock(index=index, kind=kind)
