@@ -12,7 +12,7 @@ import pytest
 from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
 
 from tests.server.conftest import Running, Start
-from tests.support.strict_models import frames, strict
+from tests.support.bodies.strict_models import frames, strict
 from tests.support.waiting import PATIENCE_S
 from weft.chat.config import ChatConfig
 from weft.server.http.config import HttpConfig
@@ -264,8 +264,8 @@ def test_no_tokens_at_all_fill_the_cache(alphabet: Running) -> None:
     assert found["content"] == [] and found["usage"]["output_tokens"] == 0 and found["stop_reason"] == "max_tokens"
 
 
-def test_an_answer_keeps_to_a_schema(alphabet: Running) -> None:
-    """The scripted ranks know no grammars: what is asked of them is looked at."""
+def test_a_schema_that_cannot_be_held_is_refused(alphabet: Running) -> None:
+    """A schema that no grammar can hold is refused."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "not": {"type": "null"}}
     message = refused(alphabet, output_config={"format": {"type": "json_schema", "schema": schema}})
     assert "'output_config.format.schema" in message

@@ -12,8 +12,8 @@ from anthropic.types import Message, MessageTokensCount
 from hypothesis import given, settings
 
 from tests.server.conftest import Running, Start
-from tests.support.odd_bodies import odd_bodies
-from tests.support.strict_models import frames, strict
+from tests.support.bodies.odd_bodies import odd_bodies
+from tests.support.bodies.strict_models import frames, strict
 from weft.chat.config import ChatConfig
 
 SCHEMA = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.server.conftest import Running, Start
-from tests.support.odd_bodies import odd_bodies
+from tests.support.bodies.odd_bodies import odd_bodies
 
 CALL = {"id": "c", "type": "function", "function": {"name": "get", "arguments": '{"a": "x"}'}}
 SCHEMA = {
