@@ -145,20 +145,27 @@ def test_a_step_of_two_stages_moves_what_one_stage_moves() -> None:
     assert times["embedding.out"] == (1, 0) and times["dense.out"] == (3, 1) and times["lm_head.in"] == (0, 1)
     for batch in staged.batches:
         first, second = staged.received_per_step(batch)[:2], staged.received_per_step(batch)[2:]
-        hops = [hop.received[staged.batches.index(batch)].per_rank for hop in staged.hops]
+        place = staged.batches.index(batch)
+        hops = [hop.received[place].per_rank for hop in staged.hops]
+        hops += [call.received[place].per_rank for hop in staged.hops for call in hop.gathers]
         together = tuple(a + b - sum(between) for a, b, *between in zip(first, second, *hops, strict=True))
         assert together == plain.received_per_step(batch)
 
 
 def test_hops_between_stages() -> None:
-    """The residual stream in fp32 from stage to stage, whole or scattered as it lies; ids back to the first."""
-    for dense, rows in ((2, 8), (1, 4)):
+    """The residual stream in fp32 from stage to stage, each row once, gathered where every rank of a block has it; ids
+    back to the first."""
+    for dense, gathered in ((2, 4), (1, 0)):
         layout = {"pipeline.layers": (1, 2, 1), "attention.tp": 2, "dense.tp": dense}
         hops = report_of(SMALL, layout, batch=8).hops
         shown = [(each.hop.name, each.hop.sender, each.hop.receiver) for each in hops]
         assert shown == [("stage.in", 0, 1), ("stage.in", 1, 2), ("ids.in", 2, 0)]
         stream, ids = hops[0].received[-1].per_rank, hops[2].received[-1].per_rank
-        assert stream == (rows * SMALL.hidden_size * 4,) * 2 and ids == (8 * 2 * 8,) * 2
+        assert stream == (4 * SMALL.hidden_size * 4,) * 2 and ids == (8 * 2 * 8,) * 2
+        gathers = [call.received[-1].per_rank for call in hops[0].gathers]
+        assert gathers == ([(gathered * SMALL.hidden_size * 4,) * 2] if gathered else [])
+    over = report_of(SMALL, {"pipeline.stages": 4, "attention.tp": 2, "nodes": 2}).hops
+    assert [each.nodes for each in over] == [(), ((0, 1),), (), ((1, 0),)]
     assert report_of(SMALL, {"attention.tp": 2}).hops == ()
 
 

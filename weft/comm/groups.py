@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from weft.arch.shards import Shards
 from weft.layout.boundaries import Boundary
-from weft.layout.pipeline_p2p import pipeline_pairs
+from weft.layout.pipeline_p2p import pipeline_pairs, pipeline_transfers
 from weft.layout.ranks import Group
 
 
@@ -20,7 +20,9 @@ def groups_of(shards: Shards) -> tuple[Group, ...]:
     """Every group that the model's boundaries call on in any pipeline stage of one replica, and the pairs of ranks that
     send to each other between stages, in the one global order."""
     layout = shards.layout
-    own = distinct_groups(shards.forward_plan.boundaries.values(), layout.stage_size)
+    transfers = pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual)
+    boundaries = (*shards.forward_plan.boundaries.values(), *(each.gather for each in transfers))
+    own = distinct_groups(boundaries, layout.stage_size)
     firsts = range(0, layout.stage_size * layout.pipeline.stages, layout.stage_size)
     of_stages = {tuple(first + rank for rank in group) for first in firsts for group in own}
     return tuple(sorted(of_stages | {*pipeline_pairs(layout)}))

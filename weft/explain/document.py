@@ -96,7 +96,9 @@ def _hop(passed: TransferTraffic) -> Json:
         "width": hop.width,
         "rows": hop.rows,
         "item": hop.item,
+        "nodes": [list(pair) for pair in passed.nodes],
         "received": [_received(received.batch, received.per_rank) for received in passed.received],
+        "collectives": [_call(call) for call in passed.gathers],
     }
 
 

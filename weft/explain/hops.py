@@ -9,10 +9,11 @@ from itertools import accumulate
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.stages import head_products, layer_products, stage_layers
-from weft.explain.traffic import ID_BYTES, LOGIT_BYTES, Received, decode_tables
+from weft.explain.traffic import ID_BYTES, LOGIT_BYTES, CollectiveCall, Received, call_of, decode_tables
 from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import PipelineTransfer, pipeline_transfers, transfer_rows
 from weft.layout.placement import Interval
+from weft.layout.ranks import node_of
 
 MARGIN = 0.02
 """How much shorter the longest stage must become before other layers are proposed."""
@@ -20,19 +21,33 @@ MARGIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class TransferTraffic:
-    """A hop and what each rank of the receiving stage receives in it."""
+    """A hop, what each rank of the receiving stage receives in it, and the calls by which these gather whole rows.
+    `nodes`: of sender and receiver, where a message crosses from node to node (first replica)."""
 
     hop: PipelineTransfer
     received: tuple[Received, ...]
+    gathers: tuple[CollectiveCall, ...]
+    nodes: tuple[tuple[int, int], ...]
 
 
 def hop_traffic(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[TransferTraffic, ...]:
     """All hops of a decode step, priced at each of `batches` rows per attention-dp group."""
-    layout = shards.layout
+    layout, tables = shards.layout, {batch: decode_tables(shards.layout, batch) for batch in batches}
     return tuple(
-        TransferTraffic(hop, tuple(_received(layout, hop, itemsize, batch) for batch in batches))
+        TransferTraffic(
+            hop,
+            tuple(_received(layout, hop, itemsize, batch) for batch in batches),
+            tuple(call_of(layout, hop.gather, step, max(LOGIT_BYTES, itemsize), tables) for step in hop.gather.steps),
+            _nodes(layout, hop),
+        )
         for hop in pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual)
     )
+
+
+def _nodes(layout: Layout, hop: PipelineTransfer) -> tuple[tuple[int, int], ...]:
+    firsts = (hop.sender * layout.stage_size, hop.receiver * layout.stage_size)
+    ends = [tuple(node_of(layout, first + rank) for first in firsts) for rank in range(layout.stage_size)]
+    return tuple(sorted({(sender, receiver) for sender, receiver in ends if sender != receiver}))
 
 
 def _received(layout: Layout, hop: PipelineTransfer, itemsize: int, batch: int) -> Received:

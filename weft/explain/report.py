@@ -83,7 +83,9 @@ class LayoutReport:
     def _received_in_stage(self, stage: int, place: int, traffic: tuple[Traffic, ...]) -> list[int]:
         totals = [0] * self.layout.stage_size
         prices = [(passed.times_of_stage[stage], call.received) for passed in traffic for call in passed.calls]
-        prices += [(1, passing.received) for passing in self.hops if passing.hop.receiver == stage]
+        for passing in self.hops:
+            if passing.hop.receiver == stage:
+                prices += [(1, passing.received), *((1, call.received) for call in passing.gathers)]
         for times, received in prices:
             per_rank = received[place].per_rank
             totals = [total + times * count for total, count in zip(totals, per_rank, strict=True)]

@@ -195,6 +195,8 @@ def _hops(report: LayoutReport, top: int) -> Iterator[str]:
         yield f'<path class="a" d="M{LEFT + 100} {y + 14}H{LEFT + 520}"/>'
         yield _text(LEFT + 535, y + 18, f"stage {hop.receiver}")
         yield _text(LEFT + 108, y + 9, f"each rank to its like: {binary(passed.received[-1].most)}", "s")
+        for call in passed.gathers[:1]:
+            yield _text(LEFT + 108, y + 25, f"then {_call_text(call)}", "s")
 
 
 def _call_texts(passed: Traffic) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from weft.explain.hops import TransferTraffic
 from weft.explain.picture import picture
 from weft.explain.report import LayoutReport
 from weft.explain.traffic import CollectiveCall, RoutedTraffic, Traffic
@@ -79,8 +80,10 @@ def _boundaries(report: LayoutReport) -> Iterator[Text]:
     for hop in report.hops:
         most = (count(received.most) for received in hop.received)
         places = f"stage {hop.hop.sender} -> {hop.hop.receiver}"
-        rows.append((hop.hop.name, "1", places, "send, receive", "each to its like", *most))
-        quiet.append(False)
+        rows.append((hop.hop.name, "1", places, "send, receive", f"each to its like{_nodes(hop)}", *most))
+        ends = f"{hop.hop.held} -> {hop.hop.whole}"
+        rows += [("", "", ends, *_cells(call)) for call in hop.gathers]
+        quiet += [False] * (1 + len(hop.gathers))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = (
@@ -95,11 +98,21 @@ def _rows(passed: Traffic, batches: int) -> Iterator[tuple[str, ...]]:
     if not passed.calls:
         yield (*head, "nothing moves", "", *["0"] * batches)
     for call in passed.calls:
-        name = "slice (local)" if call.kind == "slice" else call.kind
-        yield (*head, name, _groups(call), *(count(received.most) for received in call.received))
+        yield (*head, *_cells(call))
         head = ("", "", "")
     if isinstance(passed, RoutedTraffic):
         yield (*head, "  at most", "", *(count(received.most) for received in passed.most))
+
+
+def _cells(call: CollectiveCall) -> tuple[str, ...]:
+    name = "slice (local)" if call.kind == "slice" else call.kind
+    return name, _groups(call), *(count(received.most) for received in call.received)
+
+
+def _nodes(hop: TransferTraffic) -> str:
+    shown = ", ".join(f"{sender} -> {receiver}" for sender, receiver in hop.nodes[:GROUPS_SHOWN])
+    more = f" and {len(hop.nodes) - GROUPS_SHOWN} more" if len(hop.nodes) > GROUPS_SHOWN else ""
+    return f", node {shown}{more}" if shown else ""
 
 
 def _groups(call: CollectiveCall) -> str:

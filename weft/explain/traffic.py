@@ -122,7 +122,7 @@ def traffic_of(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple
         times = _times(layout, config, boundary.name)
         if boundary.name == "experts.out":
             found += [_routed(layout, exchange, times, itemsize, tables) for exchange in route.exchanges]
-        calls = tuple(_call(layout, boundary, step, itemsize, tables) for step in boundary.steps)
+        calls = tuple(call_of(layout, boundary, step, itemsize, tables) for step in boundary.steps)
         found.append(BoundaryTraffic(boundary, times, calls))
     return tuple(found)
 
@@ -177,7 +177,8 @@ def decode_tables(layout: Layout, batch: int) -> tuple[RowTable, RowTable]:
     return rows, sampled
 
 
-def _call(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> CollectiveCall:
+def call_of(layout: Layout, boundary: Boundary, step: Step, itemsize: int, tables: Tables) -> CollectiveCall:
+    """A step of a boundary, priced; `itemsize`: of an activation."""
     sizes = {"id": ID_BYTES, "logit": max(LOGIT_BYTES, itemsize), "choice": 4 + max(4, itemsize)}
     size = sizes.get(boundary.item, itemsize)
     received = []

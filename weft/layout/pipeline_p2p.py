@@ -1,6 +1,7 @@
 """What moves between pipeline stages in a step: the residual stream forward, sampled ids back to the first stage.
 
-Every rank exchanges rows with the rank at its own place in the neighbouring stage.
+Every rank exchanges rows with the rank at its own place in the neighbouring stage. A row of the stream crosses once: of
+rows that several ranks hold, each sends its part, and the ranks of the next stage gather the parts.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from weft.layout.boundaries import SAMPLED_COLUMNS, Rows
+from weft.layout.boundaries import SAMPLED_COLUMNS, Boundary, Rows
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement, full
 from weft.layout.ranks import coords, rank_at
@@ -28,7 +29,19 @@ class PipelineTransfer:
     item: Literal["stream", "id"]
     """stream: the residual stream, in fp32 at least."""
     held: Placement
-    """Where the rows lie, on both sides."""
+    """Which rows a rank sends, and its twin receives."""
+    whole: Placement
+    """Where the rows lie in both stages."""
+
+    @property
+    def cut(self) -> Boundary:
+        """In the sending stage, before the message."""
+        return Boundary(self.name.replace(".in", ".out"), self.whole, self.held, self.width, self.rows, "activation")
+
+    @property
+    def gather(self) -> Boundary:
+        """In the receiving stage, after the message."""
+        return Boundary(self.name, self.held, self.whole, self.width, self.rows, "activation")
 
     def rows_of(self, rank: int, table: RowTable) -> int:
         """Rows of `table` that a rank receives or sends; `rank` counts inside its stage."""
@@ -42,12 +55,11 @@ def pipeline_transfers(layout: Layout, hidden: int, stream: Placement) -> tuple[
     if stages == 1:
         return ()
     forward = (
-        PipelineTransfer("stage.in", stage - 1, stage, hidden, "rows", "stream", stream) for stage in range(1, stages)
+        PipelineTransfer("stage.in", stage - 1, stage, hidden, "rows", "stream", full(1), stream)
+        for stage in range(1, stages)
     )
-    return (
-        *forward,
-        PipelineTransfer("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", full(layout.attention.tp)),
-    )
+    block = full(layout.attention.tp)
+    return (*forward, PipelineTransfer("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", block, block))
 
 
 def pipeline_pairs(layout: Layout) -> tuple[tuple[int, int], ...]:

@@ -18,8 +18,8 @@ IDS_DTYPE = torch.float64
 
 class PipelineStage:
     """The ends of the stage of `rank`. The residual stream comes from the stage before and goes on to the next; sampled
-    ids go from the last stage to the first. Every rank exchanges rows with its twin, the rank at its own place there.
-    What has no rows is not sent."""
+    ids go from the last stage to the first. Every rank exchanges rows with its twin, the rank at its own place there;
+    rows that an attention block holds whole go in parts, which the next stage gathers. What has no rows is not sent."""
 
     def __init__(
         self, shards: Shards, rank: int, transitions: Transitions, dtype: torch.dtype, device: torch.device
@@ -40,12 +40,16 @@ class PipelineStage:
         """The residual stream of the stage before, waited for; None in the first stage."""
         if "stream" not in self._takes:
             return None
-        return self._receive(*self._takes["stream"], batch.rows, self._dtype)
+        transfer, peer = self._takes["stream"]
+        part = self._receive(transfer, peer, batch.rows, self._dtype)
+        return self._transitions.run(transfer.gather.name, transfer.gather.steps, part, batch.rows)
 
     def pass_on(self, x: Tensor, batch: Batch) -> None:
         """The decoder's result to the next stage, if there is one."""
         if "stream" in self._gives:
-            self._send(*self._gives["stream"], x, batch.rows)
+            transfer, peer = self._gives["stream"]
+            part = self._transitions.run(transfer.cut.name, transfer.cut.steps, x, batch.rows)
+            self._send(transfer, peer, part, batch.rows)
 
     def send_ids(self, values: Tensor, sampled: RowTable) -> None:
         """From the last stage: what the attention block sampled, [rows, 2 or more], of which the first two columns

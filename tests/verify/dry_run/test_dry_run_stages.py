@@ -45,6 +45,10 @@ def explained(report: LayoutReport, rank: int) -> Found:
                 found[call.kind, moved, call.received[-1].per_rank[place], passed.name] += times
     for passing in report.hops:
         hop, nbytes = passing.hop, passing.received[-1].per_rank[place]
+        for call in passing.gathers if hop.receiver == stage else ():
+            (group,) = [group for group in call.groups if place in group]
+            moved = tuple(member + rank - place for member in group)
+            found[call.kind, moved, call.received[-1].per_rank[place], hop.name] += 1
         if not nbytes:  # what has no rows is not sent
             continue
         if hop.receiver == stage:
@@ -127,11 +131,15 @@ def test_the_command_says_what_a_stage_receives(capsys: pytest.CaptureFixture[st
     assert main([*words, "--rank", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["coords"] == {"replica": 0, "stage": 1, "dp": 0, "cp": 0, "tp": 1}
-    hops = [each for each in found["collectives"] if each["kind"] in ("send", "recv")]
-    assert hops == [
-        {"kind": "recv", "ranks": [1, 3], "bytes": 4096 * 4, "most_bytes": 4096 * 4, "calls": 1, "where": "stage.in"},
+    hops = [each for each in found["collectives"] if each["where"] in ("stage.in", "ids.out")]
+    row = {"bytes": 4096 * 4, "most_bytes": 4096 * 4, "calls": 1}
+    assert hops == [  # of the one row the other rank of the stage has received all
+        {"kind": "all_gather", "ranks": [2, 3], "where": "stage.in", **row},
         {"kind": "send", "ranks": [1, 3], "bytes": 0, "most_bytes": 0, "calls": 1, "where": "ids.out"},
     ]
+    assert main([*words, "--rank", "2", "--json"]) == 0
+    hops = [each for each in json.loads(capsys.readouterr().out)["collectives"] if each["where"] == "stage.in"]
+    assert {"kind": "recv", "ranks": [0, 2], "where": "stage.in", **row} in hops
 
 
 def test_split_positions_are_refused_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,8 @@ LAYOUTS: list[dict[str, object]] = [
     {"attention.dp": 2, "dense.tp": 2, "lm_head.tp": 2},
     {"attention.tp": 4, "o_proj.tp": 2, "lm_head.tp": 1},
     {"attention.tp": 2, "attention.dp": 2, "dense.tp": 4, "o_proj.tp": 1, "embedding.tp": 4},
+    {"attention.tp": 2, "pipeline.stages": 2},
+    {"attention.dp": 2, "dense.tp": 2, "pipeline.stages": 2},
 ]
 
 
@@ -39,7 +41,7 @@ LAYOUTS: list[dict[str, object]] = [
 def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype: torch.dtype) -> None:
     need("step", "comm")
     checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
-    world = 2 if 4 not in given.values() and len(given) < 4 else 4
+    world = 2 if not {4, "pipeline.stages"} & {*given, *given.values()} and len(given) < 4 else 4
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
     limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
     executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
@@ -49,13 +51,14 @@ def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype:
     then = [ScheduledRequest(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     before = executor.received()
-    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups]))
+    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups], awaits=1))
     found = [after - earlier for after, earlier in zip(executor.received(), before, strict=True)]
     executor.close()
     for rank, nbytes in enumerate(found):
         calls = dry_run(shards, rank, dtype, BATCH).collectives
-        # sampled ids are shared after the program
-        assert nbytes == sum(call.nbytes * call.calls for call in calls if call.where != "sampling.out"), rank
+        # sampled ids are shared, and sent to the first stage, after the program
+        inside = [call for call in calls if call.where not in ("sampling.out", "ids.in")]
+        assert nbytes == sum(call.nbytes * call.calls for call in inside), rank
     assert all(found)
 
 
