@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from weft.cli.args.flags import GivenValue
+from weft.cli.args.foreign_words import notes_of, said_of_words, taken_as
 from weft.dialects.addresses import addresses_for
 from weft.dialects.base import OPEN_NODE, Context, Diagnostic, Reading
 from weft.dialects.registry import read_words, unread
@@ -28,14 +29,6 @@ _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "f
 _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
 _VLLM_SHARE = "gpu_memory_utilization"
-_SAID = (
-    (r"--(?:moe-a2a-backend|moe_a2a_backend|all2all-backend)[ =]['\"]?\w*deepep|--deepep-mode|--enable-deepep-moe",
-     "DeepEP is not there: weft's own exchange brings rows to experts (--moe-dispatch)"),
-    (r"\bSGLANG_USE_1STAGE_ALLREDUCE=",
-     "SGLANG_USE_1STAGE_ALLREDUCE: always so: an all-reduce adds in one fixed order"),
-    (r"\bHCCL_BUFFSIZE=", "HCCL_BUFFSIZE: buffers of collectives have the size that a step needs"),
-)  # fmt: skip
-"""What engines' words may hold that is no size and no option -> what weft does instead."""
 _PLACE = ("host", "port", "uds")
 """Where to listen is always weft's own: the address of another engine is not taken over."""
 _MEETING = (
@@ -129,6 +122,7 @@ class Foreign:
 
     def __init__(self, reading: Reading, words: Sequence[str] = ()) -> None:
         self.reading, self.said = reading, said_of_words(words)
+        self._renamed = taken_as(reading.options)
         self.whose = f"the {reading.dialect} arguments"
 
     def given(self) -> Given:
@@ -143,8 +137,9 @@ class Foreign:
         found = {name: value for name, value in self.reading.options.items() if name in known and value is not None}
         if isinstance(names := found.get("served_model_name"), list):
             found["served_model_name"] = ",".join(map(str, names))
-        if only is None and "mem_fraction_static" not in found and (share := self.reading.options.get(_VLLM_SHARE)):
-            found["mem_fraction_static"] = share
+        for setting, value in self._renamed.values():
+            if only is None or setting in known:
+                found.setdefault(setting, value)
         if "dtype" in found:
             found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
         return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items()}
@@ -193,19 +188,17 @@ class Foreign:
         unused = [name for name in options if name not in _PLACE]
         for note in self.said:
             _say(f"note: {note}")
-        if "mem_fraction_static" in engine and _VLLM_SHARE in self.reading.options:
-            unused = [name for name in unused if name != _VLLM_SHARE]
-            _say(f"note: {_VLLM_SHARE} is mem_fraction_static here, a share of the memory that is free")
+        for name, (setting, _) in self._renamed.items():
+            _say(
+                f"note: {name} is {setting} here{', a share of the memory that is free' if name == _VLLM_SHARE else ''}"
+            )
+        notes, unused = notes_of([name for name in unused if name not in self._renamed])
+        for note in notes:
+            _say(f"note: {note}")
         if unused:
             _say(f"note: left out, weft has no such setting: {', '.join(unused)}")
         if len(unused) < len(options):
             _say("note: weft listens where its own --host and --port say")
-
-
-def said_of_words(words: Sequence[str]) -> list[str]:
-    """Notes about words that are taken into no layout and no option."""
-    text = " ".join(words)
-    return [note for pattern, note in _SAID if re.search(pattern, text)]
 
 
 def take(args: argparse.Namespace, only: Collection[str] | None) -> None:

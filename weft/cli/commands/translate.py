@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from weft.cli.args.dialects import add_dialect_arguments
-from weft.cli.args.foreign import context_of, experts_in, readings_of, said_of_words, with_unused
+from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
+from weft.cli.args.foreign_words import said_of_words
 from weft.cli.view.console import PipedConsole
 from weft.dialects.base import Context, Diagnostic, Reading, Written
 from weft.dialects.names import names

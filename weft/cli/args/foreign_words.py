@@ -1,0 +1,51 @@
+"""What weft makes of another engine's options that it does not have by that name: as on its own command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from weft.cli.args.familiar import FamiliarWord, familiar
+from weft.settings import engine_settings
+
+_SAID = (
+    (r"--(?:moe-a2a-backend|moe_a2a_backend|all2all-backend)[ =]['\"]?\w*deepep|--deepep-mode|--enable-deepep-moe",
+     "DeepEP is not there: weft's own exchange brings rows to experts (--moe-dispatch)"),
+    (r"\bSGLANG_USE_1STAGE_ALLREDUCE=",
+     "SGLANG_USE_1STAGE_ALLREDUCE: always so: an all-reduce adds in one fixed order"),
+    (r"\bHCCL_BUFFSIZE=", "HCCL_BUFFSIZE: buffers of collectives have the size that a step needs"),
+)  # fmt: skip
+"""What engines' words may hold that is no size and no option -> what weft does instead."""
+
+
+def said_of_words(words: Sequence[str]) -> list[str]:
+    """Notes about words that are taken into no layout and no option."""
+    text = " ".join(words)
+    return [note for pattern, note in _SAID if re.search(pattern, text)]
+
+
+def _word_of(name: str) -> FamiliarWord | None:
+    return familiar("--" + name)
+
+
+def taken_as(options: Mapping[str, object]) -> dict[str, tuple[str, object]]:
+    """By name of an option: the engine's setting that it is here, and its value. Options that have no value, or that
+    the engine has by the same name, are left out."""
+    flags = {
+        flag: each for each in engine_settings() for flag in (*each.option.flags, "--no-" + each.option.flags[0][2:])
+    }
+    names = {each.name for each in engine_settings()}
+    found: dict[str, tuple[str, object]] = {}
+    for name, value in options.items():
+        word = None if name in names or value is None or value is False else _word_of(name)
+        setting = None if word is None else flags.get(word.to)
+        if word is not None and setting is not None:
+            found[name] = setting.name, not word.to.startswith("--no-") if word.bare else value
+    return found
+
+
+def notes_of(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Notes about options that change nothing here, and the names of the others."""
+    words = {name: word for name in names if (word := _word_of(name)) is not None and word.kind == "taken"}
+    notes = [f"{name}: {word.says}" for name, word in words.items() if word.says]
+    return notes, [name for name in names if name not in words]
