@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from tests.grammars.vocabularies import END, IM_END, small_vocabulary
+from tests.support.checkpoints import smollm2
+from weft.checkpoint import open_checkpoint
 from weft.grammars.base import GrammarError
 from weft.grammars.constraints import HEADER, Check, Constraint, grammar_of
 from weft.grammars.json_schema import MAX_ENUM, MAX_PROPERTIES
 from weft.grammars.llguidance_compiler import KEPT, LLGuidanceCompiler
 from weft.sampling.grammar_masks import as_bools
+from weft.text import Tokenizer
 
 VOCABULARY = small_vocabulary()
 COMPILER = LLGuidanceCompiler(VOCABULARY)
@@ -40,6 +43,26 @@ def test_an_answer_to_the_largest_can_be_chosen(name: str) -> None:
         if token in (END, IM_END):
             return
         automaton.feed([token])
+
+
+def test_texts_that_may_be_left_out_with_a_large_vocabulary() -> None:
+    """As many as a schema may have, where tokens of several JSON signs lead into many places of the grammar at once. As
+    a requester's own rules they are too much work."""
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(smollm2()))
+    vocabulary = tokenizer.vocabulary(tokenizer.vocab_size, ())
+    assert vocabulary is not None
+    compiler, mask = LLGuidanceCompiler(vocabulary), np.zeros(-(-len(vocabulary) // 32), np.uint32)
+    check = Check(compiler.check, {})
+    schema = {"properties": dict.fromkeys(NAMES, {"type": "string"}), "additionalProperties": False}
+    made = grammar_of(Constraint(kind="json", value=schema), check).text
+    automata = [
+        compiler.compile(text) for text in (made, grammar_of(Constraint(kind="grammar", value=made), check).text)
+    ]
+    for automaton in automata:
+        automaton.feed(tokenizer.encode('{"p0": "'))
+    automata[0].fill(mask)
+    with pytest.raises(GrammarError, match="Too many items"):
+        automata[1].fill(mask)
 
 
 def test_work_beyond_the_limits_is_an_error_and_ends_nothing_else() -> None:

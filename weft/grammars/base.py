@@ -12,6 +12,10 @@ Mask = NDArray[np.uint32]
 """[ceil(V / 32)]: bit i % 32 of word i / 32 is set where id i may come next."""
 
 
+OWN_RULES = "// own rules"
+"""A line of the grammars that requesters write: a compiler bounds their work more narrowly."""
+
+
 class GrammarError(Exception):
     """A grammar that cannot be compiled, or that took more work than is allowed; the message is for the requester."""
 

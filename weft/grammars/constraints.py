@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import llguidance
 import msgspec
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from weft.errors import RequestError
-from weft.grammars.base import GrammarError
+from weft.grammars.base import OWN_RULES, GrammarError
 from weft.grammars.json_schema import MAX_BYTES, MAX_ENUM, SPACE, HeldSchema, held_schema, without_refused
+from weft.grammars.regexes import BLANKS, blanks_of, regex_rule
 
 RULE_OF_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 HEADER = '%llguidance {"no_forcing": true}\n'
@@ -29,13 +29,14 @@ MAX_TAGS = 256
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     """`kind`: a key of `KINDS`. `strict`: a schema's keyword that no grammar holds is refused. `param`: the field that
     errors name. `space`: a regular expression of the white space between two tokens of JSON, empty for none, None for
-    the usual. `closed`: objects have no properties but those that their schema names."""
+    the usual; `space_param`: its field. `closed`: objects have no properties but those that their schema names."""
 
     kind: str
     value: Any = None
     strict: bool = True
     param: str = "structured_outputs"
     space: str | None = None
+    space_param: str = ""
     closed: bool = False
 
 
@@ -59,7 +60,21 @@ def grammar_of(constraint: Constraint, check: Check) -> Grammar:
     made = KINDS.get(constraint.kind)
     if made is None:
         _refuse(constraint, f"{constraint.kind!r}: legal: {', '.join(KINDS)}")
+    if constraint.space:
+        constraint = msgspec.structs.replace(constraint, space=_space(constraint, check))
     return made(constraint, check)
+
+
+def _space(constraint: Constraint, check: Check) -> str:
+    """The white space that is asked for. RequestError: it is no regular expression, or may be something else."""
+    space, named = blanks_of(constraint.space or ""), msgspec.structs.replace(constraint, param=constraint.space_param)
+    rule = regex_rule(space)
+    _tried(f"{HEADER}start: {rule}", named, check)
+    try:
+        check.compiles(f"{HEADER}start: OTHER\nOTHER: {rule} & ~/{BLANKS}*/")
+    except GrammarError:  # nothing else matches
+        return space
+    _refuse(named, r"it matches other characters than white space: blanks, \t, \n and \r")
 
 
 def json_rule(schema: Any, space: str | None = None) -> str:
@@ -115,13 +130,9 @@ def _json_object(constraint: Constraint, check: Check) -> Grammar:
 
 
 def _regex(constraint: Constraint, check: Check) -> Grammar:
-    """A regular expression of Rust's kind, which the whole answer matches."""
+    """A regular expression, which the whole answer matches."""
     regex = _text(constraint)
-    return _tried(HEADER + f"start: {_regex_rule(regex)}", constraint, check)
-
-
-def _regex_rule(regex: str) -> str:
-    return f"/{llguidance.regex_to_lark(regex)}/" if regex else '""'
+    return _tried(HEADER + f"start: {regex_rule(regex)}", constraint, check)
 
 
 def _choice(constraint: Constraint, check: Check) -> Grammar:
@@ -145,7 +156,7 @@ def _grammar(constraint: Constraint, check: Check) -> Grammar:
             _refuse(constraint, f"it is no GBNF: {error}")
     if not text.lstrip().startswith("%llguidance"):
         text = HEADER + text
-    return _tried(text, constraint, check)
+    return _tried(f"{text}\n{OWN_RULES}\n", constraint, check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import llguidance
 import numpy as np
 from llguidance import TokenizerWrapper
 
-from weft.grammars.base import GrammarError, Mask
+from weft.grammars.base import OWN_RULES, GrammarError, Mask
 from weft.step.vocabulary import Vocabulary
 
 KEPT = 16
@@ -24,14 +24,21 @@ MAX_MESSAGE = 400
 """Characters of the library's own words that a requester sees."""
 
 
-def limits() -> llguidance.LLParserLimits:
+OWN_ITEMS = 50_000
+"""Items of one mask of a requester's own rules: in an ambiguous grammar each of many is much work."""
+ITEMS = 400_000
+"""Items of one mask of any other grammar, where each is little work: what 1,000 properties need of which any may be
+left out, with a large vocabulary, in about 20 ms."""
+
+
+def limits(items: int) -> llguidance.LLParserLimits:
     """Bounds of work and memory: a compile stays below 100 ms, a mask mostly far below 10 ms, an automaton's own memory
     below 20 MB. A row of 8,192 items is what 1,000 properties need of which any may be left out."""
     return llguidance.LLParserLimits(
         max_items_in_row=8192,
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=100_000,
-        step_max_items=50_000,
+        step_max_items=items,
         max_lexer_states=10_000,
         max_grammar_size=100_000,
         verbose_errors=False,
@@ -43,15 +50,14 @@ class LLGuidanceCompiler:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._tokenizer = llguidance.LLTokenizer(TokenizerWrapper(_Pieces(vocabulary)), eos_token=list(vocabulary.eos))
-        self._limits = limits()
+        self._limits, self._own_limits = limits(ITEMS), limits(OWN_ITEMS)
         self._kept: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
 
     def compile(self, text: str) -> LLGuidanceAutomaton:
         """See `GrammarCompiler`."""
         matcher = self._kept.get(text)
         if matcher is None:
-            matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
-            _check(matcher)
+            matcher = self._matcher(text)
             self._kept[text] = matcher
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
@@ -60,9 +66,14 @@ class LLGuidanceCompiler:
 
     def check(self, text: str) -> None:
         """GrammarError: `text` cannot be compiled, or allows no first token."""
-        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
-        _check(matcher)
+        matcher = self._matcher(text)
         LLGuidanceAutomaton(matcher).fill(np.zeros(-(-self._tokenizer.vocab_size // 32), np.uint32))
+
+    def _matcher(self, text: str) -> llguidance.LLMatcher:
+        bounds = self._own_limits if OWN_RULES in text else self._limits
+        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=bounds)
+        _check(matcher)
+        return matcher
 
 
 class LLGuidanceAutomaton:

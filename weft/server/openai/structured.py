@@ -79,7 +79,7 @@ def _constraints(asked: Guided) -> Iterator[Constraint]:
         name = f"guided_{kind}"
         if (value := getattr(asked, name)) is not None:
             space = asked.guided_whitespace_pattern if kind == "json" else None
-            yield Constraint(kind=kind, value=value, param=name, space=space)
+            yield Constraint(kind=kind, value=value, param=name, space=space, space_param="guided_whitespace_pattern")
 
 
 def _of_format(given: ResponseFormat) -> Iterator[Constraint]:
