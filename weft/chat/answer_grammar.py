@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from weft.chat.elements import ANY_TEXT, ElementValues
 from weft.chat.patterns import Atom, Wild, atoms_of, joined_atoms
 from weft.chat.reasoning_forms import ReasoningForm, Thinking
 from weft.chat.tool_forms import ToolForm
-from weft.chat.tools import Schema, Tool, ToolUse
+from weft.chat.tools import Tool, ToolUse
 from weft.grammars.constraints import HEADER, json_rule
 from weft.grammars.json_schema import SPACE
 
@@ -22,9 +23,12 @@ GAP = f"/{SPACE}/"
 """White space between a form's own JSON tokens, bounded as that of schemas is."""
 AROUND = r"/[ \n]{0,4}/"
 """White space between reasoning and calls, and between calls."""
-TEXT = r"/(?s:.*)/"
-
-
+TEXT = ANY_TEXT
+NEW_LINE = "\n"
+END = json.dumps("\n</parameter>\n")
+"""Of an element."""
+WITHOUT_END = r"~/(?s:.*)<\/parameter>(?s:.*)/"
+"""No text that has an element's end in it: what reads the answer ends the element there."""
 EMPTY = '""'
 """The rule of no text."""
 
@@ -156,29 +160,32 @@ class AnswerGrammar:
         return name
 
     def _elements(self, tool: Tool, name: str) -> str:
-        self._rules["parameter_text[lazy]"] = 'TEXT "\\n</parameter>\\n"'
-        properties = tool.parameters.get("properties") or {}
-        if not properties:
-            self._rules["ELEMENT"] = '"<parameter=" /[^>\\n]{1,64}/ ">\\n"'
-            return "( ELEMENT parameter_text )*"
-        required = tool.parameters.get("required", [])
+        """Those of the schema's properties in its order, then others where it allows them."""
+        values = ElementValues(tool.parameters)
+        self._rules["PARAMETER"] = f"TEXT & {WITHOUT_END}"
+        self._rules["parameter_text[lazy]"] = f"PARAMETER {END}"
         made = []
-        for number, (key, schema) in enumerate(properties.items()):
-            self._rules[f"{name}_{number}"] = self._element(key, schema, tool.parameters)
-            made.append(f"{name}_{number}" + ("" if key in required else "?"))
-        return " ".join(made)
+        for number, (key, schema) in enumerate(values.members.items()):
+            rule = f"{name}_{number}"
+            self._rules[rule] = f"{_literal(f'<parameter={key}>{NEW_LINE}')} {self._value(values, schema, rule)}"
+            made.append(rule if key in values.required else f"{rule}?")
+        if values.other is not False:
+            taken = "|".join(map(_quoted, values.members))
+            key = f"{name}_KEY".upper()
+            self._rules[key] = r"/[^>\n]{1,64}/" + (f" & ~/{taken}/" if taken else "")
+            self._rules[f"{key}_TAG"] = f'"<parameter=" {key} ">\\n"'
+            made.append(f"( {key}_TAG {self._value(values, values.other, f'{name}_other')} )*")
+        return " ".join(made) or EMPTY
 
-    def _element(self, key: str, schema: Any, root: Schema) -> str:
-        opening, closing = _literal(f"<parameter={key}>\n"), _literal("\n</parameter>\n")
-        if isinstance(schema, Mapping) and not _may_be_text(schema):
-            definitions = {word: root[word] for word in ("$defs", "definitions") if word in root}
-            return f"{opening} {json_rule({**schema, **definitions})} {closing}"
-        values = None
-        if isinstance(schema, Mapping):
-            values = [schema["const"]] if "const" in schema else schema.get("enum")
-        if isinstance(values, list) and all(isinstance(value, str) for value in values):
-            return f"{opening} ( {' | '.join(_literal(value) if value else EMPTY for value in values)} ) {closing}"
-        return f"{opening} parameter_text"
+    def _value(self, values: ElementValues, schema: Any, rule: str) -> str:
+        """What stands after an element's name, up to the next element."""
+        if values.is_any_text(schema):
+            return "parameter_text"
+        if not values.is_text(schema):
+            return f"{json_rule(values.alone(schema))} {END}"
+        self._rules[rule.upper()] = f"( {values.terminal(schema)} ) & {WITHOUT_END}"
+        self._rules[f"{rule}_text[lazy]"] = f"{rule.upper()} {END}"
+        return f"{rule}_text"
 
     # fixed text
 
@@ -216,26 +223,13 @@ class AnswerGrammar:
         return name
 
 
-def _may_be_text(schema: Mapping[str, Any]) -> bool:
-    """Whether a value is, or may be, text, which elements have without JSON's quotes."""
-    kind = schema.get("type")
-    if kind is None:
-        return not {"$ref", "anyOf", "oneOf", "allOf", "properties"} & schema.keys() and not _no_texts(schema)
-    return kind == "string" or (isinstance(kind, list) and "string" in kind)
-
-
-def _no_texts(schema: Mapping[str, Any]) -> bool:
-    values = schema.get("enum", [schema.get("const", "")])
-    return isinstance(values, list) and not any(isinstance(value, str) for value in values)
-
-
 def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:
     """For a regular expression between slashes."""
-    return "".join(character if character.isalnum() else f"\\{character}" for character in text)
+    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)
 
 
 def _unblanked(atoms: Sequence[Atom]) -> list[Atom]:

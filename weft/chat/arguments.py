@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
+from weft.chat.elements import ElementValues, kinds_of
 from weft.chat.patterns import BLANKS
-
-Schema = Mapping[str, Any]
+from weft.chat.tools import Schema
 
 _OPEN, _CLOSE, _DONE = "<parameter=", "</parameter>", "</function>"
 _LONGEST_KEY = 256
@@ -69,7 +69,7 @@ class XmlArguments:
 
     def __init__(self, parameters: Schema) -> None:
         self.done = False
-        self._properties = parameters.get("properties", {}) if isinstance(parameters, Mapping) else {}
+        self._values = ElementValues(parameters)
         self._held = ""
         self._key: str | None = None
         self._begun = False  # a value's own text
@@ -141,7 +141,13 @@ class XmlArguments:
         return True
 
     def _is_text(self, key: str) -> bool:
-        return _types(self._properties.get(key)) == {"string"}
+        return self._kinds(key) == {"string"}
+
+    def _kinds(self, key: str) -> frozenset[str]:
+        """JSON types that a value may have, nothing: any. Text for an element without a schema."""
+        schema = self._values.members.get(key, self._values.other)
+        known = key in self._values.members or isinstance(schema, Mapping)
+        return self._values.kinds(schema) if known else frozenset({"string"})
 
     def _typed(self, key: str, value: str) -> str:
         text = value.strip(BLANKS)
@@ -149,35 +155,8 @@ class XmlArguments:
             found = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError):
             return json.dumps(value, ensure_ascii=False)
-        allowed = _types(self._properties.get(key))
-        return text if not allowed or _type_of(found) & allowed else json.dumps(value, ensure_ascii=False)
-
-
-def _types(schema: object) -> set[str]:
-    """JSON types that a schema allows, as far as it says; nothing: any. Text for an element without a schema."""
-    if not isinstance(schema, Mapping):
-        return {"string"} if schema is None else set()
-    said = schema.get("type")
-    if isinstance(said, str):
-        return {said}
-    if isinstance(said, list):
-        return {one for one in said if isinstance(one, str)}
-    if isinstance(schema.get("enum"), list):
-        return {kind for value in schema["enum"] for kind in _type_of(value)}
-    for word in ("anyOf", "oneOf"):
-        if isinstance(schema.get(word), list):
-            each = [_types(one) for one in schema[word]]
-            return set[str]().union(*each) if all(each) else set()
-    return set()
-
-
-def _type_of(value: object) -> set[str]:
-    if isinstance(value, bool):
-        return {"boolean"}
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return {"integer", "number"}
-    kinds = {str: "string", float: "number", dict: "object", list: "array", type(None): "null"}
-    return {kinds[type(value)]}
+        allowed = self._kinds(key)
+        return text if not allowed or kinds_of(found) & allowed else json.dumps(value, ensure_ascii=False)
 
 
 def _escaped(text: str) -> str:

@@ -98,7 +98,7 @@ def without_refused(held: HeldSchema, refused: Callable[[Any], str | None], para
             if strict:
                 raise _wrong(param, f"{path}/{keyword}", why)
             del inner[keyword]
-            held.left_out.append(f"{keyword} at {path or '/'}")
+            held.left_out.append(left_out(keyword, path))
     if (why := refused(held.schema)) is not None:
         raise _wrong(param, "", why)
     return held
@@ -111,7 +111,7 @@ def keywords_at(schema: Any, word: str, path: str = "") -> Iterator[tuple[str, d
     if word in schema:
         yield path, schema
     for name, value in schema.items():
-        for at, inner in _inside(name, value, f"{path}/{_escaped(name)}"):
+        for at, inner in _inside(name, value, f"{path}/{escaped(name)}"):
             yield from keywords_at(inner, word, at)
 
 
@@ -122,7 +122,7 @@ def _inside(name: str, value: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif kind in (_SCHEMAS, _SCHEMA) and isinstance(value, list):
         yield from ((f"{path}/{index}", each) for index, each in enumerate(value))
     elif kind == _MAP and isinstance(value, dict):
-        yield from ((f"{path}/{_escaped(key)}", each) for key, each in value.items())
+        yield from ((f"{path}/{escaped(key)}", each) for key, each in value.items())
 
 
 class _Walk:
@@ -142,7 +142,7 @@ class _Walk:
             raise _wrong(self._param, path, f"it is nested deeper than {MAX_DEPTH} schemas")
         held: dict[str, Any] = {}
         for name, value in schema.items():
-            at = f"{path}/{_escaped(name)}"
+            at = f"{path}/{escaped(name)}"
             if name in NOT_HELD:
                 if NOT_HELD[name](value, schema):
                     self._leave_out(name, path)
@@ -183,7 +183,7 @@ class _Walk:
             if name in ("properties", "patternProperties"):
                 self._properties += len(value)
                 self._check_count(self._properties, MAX_PROPERTIES, "properties", at)
-            return {key: self.schema(each, f"{at}/{_escaped(key)}", depth + 1) for key, each in value.items()}
+            return {key: self.schema(each, f"{at}/{escaped(key)}", depth + 1) for key, each in value.items()}
         if isinstance(value, list) and (kind == _SCHEMAS or name == "items"):
             return [self.schema(each, f"{at}/{index}", depth + 1) for index, each in enumerate(value)]
         if kind == _SCHEMAS:
@@ -200,17 +200,27 @@ class _Walk:
 
     def _leave_out(self, keyword: str, path: str) -> None:
         if self._strict:
-            raise RequestError(
-                f"'{self._param}' has '{keyword}' at '{path or '/'}', which no grammar can hold; leave it out, or"
-                " ask for a schema that is not strict",
-                param=self._param,
-                code="unsupported_schema",
-            )
-        self.left_out.append(f"{keyword} at {path or '/'}")
+            raise not_held(self._param, keyword, path)
+        self.left_out.append(left_out(keyword, path))
 
     def _check_count(self, count: int, most: int, what: str, at: str) -> None:
         if count > most:
             raise _wrong(self._param, at, f"the schema has more than {most} {what}")
+
+
+def left_out(keyword: str, path: str) -> str:
+    """As headers and the log name a keyword that is not held."""
+    return f"{keyword} at {path or '/'}"
+
+
+def not_held(param: str, keyword: str, path: str) -> RequestError:
+    """A strict schema in `param` has such a keyword."""
+    return RequestError(
+        f"'{param}' has '{keyword}' at '{path or '/'}', which no grammar can hold; leave it out, or ask for a schema"
+        " that is not strict",
+        param=param,
+        code="unsupported_schema",
+    )
 
 
 def _wrong(param: str, path: str, message: str) -> RequestError:
@@ -218,6 +228,6 @@ def _wrong(param: str, path: str, message: str) -> RequestError:
     return RequestError(f"{where}: {message}", param=param, code="invalid_schema")
 
 
-def _escaped(name: str) -> str:
-    """As a part of a JSON pointer."""
+def escaped(name: str) -> str:
+    """A name as a part of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")

@@ -23,14 +23,25 @@ def resolve(schema: Any, root: Any, times: int = 16) -> Any:
         times -= 1
         if not target.startswith("#/") or {*schema} - {"$ref", "title", "description", "$comment"}:
             return schema
-        found: Any = root
-        for part in target[2:].split("/"):
-            key = part.replace("~1", "/").replace("~0", "~")
-            if not isinstance(found, Mapping) or key not in found:
-                return schema
-            found = found[key]
+        found = pointed(target, root)
+        if found is None:
+            return schema
         schema = found
     return schema
+
+
+def pointed(target: str, root: Any) -> Any:
+    """What a reference `#/...` inside `root` refers to; None: nothing."""
+    found: Any = root
+    for part in target.removeprefix("#").split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, Mapping) and key in found:
+            found = found[key]
+        else:
+            return None
+    return found
 
 
 def _apart(one: Any, other: Any, root: Any) -> bool:

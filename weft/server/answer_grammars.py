@@ -13,9 +13,11 @@ from starlette.requests import Request
 
 from weft.chat.answer import AnswerRules
 from weft.chat.answer_grammar import Words
+from weft.chat.elements import left_out_of
 from weft.chat.tools import Tool
 from weft.errors import RequestError
 from weft.grammars.constraints import Constraint, Grammar
+from weft.grammars.json_schema import left_out, not_held
 from weft.log import get_logger
 from weft.server.openai.structured import LEFT_OUT, MAX_SHOWN, left_out_header
 from weft.server.text_jobs import result_of
@@ -48,12 +50,23 @@ class AnswerGrammars:
         RequestError: a schema is none, or is strict and cannot be held."""
         if not rules.use.callable and (params.grammar is None or rules.plain) and not rules.budgeted:
             return params, headers
-        if rules.use.mode != "required" and params.grammar is None and not rules.budgeted and _ruled(params):
+        self._check_budget(rules)
+        if params.grammar is None and not _needs_grammar(rules) and _ruled(params):
             return params, headers  # the request's own rules stay, and calls are read without a grammar
-        text, left_out = await self._made(request, rules, params.grammar)
+        text, named = await self._made(request, rules, params.grammar)
         guided = msgspec.structs.replace(params, grammar=text)
         check(guided, self._vocab_size)
-        return guided, _joined(headers, left_out_header(left_out))
+        return guided, _joined(headers, left_out_header(named))
+
+    def _check_budget(self, rules: AnswerRules) -> None:
+        form = rules.forms.reasoning
+        if rules.budgeted and rules.budget and form is not None and form.end not in self._words.ids:
+            raise RequestError(
+                f"'thinking_token_budget': {form.end} is no token of this model, so the tokens before it cannot be"
+                " bounded; leave it out, or give 0 for no reasoning",
+                param="thinking_token_budget",
+                code="unsupported_parameter",
+            )
 
     async def _made(self, request: Request, rules: AnswerRules, content: str | None) -> Found:
         key = msgspec.msgpack.encode(
@@ -77,11 +90,14 @@ class AnswerGrammars:
         if tools:
             job = CheckSchemas([_constraint(tool, offered.index(tool.name)) for tool in tools])
             schemas = await result_of(self._texts, request, job)
-        each = list(zip(tools, schemas, strict=True))
-        held = tuple(replace(tool, parameters=_schema(found)) for tool, found in each)
-        left_out = tuple(f"{tool.name}: {keyword}" for tool, found in each for keyword in found.left_out)
-        if left_out:
-            _log.warning("keywords of tools are left out: %s", "; ".join(left_out)[:MAX_SHOWN])
+        held = tuple(replace(tool, parameters=_schema(found)) for tool, found in zip(tools, schemas, strict=True))
+        named = tuple(
+            f"{tool.name}: {keyword}"
+            for tool, found in zip(held, schemas, strict=True)
+            for keyword in (*found.left_out, *_left_out_by_form(rules, tool, offered.index(tool.name)))
+        )
+        if named:
+            _log.warning("keywords of tools are left out: %s", "; ".join(named)[:MAX_SHOWN])
         rules = replace(rules, use=replace(rules.use, offered=held, only=None))
         text = rules.grammar(self._words, content=None if content is None else f"@{CONTENT}")
         if text is not None and content is not None:
@@ -89,16 +105,27 @@ class AnswerGrammars:
             text = json.dumps({"grammars": parts})
         if text is not None:
             await result_of(self._texts, request, TryGrammar(text, "tools" if tools else "response_format"))
-        return text, left_out
+        return text, named
+
+
+def _left_out_by_form(rules: AnswerRules, tool: Tool, at: int) -> list[str]:
+    """Keywords that a grammar of JSON holds, and not one of the form of calls. RequestError: the tool is strict."""
+    form = rules.forms.tools
+    found = left_out_of(tool.parameters) if form is not None and form.arguments == "xml" else []
+    if found and tool.strict:
+        raise not_held(_param(at), *found[0])
+    return [left_out(*one) for one in found]
+
+
+def _param(at: int) -> str:
+    return f"tools[{at}].function.parameters"
 
 
 def _constraint(tool: Tool, at: int) -> Constraint:
     """Arguments are an object, whatever else their schema says. Where it is silent about other properties it has none:
     a small model would go on with them for ever."""
     schema = {**tool.parameters, "type": "object"}
-    return Constraint(
-        kind="json", value=schema, strict=tool.strict, param=f"tools[{at}].function.parameters", closed=True
-    )
+    return Constraint(kind="json", value=schema, strict=tool.strict, param=_param(at), closed=True)
 
 
 def _schema(found: Grammar) -> dict[str, Any]:
@@ -106,6 +133,13 @@ def _schema(found: Grammar) -> dict[str, Any]:
     held: dict[str, Any] = json.loads(found.text.partition("%json ")[2])
     held.pop("x-guidance", None)
     return held
+
+
+def _needs_grammar(rules: AnswerRules) -> bool:
+    """Whether a request asks for something that only a grammar holds."""
+    use = rules.use
+    strict = any(tool.strict for tool in use.callable)
+    return use.mode == "required" or not use.parallel or strict or rules.budgeted
 
 
 def _ruled(params: SamplingParams) -> bool:

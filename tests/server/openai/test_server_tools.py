@@ -110,6 +110,27 @@ def test_an_answer_that_is_cut_off_has_what_there_is(caller: Running) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_the_head_of_a_call_that_is_cut_off_is_no_text(caller: Running, choice: str) -> None:
+    """By max_tokens and by a stop string, streamed and not."""
+    heads = [TEXT.index(CALL) + len("<tool_call>") + more for more in (0, 1, 6, 20)]
+    cuts: list[dict[str, Any]] = [{"max_tokens": head} for head in heads]
+    for cut in [*cuts, {"stop": '"arguments"'}]:
+        found = ask(caller, tool_choice=choice, **cut).choices[0]
+        assert (found.message.content, found.message.tool_calls) == ("So: 1 < 2.", None)
+        assert found.finish_reason == ("stop" if "stop" in cut else "length")
+        deltas = [chunk.choices[0].delta for chunk in ask(caller, tool_choice=choice, stream=True, **cut)]
+        assert "".join(delta.content or "" for delta in deltas) == "So: 1 < 2."
+        assert not any(delta.tool_calls for delta in deltas)
+
+
+def test_a_stop_string_inside_a_call_ends_no_call(caller: Running) -> None:
+    found = ask(caller, stop="is").choices[0]
+    assert found.finish_reason == "stop" and found.message.tool_calls[0].function.arguments == '{"city":  "Par\\"'
+    assert list(ask(caller, stop="is", stream=True))[-1].choices[0].finish_reason == "stop"
+    assert ask(caller, stop="</tool_call>").choices[0].finish_reason == "tool_calls"
+
+
 def test_without_tools_or_choice_calls_are_text(caller: Running) -> None:
     for fields in ({"tools": None}, {"tool_choice": "none"}):
         message = ask(caller, **fields).choices[0].message
@@ -147,6 +168,8 @@ NOT_HELD = {"type": "object", "not": {"type": "null"}}
         ({"parameters": {"properties": {"a": {"type": "x"}}}}, {}, "tools[0].function.parameters"),
         ({"parameters": NOT_HELD, "strict": True}, {}, "tools[0].function.parameters"),
         ({}, {"tool_choice": "required", "min_tokens": 1}, "min_tokens"),
+        ({}, {"parallel_tool_calls": False, "min_tokens": 1}, "min_tokens"),
+        ({"strict": True}, {"min_tokens": 1}, "min_tokens"),
     ],
 )
 def test_what_no_grammar_holds_is_refused(
@@ -155,6 +178,24 @@ def test_what_no_grammar_holds_is_refused(
     tools = [{"type": "function", "function": {"name": "get", **function}}]
     answer = caller.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": tools, **fields})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
+
+
+def test_elements_name_what_they_do_not_hold(start_server: Start) -> None:
+    """Texts without JSON's quotes: a format is left out by name, or refused."""
+    parameters = {"type": "object", "properties": {"day": {"type": "string", "format": "date", "maxLength": 10}}}
+    with serving(start_server, "x", chat=ChatConfig(tool_call_parser="qwen3_coder")) as server:
+        for strict, status in ((False, 200), (True, 400)):
+            tool = {"type": "function", "function": {"name": "get", "parameters": parameters, "strict": strict}}
+            answer = server.http.post("/v1/chat/completions", json={"messages": HELLO, "tools": [tool]})
+            assert answer.status_code == status, answer.text
+            if strict:
+                error = answer.json()["error"]
+                assert (
+                    error["param"] == "tools[0].function.parameters"
+                    and "'format' at '/properties/day'" in error["message"]
+                )
+            else:
+                assert answer.headers["x-weft-schema-left-out"] == "get: format at /properties/day"
 
 
 def test_rules_that_go_with_no_grammar_leave_calls_to_be_read(caller: Running) -> None:
@@ -200,6 +241,14 @@ def test_reasoning_is_split(thinker: Running) -> None:
     assert (message.reasoning_content, message.content) == ("Hm, 2 > 1", f"Yes.\n{CALL}")
     hidden = ask(thinker, extra_body={"include_reasoning": False}).choices[0].message
     assert not hasattr(hidden, "reasoning_content") and hidden.content == "Yes."
+
+
+def test_a_budget_that_cannot_be_counted_is_refused(thinker: Running) -> None:
+    """The end of thinking is no token of this vocabulary."""
+    with pytest.raises(BadRequestError) as refused:
+        ask(thinker, extra_body={"thinking_token_budget": 5})
+    assert refused.value.param == "thinking_token_budget" and "</think>" in str(refused.value)
+    assert ask(thinker, extra_body={"thinking_token_budget": 0}).choices
 
 
 def test_reasoning_streams(thinker: Running) -> None:
