@@ -118,6 +118,33 @@ def test_pieces_do_not_matter(form: ToolForm, reasoning: ReasoningForm | None) -
             assert streamed(parser(form, reasoning), [text[:cut], text[cut:]]) == whole, text
 
 
+@pytest.mark.parametrize("form", TOOL_FORMS.values(), ids=lambda form: form.name)
+def test_a_call_that_is_cut_off_is_never_text(form: ToolForm) -> None:
+    """Wherever the answer is cut: the call as far as it came, or nothing; a head without its first word may be text."""
+    reasoning = REASONING_FORMS["gpt_oss"] if form.in_channels else None
+    calls = [("get_weather", '{"city": "Paris"}'), ("get", "{}")]
+    one, several = written_calls(form, calls[:1]), written_calls(form, calls[: 2 if form.parallel else 1])
+    first = next((token for token in form.tokens if one.startswith(token)), "{")
+    for must_call, written, start in ((True, several, 0), (False, one, len(first))):
+        for cut in range(start, len(written)):
+            whole = parser(form, reasoning, must_call=must_call).whole(written[:cut], cut=True)
+            assert whole.text is None, written[:cut]
+    for text in ("1 <", "<tool", "x <|chan"):
+        assert parser(form, reasoning).whole(text, cut=True).text == text
+
+
+def test_a_call_is_called_once_it_is_whole() -> None:
+    for text, called in (
+        ("Hello", False),
+        ('<tool_call>{"name": "get", "arguments": {', False),
+        ('<tool_call>{"name": "get", "arguments": {}', True),
+        ('<tool_call>{"name": "get", "arguments": {}}</tool_call><tool_call>{"name": "get", "arguments": {"', False),
+    ):
+        reader = parser(TOOL_FORMS["hermes"])
+        reader.whole(text, cut=True)
+        assert reader.called == called
+
+
 WORDS = (
     "{", "}", '"', '"name"', '"arguments"', "get", "get_weather", ":", ",", " ", "\n", "[", "]", "<function=", ">",
     "<parameter=city>", "</parameter>", "</function>", "x", "\\", "commentary", " to=functions.", "analysis", "final",

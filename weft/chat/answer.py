@@ -42,6 +42,7 @@ class AnswerRules:
             tools=self.use.callable,
             reasoning=self.forms.reasoning if thinks else None,
             thinking=self.thinking is Thinking.OPEN,
+            must_call=self.use.mode == "required",
         )
 
     def grammar(self, words: Words, *, content: str | None = None) -> str | None:

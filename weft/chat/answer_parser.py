@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from weft.chat.arguments import ArgumentsReader, JsonArguments, XmlArguments
-from weft.chat.form_patterns import Pattern, Then, patterns_of
+from weft.chat.form_patterns import Pattern, Then, Watched, patterns_of
 from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart, WholeAnswer, gathered
 from weft.chat.patterns import BLANKS, NO, PARTIAL, match_at
 from weft.chat.reasoning_forms import ReasoningForm
@@ -58,11 +58,13 @@ class AnswerParser:
         tools: Sequence[Tool] = (),
         reasoning: ReasoningForm | None = None,
         thinking: bool = False,
+        must_call: bool = False,
         ids: Callable[[], str] | None = None,
     ) -> None:
         """`tools`: those that the answer may call; without any, calls are text. `thinking`: the answer begins inside
-        its reasoning."""
+        its reasoning. `must_call`: it is calls alone, after its reasoning."""
         self.calls = 0
+        self._must_call = must_call
         self._tools = by_name(tools) if form is not None else {}
         self._form = form if self._tools else None
         self._patterns = patterns_of(self._form, reasoning)
@@ -84,8 +86,16 @@ class AnswerParser:
         """Parts that are final with `text`."""
         return self._read(text, ended=False)
 
-    def finish(self) -> list[Part]:
-        """The rest: what was held back."""
+    @property
+    def called(self) -> bool:
+        """Whether there are calls, and the last is whole."""
+        return self.calls > 0 and self._in is not _In.ARGUMENTS
+
+    def finish(self, *, cut: bool = False) -> list[Part]:
+        """The rest: what was held back. `cut`: the answer was cut off, so that a pattern that has begun is left out."""
+        if cut and self._has_begun(self._held):
+            self._held = ""
+            self._blanks.clear()
         parts = self._read("", ended=True)
         if self._in is _In.ARGUMENTS and (left := self._arguments.finish()):
             parts.append(CallArguments(self.calls - 1, left))
@@ -94,9 +104,9 @@ class AnswerParser:
         self._blanks.clear()
         return parts
 
-    def whole(self, text: str) -> WholeAnswer:
+    def whole(self, text: str, *, cut: bool = False) -> WholeAnswer:
         """Of a whole answer."""
-        return gathered([*self.push(text), *self.finish()])
+        return gathered([*self.push(text), *self.finish(cut=cut)])
 
     def _read(self, text: str, ended: bool) -> list[Part]:
         parts: list[Part] = []
@@ -152,10 +162,7 @@ class AnswerParser:
     def _first(self, text: str, ended: bool) -> tuple[int, _Hit | None]:
         """Where a pattern begins, and its match: the first, and of those there the longest. None: where one may begin
         that goes on beyond `text`, else the end."""
-        at_start = self._in is _In.TEXT and self._at_start
-        watched = self._patterns.text if at_start else self._patterns.later_text
-        if self._in is _In.REASONING:
-            watched = self._patterns.reasoning
+        at_start, watched = self._in is _In.TEXT and self._at_start, self._watched()
         for at, character in enumerate(text):
             if character in watched.firsts:
                 hit, growing = self._best(watched.patterns, text, at)
@@ -166,6 +173,23 @@ class AnswerParser:
             if at_start and character not in BLANKS:
                 watched, at_start = self._patterns.later_text, False
         return len(text), None
+
+    def _watched(self) -> Watched:
+        """The patterns that may begin here."""
+        if self._in is _In.REASONING:
+            return self._patterns.reasoning
+        return self._patterns.text if self._at_start else self._patterns.later_text
+
+    def _has_begun(self, held: str) -> bool:
+        """Whether what is held back is a pattern's beginning and no text: the pattern's first fixed text is whole, or
+        no text may come."""
+        if self._in is _In.ARGUMENTS or not held:
+            return False
+        if self._in is _In.AFTER_CALL:
+            return self._best(self._patterns.after_call[self._spelling], held, 0)[1]
+        no_text = self._must_call and self._in is _In.TEXT
+        begun = [each for each in self._watched().patterns if no_text or held.startswith(str(each.atoms[0]))]
+        return self._best(begun, held, 0)[1]
 
     def _best(self, patterns: Sequence[Pattern], text: str, at: int) -> tuple[_Hit | None, bool]:
         """The longest match at `at`, and whether another may come with more text."""

@@ -132,9 +132,9 @@ class ChatFormat(_Words):
             deltas = [Delta(content=piece.text)] if piece.text or reason is None else [Delta()]
         else:
             parser = self._parsers.setdefault(index, self._rules.parser())
-            parts = parser.push(piece.text) + (parser.finish() if reason is not None else [])
+            parts = parser.push(piece.text) + (parser.finish(cut=_is_cut(piece)) if reason is not None else [])
             deltas = [delta for part in parts if (delta := self._delta(part)) is not None]
-            reason = _reason(reason, parser.calls)
+            reason = _reason(reason, parser)
             if not deltas and (reason is not None or logprobs is not None or ids is not None):
                 deltas = [Delta()]
         if not deltas:
@@ -160,12 +160,13 @@ class ChatFormat(_Words):
         """The message."""
         logprobs, reason, message = self._of(piece.logprobs), piece.finish_reason or "stop", Message(piece.text)
         if not self._rules.plain:
-            whole = self._rules.parser().whole(piece.text)
+            parser = self._rules.parser()
+            whole = parser.whole(piece.text, cut=_is_cut(piece))
             calls = [CalledTool(call.id, FunctionCall(call.name, call.arguments)) for call in whole.calls]
             thoughts = whole.reasoning if self._reasoning and whole.reasoning is not None else UNSET
             text = whole.text if whole.text or calls or whole.reasoning else ""
             message = Message(text, reasoning_content=thoughts, tool_calls=calls or UNSET)
-            reason = _reason(reason, len(calls)) or "stop"
+            reason = _reason(reason, parser) or "stop"
         return ChatChoice(index, message, logprobs, reason, piece.stop_reason, self._ids(piece))
 
     def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | None, PromptLogprobs | None]:
@@ -191,8 +192,13 @@ class ChatFormat(_Words):
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
 
 
-def _reason(reason: str | None, calls: int) -> str | None:
-    return "tool_calls" if reason == "stop" and calls else reason
+def _is_cut(piece: ChoiceDelta) -> bool:
+    """Whether a choice whose last piece this is ended where its model did not end it."""
+    return piece.finish_reason == "length" or piece.stop_reason is not None
+
+
+def _reason(reason: str | None, parser: AnswerParser) -> str | None:
+    return "tool_calls" if reason == "stop" and parser.called else reason
 
 
 @dataclass(frozen=True, slots=True)
