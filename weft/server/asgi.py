@@ -18,6 +18,7 @@ from weft.server.http.access import GuardedRoute, check_declared
 from weft.server.http.middleware import RequestMiddleware
 from weft.server.http.path_lookup import PathLookup
 from weft.server.routes import all_routes
+from weft.server.openai.structured import LEFT_OUT
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -46,7 +47,7 @@ def make_app(
     inner.router.redirect_slashes = False  # a redirect names the host that the client gave, before it is checked
     app: ASGIApp = PathLookup(inner, routes)
     if origins:
-        shown = ["x-request-id", "retry-after", "x-should-retry"]
+        shown = ["x-request-id", "retry-after", "x-should-retry", LEFT_OUT]
         app = CORSMiddleware(
             app,
             origins,

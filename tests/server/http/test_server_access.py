@@ -19,6 +19,7 @@ from weft.errors import ConfigError, RequestError
 from weft.server.http.access import Access, GuardedRoute, Keys, check_declared, read_key
 from weft.server.http.config import HttpConfig
 from weft.server.http.listen import bind, bind_unix
+from weft.server.openai.structured import LEFT_OUT
 
 USER, ADMIN = "user-secret", "admin-secret"
 OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json"}
@@ -163,6 +164,7 @@ def test_other_origins(keyed: Running) -> None:
     )
     shown = keyed.http.get("/health", headers={"origin": "https://a.example"})
     assert shown.headers["access-control-allow-origin"] == "https://a.example"
+    assert LEFT_OUT in shown.headers["access-control-expose-headers"].split(", ")
 
 
 def test_origins_that_are_none() -> None:
