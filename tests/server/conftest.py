@@ -31,6 +31,7 @@ from weft.serving.recovery.restarts import Recovery
 from weft.serving.replicas import Replicas
 from weft.settings import EngineConfig
 from weft.text import Tokenizer
+from weft.text_worker.client import Texts
 
 LONGEST = 200
 
@@ -127,6 +128,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
         chat: ChatConfig | None = None,
         sock: socket.socket | None = None,
         ranks: type[ScriptedExecutor] = ScriptedExecutor,
+        texts: Texts | None = None,
     ) -> Running:
         blocks = max(64, 2 * longest // 16)
         script = [*tokenizer.encode(text), END]
@@ -141,7 +143,7 @@ def start_server(tokenizer: Tokenizer) -> Start:
             else f"http://127.0.0.1:{listening.getsockname()[1]}"
         )
         forms = chat_forms(probe(tokenizer.chat_templates, tokenizer.added_tokens), chat or ChatConfig())
-        model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0, forms=forms)
+        model = ServedModel("tiny", tokenizer, CONFIG["vocab_size"], 0, forms=forms, text_worker=texts)
         started: list[tuple[Replicas, asyncio.AbstractEventLoop]] = []
         ready = threading.Event()
 

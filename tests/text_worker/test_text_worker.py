@@ -17,9 +17,10 @@ from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
 from weft.checkpoint import open_checkpoint
 from weft.errors import RequestError
+from weft.grammars.constraints import Constraint
 from weft.text_worker.client import LocalTexts, TextWorker
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Begin, Render, Tokenize
+from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tokenize
 
 MESSAGES = [{"role": "user", "content": "Héllo"}]
 LIMIT_S = 120
@@ -75,7 +76,7 @@ def test_a_job_beyond_its_time_is_refused_and_the_next_one_runs(worker: TextWork
     before = worker.pid
     with pytest.raises(RequestError, match="more than 2 s to render") as caught:
         worker.submit(Render(MESSAGES, template=FOREVER)).result(LIMIT_S)
-    assert (caught.value.status, caught.value.code) == (400, "too_slow")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "too_slow", "messages")
     assert worker.submit(Tokenize(["ab"], add_special_tokens=False)).result(LIMIT_S) == [[64, 65]]
     assert worker.pid != before
 
@@ -149,5 +150,10 @@ def test_it_imports_no_torch(worker: TextWorker) -> None:
 def test_a_job_that_cannot_be_sent_is_refused(worker: TextWorker, value: Any) -> None:
     with pytest.raises(RequestError) as caught:
         worker.submit(Render([{"role": "user", "content": value}], template="x")).result(LIMIT_S)
-    assert caught.value.status == 400
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+    constraint = Constraint(kind="json", value={"const": value}, param="guided_json")
+    for job in (CheckGrammar(constraint), CheckSchemas([constraint])):
+        with pytest.raises(RequestError) as caught:
+            worker.submit(job).result(LIMIT_S)
+        assert (caught.value.status, caught.value.param) == (400, "guided_json")
     assert worker.submit(Render(MESSAGES, template="x")).result(LIMIT_S) == "x"

@@ -31,14 +31,22 @@ from weft.server.metrics.metrics import Metrics
 from weft.server.openai.bodies import Bodies
 from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Shown
 from weft.server.openai.messages import checked_messages, text_size
-from weft.server.openai.models import ChatPrompt, ServedModel, check_length, kept_of, prompts_of, truncated
+from weft.server.openai.models import (
+    ChatPrompt,
+    Conversation,
+    ServedModel,
+    check_length,
+    kept_of,
+    prompts_of,
+    truncated,
+)
 from weft.server.openai.params import chat_params, completion_params, is_mute
 from weft.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
 from weft.server.openai.records import Text, Tokens
 from weft.server.openai.requests import ChatFields, ChatRequest, Common, CompletionRequest, TokenizeChatRequest
 from weft.server.openai.tool_fields import tool_use
 from weft.server.replies import Answer, EventReply, ReplyForm, WholeReply
-from weft.server.text_jobs import LONG_TEXT, chat_ids, prompt_ids, with_grammar
+from weft.server.text_jobs import LONG_TEXT, chat_ids, chat_text, prompt_ids, with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
 from weft.text.bad_words import with_bad_runs
@@ -49,7 +57,7 @@ QUEUE_TIMEOUT_S = 600.0
 SHORT = 4096
 """Characters, or token ids, that are turned into a prompt in the event loop: about 2 ms."""
 COST_OF_MESSAGE = 64
-"""Characters of text that a message weighs in a chat template."""
+"""Characters of text that a message weighs as it is made ready for a chat template."""
 
 T = TypeVar("T")
 
@@ -123,9 +131,8 @@ class Service:
         texts = [message["content"] for message in messages if "content" in message]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self.model.check_bytes(texts, longest, "messages")
-        size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
         keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
-        prompt = await self._chat_prompt(request, asked, messages, use, (size, longest, keep))
+        prompt = await self._chat_prompt(request, asked, messages, use, longest, keep)
         ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
         if way.clips and params.max_tokens is not None and len(ids) + params.max_tokens > limits.max_model_len:
             params = replace(params, max_tokens=None)
@@ -161,14 +168,21 @@ class Service:
         asked: ChatFields,
         messages: list[dict[str, Any]],
         use: ToolUse,
-        lengths: tuple[int, int | None, int | None],
+        longest: int | None,
+        keep: int | None,
     ) -> ChatPrompt:
-        """`lengths`: characters of the conversation, most tokens, and how many of the last ids are kept."""
-        size, longest, keep = lengths
-        if size <= LONG_TEXT:
-            return await self._tokenized(size, partial(self.model.chat_prompt, asked, messages, use, longest))
-        text, thinking = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
-        return ChatPrompt(await chat_ids(self.model, request, asked, text, longest, keep), thinking)
+        """`longest`: most tokens. `keep`: how many of the last ids are needed."""
+        conversation = await self._conversation(asked, messages, use)
+        text = await chat_text(self.model, request, conversation)
+        thinking = self.model.thinking(text, conversation)
+        if len(text) > LONG_TEXT:
+            return ChatPrompt(await chat_ids(self.model, request, asked, text, longest, keep), thinking)
+        ids = partial(self.model.ids, text, asked.add_special_tokens, longest, "messages")
+        return ChatPrompt(await self._tokenized(len(text), ids), thinking)
+
+    async def _conversation(self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse) -> Conversation:
+        size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
+        return await self._tokenized(size, partial(self.model.conversation, asked, messages, use))
 
     async def _prompts(
         self, request: Request, asked: CompletionRequest, given: list[object], limits: Limits
@@ -256,7 +270,7 @@ class Service:
         messages = checked_messages(asked.messages)
         choice = asked.tool_choice if isinstance(asked, ChatRequest) else "auto"
         use = tool_use(asked.tools, choice, True, self.model.forms)
-        text, _ = await self._in_thread(partial(self.model.chat_text, asked, messages, use))
+        text = await chat_text(self.model, request, await self._conversation(asked, messages, use))
         return await chat_ids(self.model, request, asked, text, None, None)
 
     async def detokenize(self, request: Request) -> Response:

@@ -17,8 +17,8 @@ from weft.server.errors import error_response
 from weft.server.http.access import GuardedRoute, check_declared
 from weft.server.http.middleware import RequestMiddleware
 from weft.server.http.path_lookup import PathLookup
-from weft.server.routes import all_routes
 from weft.server.openai.structured import LEFT_OUT
+from weft.server.routes import all_routes
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 

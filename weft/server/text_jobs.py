@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from weft.grammars.constraints import Grammar
 from weft.log import get_logger
-from weft.server.openai.models import ServedModel, prompts_of
+from weft.server.openai.models import Conversation, ServedModel, prompts_of
 from weft.server.openai.requests import ChatFields, Prompt
 from weft.server.openai.structured import MAX_SHOWN, Guided, constraint_of, left_out_header
 from weft.step.sampling_params import SamplingParams, check
@@ -43,6 +43,11 @@ async def tokenized(texts: Texts, request: Request, job: Tokenize) -> list[list[
     """The ids of long texts: the text worker's process bounds their time and memory."""
     found: list[list[int]] = await result_of(texts, request, job)
     return found
+
+
+async def chat_text(model: ServedModel, request: Request, conversation: Conversation) -> str:
+    """The prompt of a conversation. RequestError: the template refuses it, or passes a bound."""
+    return conversation.text(await result_of(model.texts, request, conversation.render))
 
 
 async def chat_ids(

@@ -200,7 +200,8 @@ class TextWorker:
         try:
             frame = pack(job)
         except (OverflowError, ValueError, TypeError, RecursionError) as error:
-            raise RequestError(f"a value of the request cannot be worked on: {error}", code="invalid_value") from error
+            message = f"a value of the request cannot be worked on: {error}"
+            raise RequestError(message, param=job.param, code="invalid_value") from error
         for _ in range(TRIES):
             process = self._ready()
             try:
@@ -215,7 +216,7 @@ class TextWorker:
                     raise _took_too_long(job) from None
                 if code == -signal.SIGABRT:  # so a tokenizer's own allocation fails
                     message = "the request needs more memory than a request may take; send a smaller one"
-                    raise RequestError(message, code="too_large") from None
+                    raise RequestError(message, param=job.param, code="too_large") from None
                 if self._closed:
                     raise RequestError("the server is shutting down", status=503) from None
                 _log.warning("the text worker ended with code %d; it is started again", code)
@@ -223,7 +224,8 @@ class TextWorker:
             if answer.ends:
                 self._restart()
             return unpack_result(job, answer)
-        raise RequestError("the request cannot be worked on: its texts end the process that does", code="invalid_value")
+        message = "the request cannot be worked on: its texts end the process that does"
+        raise RequestError(message, param=job.param, code="invalid_value")
 
     def _ready(self) -> _Process:
         """The process, once it takes jobs. RequestError 503: it cannot be started."""
@@ -286,5 +288,6 @@ class TextWorker:
 def _took_too_long(job: Job) -> RequestError:
     return RequestError(
         f"the request takes more than {job.cpu_s:g} s to {type(job).__name__.lower()}; send a smaller one",
+        param=job.param,
         code="too_slow",
     )

@@ -53,6 +53,7 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
     model's own."""
 
     result: ClassVar[Any] = str
+    param: ClassVar[str | None] = "messages"
     cpu_s: ClassVar[float] = 2.0
     messages: list[dict[str, Any]]
     options: dict[str, Any] = {}
@@ -73,6 +74,7 @@ class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
     one cannot be used. Not `rendered`: nothing is found, but that the tokenizer can be loaded."""
 
     result: ClassVar[Any] = TriedTemplates
+    param: ClassVar[str | None] = None
     cpu_s: ClassVar[float] = 2.0
     rendered: bool = True
 
@@ -84,6 +86,11 @@ class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
     cpu_s: ClassVar[float] = 2.0
     constraint: Constraint
 
+    @property
+    def param(self) -> str | None:
+        """The field that errors name."""
+        return self.constraint.param
+
 
 class CheckSchemas(msgspec.Struct, frozen=True, tag="schemas"):
     """The grammar of each of some schemas, which compile for this model one by one."""
@@ -91,6 +98,11 @@ class CheckSchemas(msgspec.Struct, frozen=True, tag="schemas"):
     result: ClassVar[Any] = list[Grammar]
     cpu_s: ClassVar[float] = 4.0
     constraints: list[Constraint]
+
+    @property
+    def param(self) -> str | None:
+        """The field that errors name: where it could be several, the first."""
+        return self.constraints[0].param if self.constraints else None
 
 
 class TryGrammar(msgspec.Struct, frozen=True, tag="try"):

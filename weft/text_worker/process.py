@@ -70,13 +70,14 @@ def _answer(handler: Handler, job: Job) -> JobAnswer:
         return JobAnswer(refusal=JobRefusal.of(error))
     except MemoryError:
         return JobAnswer(
-            refusal=JobRefusal("needs more memory than a request may take", None, 400, "too_large"), ends=True
+            refusal=JobRefusal("needs more memory than a request may take", job.param, 400, "too_large"), ends=True
         )
     except RecursionError:
-        return JobAnswer(refusal=JobRefusal("is nested too deeply", None, 400, "invalid_value"))
+        return JobAnswer(refusal=JobRefusal("is nested too deeply", job.param, 400, "invalid_value"))
     except Exception as error:  # of a library: it ends this job, not those of others
         logging.getLogger(__name__).exception("a job failed")
-        return JobAnswer(refusal=JobRefusal(f"cannot be worked on: {type(error).__name__}", None, 400, "invalid_value"))
+        message = f"cannot be worked on: {type(error).__name__}"
+        return JobAnswer(refusal=JobRefusal(message, job.param, 400, "invalid_value"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

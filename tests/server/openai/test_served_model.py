@@ -35,11 +35,10 @@ def _no_long_text_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["7" * 100_000, "word " * 20_000, "a" * 1_000_000, "漢" * 100_000])
 def test_a_text_far_too_long_is_refused_by_its_beginning(text: str) -> None:
-    messages = [{"role": "user", "content": text}]
     for param, refused in (
         ("prompt", lambda: served().prompt_ids(text, True, CONTEXT)),
         ("prompt", lambda: served().prompt_ids(["x", text], True, CONTEXT)),
-        ("messages", lambda: served().chat_prompt(ChatRequest(messages=[]), messages, max_model_len=CONTEXT)),
+        ("messages", lambda: served().ids(text, False, CONTEXT, "messages")),
     ):
         with pytest.raises(RequestError, match=rf"has at least \d+ tokens; the context is {CONTEXT} tokens") as caught:
             refused()
@@ -59,15 +58,15 @@ def test_a_template_that_cuts_blanks_cuts_those_of_a_message_that_goes_on() -> N
     tokenizer = Tokenizer.from_checkpoint(open_checkpoint(smollm2()))
     model = ServedModel("m", tokenizer, tokenizer.vocab_size, 0)
     messages = [{"role": "assistant", "content": " so be "}]
-    asked = ChatRequest(messages=[], continue_final_message=True)
+    going_on = model.conversation(ChatRequest(messages=[], continue_final_message=True), messages)
     for template, text in (("[{{ messages[0].content | trim }}]", "[so be"), ("{{ messages[0].content }}.", " so be ")):
         tokenizer.chat_templates.sources["default"] = template
         tokenizer.chat_templates._compiled.clear()
-        assert tokenizer.decode(model.chat_prompt(asked, messages).ids) == text
+        assert going_on.text(model.texts.submit(going_on.render).result()) == text
     tokenizer.chat_templates.sources["default"] = "nothing of it"
     tokenizer.chat_templates._compiled.clear()
     with pytest.raises(RequestError, match="does not show the last message"):
-        model.chat_prompt(asked, messages)
+        going_on.text(model.texts.submit(going_on.render).result())
 
 
 def test_a_long_text_that_fits_is_taken() -> None:

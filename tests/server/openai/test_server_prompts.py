@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from tests.server.conftest import Running, Start
 from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG
+from weft.checkpoint import open_checkpoint
 from weft.step.plan import Sampled, ScheduledRequest
+from weft.text_worker.client import TextWorker
+from weft.text_worker.jobs import Begin
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TEXT = "abcdefghijklmnopqrstuvwxyz"
@@ -152,6 +156,25 @@ def test_tokenize_and_back(alphabet: Running) -> None:
     assert text == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     bare = alphabet.http.post("/tokenize", json={"messages": HELLO, "add_generation_prompt": False}).json()
     assert bare["count"] < chat["count"]
+
+
+def test_templates_are_rendered_by_the_text_worker_within_its_bounds(start_server: Start, model_dir: Path) -> None:
+    forever = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = "{% if messages[0].content == 'loop' %}" + forever + "{% endif %}so {{ messages[0].content }}"
+    worker = TextWorker(Begin.of(open_checkpoint(model_dir), CONFIG["vocab_size"], template=template))
+    server = start_server("abc", texts=worker)
+    try:
+        for content, status in (("loop", 400), ("Hello", 200)):
+            body = {"messages": [{"role": "user", "content": content}]}
+            answer = server.http.post("/v1/chat/completions", json=body)
+            assert answer.status_code == status, answer.text
+            if status == 400:
+                error = answer.json()["error"]
+                assert (error["code"], error["param"]) == ("too_slow", "messages")
+        assert server.http.post("/tokenize", json=body).json()["tokens"] == ids(server, "so Hello")
+    finally:
+        server.stop()
+        worker.close()
 
 
 @pytest.mark.parametrize("begun", ["Once upon", "<", "im_end", "|", "Hello", "a \n", " ", ""])

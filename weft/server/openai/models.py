@@ -18,6 +18,7 @@ from weft.text import Tokenizer
 from weft.text.length import fewest_tokens
 from weft.text_worker.client import LocalTexts, Texts
 from weft.text_worker.handler import Handler, too_long
+from weft.text_worker.jobs import Render
 
 LONG = 16384
 """Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
@@ -36,6 +37,18 @@ class ChatPrompt:
 
     ids: list[int]
     thinking: Thinking
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`render`: makes the text of it. `continued`: the last message, where the answer goes on with it."""
+
+    render: Render
+    continued: str | None
+
+    def text(self, rendered: str) -> str:
+        """The prompt's, of what was rendered. RequestError: the template does not show the last message."""
+        return rendered if self.continued is None else _up_to_mark(rendered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,8 @@ class ServedModel:
         """What is made at first use, and takes tens of milliseconds: the first request should not wait for it."""
         self.tokenizer.longest_token  # noqa: B018
         with suppress(RequestError):  # a template may have none, or refuse so short a conversation
-            self.chat_prompt(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+            greeting = self.conversation(ChatRequest(messages=[]), [{"role": "user", "content": "Hello"}])
+            self.tokenizer.encode(self.texts.submit(greeting.render).result())
 
     @property
     def kept_ids(self) -> frozenset[int]:
@@ -93,37 +107,23 @@ class ServedModel:
                 code="model_not_found",
             )
 
-    def chat_prompt(
-        self,
-        asked: ChatFields,
-        messages: list[dict[str, Any]],
-        use: ToolUse = NO_TOOLS,
-        max_model_len: int | None = None,
-    ) -> ChatPrompt:
-        """A conversation up to the assistant's turn. RequestError: the template refuses it, or it is far longer than
-        `max_model_len` (None: any length will do)."""
-        text, thinking = self.chat_text(asked, messages, use)
-        return ChatPrompt(self._ids(text, asked.add_special_tokens, max_model_len, "messages"), thinking)
-
-    def chat_text(
-        self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse = NO_TOOLS
-    ) -> tuple[str, Thinking]:
-        """A conversation as text, and how an answer to it begins. RequestError: the template refuses it."""
+    def conversation(self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse = NO_TOOLS) -> Conversation:
+        """A conversation on its way to become a prompt."""
         tools = use.offered if use.mode != "none" else ()
         turns = for_template(messages, self.forms, tools)
         continued = None
         if asked.continue_final_message:
             continued = str(turns[-1]["content"])
             turns[-1] = {**turns[-1], "content": continued + GOES_ON}
-        text = self.tokenizer.apply_chat_template(
-            turns,
-            tools=[tool.as_sent() for tool in tools] if tools and not self.forms.describes else None,
-            add_generation_prompt=not asked.continue_final_message and asked.add_generation_prompt is not False,
-            **self._variables(asked),
-        )
-        if continued is not None:
-            text = _up_to_mark(text)
-        return text, thinking_after(text, self.forms.reasoning, continued)
+        options = self._variables(asked) | {
+            "tools": [tool.as_sent() for tool in tools] if tools and not self.forms.describes else None,
+            "add_generation_prompt": not asked.continue_final_message and asked.add_generation_prompt is not False,
+        }
+        return Conversation(Render(turns, options), continued)
+
+    def thinking(self, text: str, conversation: Conversation) -> Thinking:
+        """How an answer to a conversation begins, whose prompt is `text`."""
+        return thinking_after(text, self.forms.reasoning, conversation.continued)
 
     def _variables(self, asked: ChatFields) -> dict[str, Any]:
         """What the template sees besides the conversation. Thinking goes under the name that it looks for."""
@@ -180,13 +180,14 @@ class ServedModel:
         """Ids of each prompt. RequestError: an id outside the vocabulary, or a text that is far longer than
         `max_model_len` (None: any length will do)."""
         return [
-            self._ids(one, add_special_tokens, max_model_len, "prompt")
+            self.ids(one, add_special_tokens, max_model_len, "prompt")
             if isinstance(one, str)
             else self.checked(one, "prompt")
             for one in prompts_of(prompt)
         ]
 
-    def _ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
+    def ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
+        """Of a text. RequestError: it is far longer than `max_model_len` (None: any length will do)."""
         if max_model_len is not None and len(text) > LONG:
             found = fewest_tokens(self.tokenizer, text, max_model_len)
             if found >= max_model_len:
