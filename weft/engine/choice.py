@@ -28,6 +28,11 @@ class ChoiceDelta(msgspec.Struct):
     stop_reason: int | str | None = None
     """The stop string or the token id that ended it."""
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the choice ended where its model did not end it."""
+        return self.finish_reason == "length" or self.stop_reason is not None
+
 
 class Choice:
     """Text never contains half a character, nor a stop string or what follows it. `stopped_by`: the one found."""

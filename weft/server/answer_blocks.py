@@ -76,7 +76,7 @@ class AnswerBlocks:
         thinking = self._parser.thinking
         parts = self._parser.push(piece.text)
         if piece.finish_reason is not None:
-            parts += self._parser.finish()
+            parts += self._parser.finish(cut=piece.is_cut)
         self.reasoning_tokens += self._thought(piece, parts, thinking or self._parser.thinking)
         return parts
 

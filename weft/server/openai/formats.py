@@ -132,7 +132,7 @@ class ChatFormat(_Words):
             deltas = [Delta(content=piece.text)] if piece.text or reason is None else [Delta()]
         else:
             parser = self._parsers.setdefault(index, self._rules.parser())
-            parts = parser.push(piece.text) + (parser.finish(cut=_is_cut(piece)) if reason is not None else [])
+            parts = parser.push(piece.text) + (parser.finish(cut=piece.is_cut) if reason is not None else [])
             deltas = [delta for part in parts if (delta := self._delta(part)) is not None]
             reason = _reason(reason, parser)
             if not deltas and (reason is not None or logprobs is not None or ids is not None):
@@ -161,7 +161,7 @@ class ChatFormat(_Words):
         logprobs, reason, message = self._of(piece.logprobs), piece.finish_reason or "stop", Message(piece.text)
         if not self._rules.plain:
             parser = self._rules.parser()
-            whole = parser.whole(piece.text, cut=_is_cut(piece))
+            whole = parser.whole(piece.text, cut=piece.is_cut)
             calls = [CalledTool(call.id, FunctionCall(call.name, call.arguments)) for call in whole.calls]
             thoughts = whole.reasoning if self._reasoning and whole.reasoning is not None else UNSET
             text = whole.text if whole.text or calls or whole.reasoning else ""
@@ -190,11 +190,6 @@ class ChatFormat(_Words):
 
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
-
-
-def _is_cut(piece: ChoiceDelta) -> bool:
-    """Whether a choice whose last piece this is ended where its model did not end it."""
-    return piece.finish_reason == "length" or piece.stop_reason is not None
 
 
 def _reason(reason: str | None, parser: AnswerParser) -> str | None:
