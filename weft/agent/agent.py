@@ -5,15 +5,17 @@ It outlives its ranks, and host 0: when that is lost its ranks end, and it looks
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from weft.agent.answering import Answering
 from weft.agent.ranks_session import RanksSession
 from weft.agent.waker import Waker
 from weft.checkpoint import Checkpoint
@@ -81,9 +83,21 @@ class Agent:
         self._sent: dict[int, object] = {}
         self._channel: Channel | None = None
         self._waker = Waker()
+        self._joined = False
+
+    def state(self) -> dict[str, object]:
+        """For probes: whether host 0 is there, and the pid of each rank that runs."""
+        ranks = {rank: pid for session in list(self._sessions.values()) for rank, pid in session.running().items()}
+        status = "joined" if self._joined else "waiting for host 0"
+        return {"status": status, "host": self._node, "host_0": str(self._setup.config.endpoint), "ranks": ranks}
 
     def run(self) -> None:
         """Until host 0 ends on purpose."""
+        path = self._setup.config.agent_socket
+        with contextlib.nullcontext() if path is None else closing(Answering(path, self.state)):
+            self._run()
+
+    def _run(self) -> None:
         try:
             while not self._serve(self._join()):
                 self._say(f"host 0 is lost; its ranks are ended, waiting for it at {self._setup.config.endpoint}")
@@ -164,7 +178,7 @@ class Agent:
         poll.register(sock, select.POLLIN)
         poll.register(self._waker, select.POLLIN)
         self._sent.clear()
-        changing = False
+        changing, self._joined = False, True
         try:
             while True:
                 poll.poll(STATES_S * 1000 if changing or not self._waker.rest() else None)
@@ -177,6 +191,7 @@ class Agent:
             _log.error("host 0: %s", error)
             return False
         finally:
+            self._joined = False
             self._end_ranks()
             sock.close()
 

@@ -78,6 +78,10 @@ class RanksSession:
         """Whether its ranks may run."""
         return self._thread.is_alive()
 
+    def running(self) -> dict[int, int]:
+        """Number among all ranks -> pid, of those of its ranks that run."""
+        return {worker.number: worker.pid for worker in list(self._workers.values()) if worker.fate() is None}
+
     def hang_up(self) -> None:
         """Ends the connection, and with it the ranks."""
         self._channel.shut()

@@ -44,6 +44,7 @@ COMMANDS = (
     CliCommand(
         "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
     ),
+    CliCommand("manifest", "write what starts a layout's hosts as containers (Kubernetes, compose)", addresses=200),
     CliCommand("translate", "read another engine's command or file, or write one", addresses=40),
     CliCommand("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
     CliCommand("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),

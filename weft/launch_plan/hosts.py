@@ -59,6 +59,14 @@ class HostsConfig:
         None, "ports that this host's ranks listen on (default: any)", "--dist-ports", metavar="LO-HI", expert=True
     )
 
+    agent_socket: str | None = option(
+        None,
+        "Unix socket on which a host's agent says how it is (python -m weft.agent.probe PATH); host 0 has none",
+        "--agent-socket",
+        metavar="PATH",
+        expert=True,
+    )
+
     def __post_init__(self) -> None:
         self.ports()
         if self.dist_init_addr is not None:

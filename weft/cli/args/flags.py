@@ -27,6 +27,21 @@ def values_of(entries: Mapping[str, GivenValue]) -> dict[str, object]:
     return {name: entry.value for name, entry in entries.items()}
 
 
+def words_of(settings: Iterable[Setting], entries: Mapping[str, GivenValue]) -> list[str]:
+    """Words of the command line that give these values."""
+    known = {setting.name: setting for setting in settings}
+    return [word for name, entry in entries.items() for word in _words(known[name], entry.value)]
+
+
+def _words(setting: Setting, value: object) -> list[str]:
+    flag = setting.option.flags[0]
+    if value is None:
+        return []
+    if setting.kind is bool:
+        return [flag if value else _NO + flag.removeprefix("--")]
+    return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+
+
 class _Collect(argparse.Action):
     """Stores values under their dotted names in one dict of the namespace; refuses two different values, and values out
     of the setting's range, and names the flag."""

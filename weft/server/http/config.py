@@ -120,9 +120,13 @@ class HttpConfig:
 
     def keys(self, environ: Mapping[str, str] = os.environ) -> Keys:
         """The keys' digests. ConfigError: a file cannot be read, a key is empty."""
-        user = read_key(self.api_key, _path(self.api_key_file), api_key(environ), "api-key")
+        user = self.user_key(environ)
         admin = read_key(self.admin_key, _path(self.admin_key_file), admin_key(environ), "admin-key")
         return Keys.of(user, admin)
+
+    def user_key(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """What clients must send; None: nothing. ConfigError as of `keys`."""
+        return read_key(self.api_key, _path(self.api_key_file), api_key(environ), "api-key")
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hmac
 import socket
+import time
 
 from weft.comm.distributed.links import listen
 from weft.errors import ConfigError
 from weft.launch_plan.hosts import HostsConfig
 from weft.machine.own_addresses import Endpoint, address_on, is_any, is_loopback, own_addresses
+
+NAME_S = 20.0
 
 
 def token_of(key: bytes, salt: bytes) -> bytes:
@@ -23,7 +26,7 @@ def listen_for_agents(config: HostsConfig) -> socket.socket:
         message = f"{field} {word}: it must be one address of host 0; its own: {_own()}"
         raise ConfigError(message, field=field, value=word)
     try:
-        at = config.endpoint.resolved()
+        at = _resolved(config.endpoint)
         if is_loopback(at.host) and not is_loopback(config.endpoint.host):
             at = Endpoint(_beyond_loopback(config, at.host), at.port)
         return listen(at.host, at.port)
@@ -31,6 +34,18 @@ def listen_for_agents(config: HostsConfig) -> socket.socket:
         reason = error.strerror or str(error)
         message = f"{field} {word}: cannot listen there: {reason}; this host's own addresses: {_own()}"
         raise ConfigError(message, field=field, value=word) from error
+
+
+def _resolved(endpoint: Endpoint) -> Endpoint:
+    """With a numeric address. A container's own name may be known seconds after its start. OSError: it has none."""
+    deadline = time.monotonic() + NAME_S
+    while True:
+        try:
+            return endpoint.resolved()
+        except socket.gaierror:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _beyond_loopback(config: HostsConfig, found: str) -> str:
