@@ -51,7 +51,7 @@ def statefulset(deployment: ContainerDeployment) -> list[Document]:
     name = deployment.name
     leader = f"{name}-{LEADER}"
     place = ("$(POD_INDEX)", str(deployment.hosts), f"{leader}-0.{name}")
-    index = {"POD_INDEX": {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}}
+    index: Document = {"POD_INDEX": {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}}
     headless: Document = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
