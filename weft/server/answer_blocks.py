@@ -26,13 +26,13 @@ class AnswerBlock:
 
 
 class AnswerBlocks:
-    """`blocks`: all so far. `reasoning_tokens`: of pieces that are reasoning; of a piece that is so in part, this part
-    of its tokens. `reasoning`: whether blocks of reasoning are made."""
+    """`blocks`: all so far; `open`: the one that may grow. `reasoning_tokens`: of pieces that are reasoning; of a piece
+    that is so in part, this part of its tokens. `reasoning`: whether blocks of reasoning are made."""
 
     def __init__(self, rules: AnswerRules, *, reasoning: bool = True) -> None:
         self._parser = None if rules.plain else rules.parser()
         self._reasoning = reasoning
-        self._open: AnswerBlock | None = None
+        self.open: AnswerBlock | None = None
         self.blocks: list[AnswerBlock] = []
         self.reasoning_tokens = 0
 
@@ -54,21 +54,21 @@ class AnswerBlocks:
             kind: Kind = _kind(part)
             if kind == "reasoning" and not self._reasoning:
                 continue
-            if self._open is None or self._open.kind != kind or isinstance(part, CallStart):
+            if self.open is None or self.open.kind != kind or isinstance(part, CallStart):
                 yield from self._end()
-                self._open = _begun(len(self.blocks), kind, part)
-                self.blocks.append(self._open)
-                yield "begins", self._open, ""
+                self.open = _begun(len(self.blocks), kind, part)
+                self.blocks.append(self.open)
+                yield "begins", self.open, ""
             if not isinstance(part, CallStart):
-                self._open.text += part.text
-                yield "grows", self._open, part.text
+                self.open.text += part.text
+                yield "grows", self.open, part.text
         if piece.finish_reason is not None:
             yield from self._end()
 
     def _end(self) -> Iterator[tuple[Change, AnswerBlock, str]]:
-        if self._open is not None:
-            yield "ends", self._open, ""
-        self._open = None
+        if self.open is not None:
+            yield "ends", self.open, ""
+        self.open = None
 
     def _parts(self, piece: ChoiceDelta) -> list[Part]:
         if self._parser is None:

@@ -10,8 +10,9 @@ import msgspec
 from weft.server.messages.openapi import MESSAGES
 from weft.server.openai.openapi import OPENAI, with_messages
 from weft.server.operations import REF, Schema
+from weft.server.responses.openapi import RESPONSES
 
-APIS = (OPENAI, MESSAGES)
+APIS = (OPENAI, RESPONSES, MESSAGES)
 
 
 @cache

@@ -18,6 +18,8 @@ def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
             param = _put(new, found) + error.param[found.end() :]
             start = re.match(rf"'?{re.escape(error.param)}\b", str(error))
             message = str(error) if start is None else str(error).replace(error.param, param, 1)
+            for other, own in names.items():
+                message = message.replace(f"'{other}'", f"'{own}'")
             return RequestError(message, param=param, status=error.status, code=error.code)
     return error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from weft.server.app import Service
 from weft.server.http.access import Access, GuardedRoute
 from weft.server.messages.endpoints import MessagesEndpoints
+from weft.server.responses.endpoints import ResponsesEndpoints
 from weft.server.status_endpoints import StatusEndpoints
 
 USER, OPEN, ADMIN = Access.USER, Access.OPEN, Access.ADMIN
@@ -12,7 +13,8 @@ USER, OPEN, ADMIN = Access.USER, Access.OPEN, Access.ADMIN
 
 def all_routes(service: Service) -> list[GuardedRoute]:
     """Of all APIs."""
-    return [*_texts(service), *MessagesEndpoints(service).routes(), *_status(service)]
+    apis = (ResponsesEndpoints(service), MessagesEndpoints(service))
+    return [*_texts(service), *(route for api in apis for route in api.routes()), *_status(service)]
 
 
 def _texts(service: Service) -> list[GuardedRoute]:

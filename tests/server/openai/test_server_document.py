@@ -21,8 +21,10 @@ from weft.server.http.config import http_settings
 ROOT = Path(__file__).resolve().parents[3]
 JSON_BODY = {"content-type": "application/json"}
 POSTS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens",
+    "/tokenize", "/detokenize",
 )  # fmt: skip
+ENDS = re.compile(r'(data: \[DONE\]|"type":"message_stop"}|"type":"response.(completed|incomplete)".*)\n\n\Z')
 ONE_BY_ONE = settings(deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 """Each example is a call of a running server: nothing to shrink, nothing to keep."""
 
@@ -52,8 +54,11 @@ def test_the_page_lists_every_code_option_and_route(server: Running) -> None:
     assert {flag for setting in http_settings() for flag in setting.option.flags} <= set(
         re.findall(r"`(--[a-z-]+)`", page)
     )
-    routes = {path.replace("{name}", "NAME") for path in server.http.get("/openapi.json").json()["paths"]}
-    assert routes <= set(re.findall(r"`(?:GET|POST) (\S+)`", page))
+    routes = {
+        path.replace("{name}", "NAME").replace("{id}", "ID")
+        for path in server.http.get("/openapi.json").json()["paths"]
+    }
+    assert routes <= set(re.findall(r"`(?:GET|POST|DELETE) (\S+)`", page))
 
 
 def cases(server: Running, path: str, count: int, mode: schemathesis.GenerationMode) -> None:
@@ -71,7 +76,7 @@ def cases(server: Running, path: str, count: int, mode: schemathesis.GenerationM
             assert (answer.json().get("type") == "error") == path.startswith("/v1/messages")
             assert error["message"] and "Traceback" not in error["message"]
         elif answer.headers["content-type"].startswith("text/event-stream"):
-            assert answer.text.endswith(("data: [DONE]\n\n", 'data: {"type":"message_stop"}\n\n'))
+            assert ENDS.search(answer.text)
 
     one()
     assert server.http.get("/health").status_code == 200 and server.engines.open_outputs == 0

@@ -243,7 +243,7 @@ def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, par
         raise too_long(str(len(ids)), max_model_len, param)
     if max_tokens is not None and len(ids) + max_tokens > max_model_len:
         raise RequestError(
-            f"'{param}' has {len(ids)} tokens and max_tokens is {max_tokens}, {len(ids) + max_tokens} together;"
+            f"'{param}' has {len(ids)} tokens and 'max_tokens' is {max_tokens}, {len(ids) + max_tokens} together;"
             f" the context is {max_model_len} tokens",
             param="max_tokens",
             code="context_length_exceeded",

@@ -1,0 +1,32 @@
+"""The Responses API for /openapi.json."""
+
+from __future__ import annotations
+
+from weft.server.operations import ApiDocument, Schema, get, in_path, post
+from weft.server.responses.events import RESPONSE_EVENTS
+from weft.server.responses.records import DeletedResponse, ResponseItems, ResponseReply
+from weft.server.responses.requests import FIELDS, ResponsesRequest
+
+ID: Schema = {"parameters": [in_path("id")]}
+HELLO: Schema = {"input": "Why is the sky blue?", "max_output_tokens": 64}
+
+RESPONSES = ApiDocument(
+    requests={ResponsesRequest: FIELDS.left_aside},
+    replies=(ResponseReply, DeletedResponse, ResponseItems, *RESPONSE_EVENTS),
+    paths={
+        "/v1/responses": {
+            "post": post(
+                "A conversation goes on, in OpenAI's newer API",
+                (ResponsesRequest,),
+                ResponseReply,
+                example=HELLO,
+                events=RESPONSE_EVENTS,
+            )
+        },
+        "/v1/responses/{id}": {
+            "get": {**get("A stored response", ResponseReply), **ID},
+            "delete": {**get("Drops a stored response", DeletedResponse), **ID},
+        },
+        "/v1/responses/{id}/input_items": {"get": {**get("What a response was made from", ResponseItems), **ID}},
+    },
+)
