@@ -116,6 +116,7 @@ CLIENTS = (
     Client("litellm", ("litellm==1.106.2", "mcp==2.3.0"), _calls("litellm_calls.py")),
     Client("openai-tools", ("openai==3.51.0",), _calls("openai_tools.py")),
     Client("openai-agents", ("openai-agents==0.24.0",), _calls("openai_agents_calls.py")),
+    Client("anthropic", ("anthropic==2.14.0",), _calls("anthropic_calls.py")),
     Client("openai-structured", ("openai==3.51.0",), _calls("structured_calls.py")),
     Client("instructor", ("instructor==1.17.0",), _calls("instructor_calls.py")),
     Client("pydantic-ai", ("pydantic-ai-slim[openai]==2.68.0",), _calls("pydantic_ai_calls.py")),

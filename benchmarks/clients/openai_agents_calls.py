@@ -1,4 +1,4 @@
-"""What openai-agents asks of a server through its chat model: a JSON line for each call.
+"""What openai-agents asks of a server through its chat model, and through its default class: a JSON line for each call.
 
 `python openai_agents_calls.py URL MODEL`
 """
@@ -9,7 +9,15 @@ import sys
 from typing import Literal
 
 import openai
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    Runner,
+    function_tool,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from openai_calls import CALLS, call, report
 
 CALLS.clear()
@@ -39,6 +47,31 @@ def a_loop_with_a_tool(url: str, model: str) -> None:
     agent.tool_use_behavior = "stop_on_first_tool"
     result = Runner.run_sync(agent, "Hello", max_turns=3)
     assert CALLED and result.final_output == f"Sunny in {CALLED[0]}"
+
+
+@call
+def a_loop_with_a_tool_through_the_default_class(url: str, model: str) -> None:
+    """The model is a name: the library asks for a response."""
+    CALLED.clear()
+    set_default_openai_client(
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0), use_for_tracing=False
+    )
+    agent = agent_of(url, model)
+    agent.model, agent.tool_use_behavior = model, "stop_on_first_tool"
+    result = Runner.run_sync(agent, "Hello", max_turns=3)
+    assert CALLED and result.final_output == f"Sunny in {CALLED[0]}"
+
+
+@call
+def a_second_turn_through_the_default_class(url: str, model: str) -> None:
+    """The result goes back, and another answer comes: here it is cut off, which ends the loop."""
+    CALLED.clear()
+    agent = agent_of(url, model)
+    agent.model = model
+    settings = ModelSettings(tool_choice="required", max_tokens=200, parallel_tool_calls=False, temperature=0.0)
+    agent.model_settings, agent.reset_tool_choice = settings, True
+    result = Runner.run_sync(agent, "Hello", max_turns=8)
+    assert CALLED and isinstance(result.final_output, str)
 
 
 if __name__ == "__main__":

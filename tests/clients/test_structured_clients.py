@@ -26,6 +26,7 @@ NAMES = (
     "litellm",
     "openai-tools",
     "openai-agents",
+    "anthropic",
 )
 CHOSEN = [client for client in CLIENTS if client.name in NAMES]
 LIMIT_S = 300

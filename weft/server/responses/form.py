@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -54,7 +54,8 @@ from weft.server.responses.records import (
 )
 
 _encoder = msgspec.json.Encoder()
-_FAULTS = {400: "invalid_prompt", 422: "invalid_prompt", 429: "rate_limit_exceeded"}
+FaultCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+_FAULTS: dict[int, FaultCode] = {400: "invalid_prompt", 422: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 Keep = Callable[[str, bytes, list[OutputItem]], None]
 """Takes a response that has ended: its id, its JSON and its output."""
@@ -105,7 +106,7 @@ class ResponsesForm:
 
     def broken(self, answer: Answer, error: RequestError) -> bytes:
         """The response as far as it came, and why not farther."""
-        fault = ResponseFault(_FAULTS.get(error.status, "server_error"), str(renamed(error, NAMES)))  # type: ignore[arg-type]
+        fault = ResponseFault(_FAULTS.get(error.status, "server_error"), str(renamed(error, NAMES)))
         begun = self._blocks.open
         output = self._items + ([] if begun is None else [self._item(_id(answer, begun), begun, "incomplete")])
         made = replace(self._empty(answer), status="failed", error=fault, output=output, usage=self._usage(answer))

@@ -33,7 +33,7 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`text`. Only medium verbosity is served: models here know no other."""
+    """`text`. Only medium verbosity is served: a model has no switch for it."""
 
     format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
