@@ -139,9 +139,8 @@ class PagedFake(Uncounted):
         memory, rows, every = self.groups[group], plan.num_rows, plan.every_run()
         assert rows <= self.config.max_num_batched_tokens, f"{rows} rows"
         assert len({run.slot for run in every}) == len(every) <= self.config.max_num_seqs, "slots"
-        admitted = [admit for admit in plan.new_requests if admit.slot >= 0]
-        assert {admit.slot for admit in admitted} <= {run.slot for run in every}, "admitted, not run"
-        for admit in admitted:
+        assert {admit.slot for admit in plan.new_requests} <= {run.slot for run in every}, "admitted, not run"
+        for admit in plan.new_requests:
             assert 0 <= admit.slot < self.config.max_num_seqs
             memory.slots[admit.slot] = SlotState(admit)
         self.computed_rows[group] += rows

@@ -45,7 +45,7 @@ class GrammarMasks:
         """Begins to build the compiler: the first grammar then finds it."""
         self._submit(COMPILE, self._the_compiler)
 
-    def announce(self, text: str) -> None:
+    def compile_ahead(self, text: str) -> None:
         """A request with this grammar waits for a slot: it is compiled meanwhile."""
         self._submit(COMPILE, lambda: self._compile_ahead(text))
 

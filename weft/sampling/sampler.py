@@ -25,7 +25,7 @@ from weft.sampling.history import Slot, adjust
 from weft.sampling.logprobs import logprobs_of, put_named
 from weft.sampling.native_sampling import SamplingKernel, SlotTable
 from weft.sampling.sampled_rows import Column, SampledRows
-from weft.step.plan import GRAMMAR_FAILED, WORD, GroupResult, NewRequest, Sampled, TokenLogprob
+from weft.step.plan import GRAMMAR_FAILED, WORD, GroupPlan, GroupResult, NewRequest, Sampled, TokenLogprob
 from weft.step.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures below are greedy, as in vLLM
@@ -70,10 +70,15 @@ class Sampler:
         idle = NewRequest(slot=0, prompt_ids=[], output_ids=[], params=SamplingParams(temperature=0.0), seed=0)
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
 
+    def prepare(self, group: GroupPlan) -> None:
+        """Before the step of its own group: new requests take their slots; grammars of those that wait are compiled."""
+        for admit in group.new_requests:
+            self.admit(admit)
+        for grammar in group.grammars:
+            self.grammars.compile_ahead(grammar)
+
     def admit(self, admit: NewRequest) -> None:
-        """A request takes its slot; below 0: it waits for one, and its grammar is compiled."""
-        if admit.slot < 0:
-            return self.grammars.announce(admit.params.grammar or "")
+        """A request takes its slot."""
         self._slots[admit.slot] = slot = Slot.of(admit, self.eos_token_ids)
         params = admit.params
         temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0

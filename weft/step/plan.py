@@ -30,7 +30,7 @@ class NewRequest(msgspec.Struct, frozen=True, array_like=True):
     """A request takes `slot` from this step on; it replaces the request that had the slot.
 
     `output_ids` were generated before a preemption (penalties need them and `prompt_ids`). `seed` is resolved: never
-    None. `slot` -1: the request still waits, and nothing but the grammar of its `params` counts, which ranks compile.
+    None.
     """
 
     slot: int
@@ -95,11 +95,13 @@ class DecodeRows(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One attention-dp group's part: the rows of `decodes`, then the rows of `runs`, in order."""
+    """One attention-dp group's part: the rows of `decodes`, then the rows of `runs`, in order. `grammars`: of requests
+    that came since the last step and still wait for a slot; ranks compile them meanwhile."""
 
     new_requests: list[NewRequest] = []
     runs: list[ScheduledRequest] = []
     decodes: DecodeRows = DecodeRows()
+    grammars: list[str] = []
 
     @property
     def num_rows(self) -> int:

@@ -189,8 +189,8 @@ class Runner:
         """Runs the plan; what the rows of this rank's group gave."""
         if plan.experts is not None:
             self.experts.run(plan.experts)
-        for admit in plan.group.new_requests if self.pipeline.last else ():
-            self.sampler.admit(admit)
+        if self.pipeline.last:
+            self.sampler.prepare(plan.group)
         self.ids.take(plan.awaits)
         if self.decode is None or self.program is None:
             return self._run(plan)

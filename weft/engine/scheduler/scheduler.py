@@ -24,7 +24,6 @@ from weft.engine.scheduler.prefill_throttle import PrefillThrottle
 from weft.engine.scheduler.token_budget import TokenBudget
 from weft.engine.waiting_queue import WaitingQueue
 from weft.step.plan import GroupPlan, GroupResult, NewRequest, Sampled, ScheduledRequest
-from weft.step.sampling_params import SamplingParams
 
 
 class Scheduler:
@@ -130,15 +129,14 @@ class Scheduler:
                 self._lanes.join(request, lane, index)
         self.counters.computed_tokens += rows.count + sum([entry.run.count for entry in entries])
         self._in_flight.append(InFlightStep(index, rows, entries, lane))
-        if self._unannounced:
-            new_requests += self._announced()
-        return GroupPlan(new_requests, [entry.run for entry in entries], decodes)
+        grammars = self._new_grammars() if self._unannounced else []
+        return GroupPlan(new_requests, [entry.run for entry in entries], decodes, grammars)
 
-    def _announced(self) -> list[NewRequest]:
-        """Requests that have come since the last step and still wait, for ranks to compile their grammars."""
-        waiting = [request for request in self._unannounced if request.slot < 0 and not request.done]
+    def _new_grammars(self) -> list[str]:
+        """Of requests that have come since the last step and still wait, each once."""
+        waiting = [request.params.grammar for request in self._unannounced if request.slot < 0 and not request.done]
         self._unannounced.clear()
-        return [NewRequest(-1, [], [], SamplingParams(grammar=each.params.grammar), 0) for each in waiting]
+        return [*dict.fromkeys(grammar for grammar in waiting if grammar is not None)]
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Processes the results of the oldest step in flight, which must be `index`."""
