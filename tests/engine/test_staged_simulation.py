@@ -7,7 +7,10 @@ from random import Random
 
 import pytest
 
+from tests.engine.paged_fake import AsyncPagedFake
 from tests.engine.simulation import Simulation, World, random_world
+from weft.engine.scheduler.scheduler import Scheduler
+from weft.step.sampling_params import SamplingParams
 
 EVENTS = 2_100
 
@@ -39,3 +42,26 @@ def test_preemption_and_shared_prefixes_are_met() -> None:
         simulation.run(1_000)
     stats = [simulation.engine.stats().total for simulation in found]
     assert sum(each.preemptions for each in stats) > 10 and sum(each.cached_tokens for each in stats) > 300
+
+
+def test_a_preemption_does_not_empty_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six requests that do not fit together: others go on while the blocks of one that was preempted become free."""
+    world = World(num_blocks=24, block_size=2, max_num_seqs=6, ahead=True, stages=2, vocab=50)
+    simulation, preempted = Simulation(world, 1), list[int]()
+    preempt, fake = Scheduler._preempt_youngest, simulation.fake
+    assert isinstance(fake, AsyncPagedFake)
+
+    def noted(self: Scheduler) -> None:
+        preempted.append(len(fake._in_flight))
+        preempt(self)
+
+    monkeypatch.setattr(Scheduler, "_preempt_youngest", noted)
+    for number in range(6):
+        simulation.add(str(number), [number] * 4, SamplingParams(max_tokens=20, ignore_eos=True))
+    empty = list[int]()
+    while len(simulation.engine._live) > 2:
+        simulation.step()
+        empty.append(len(fake._in_flight))
+    simulation.drain()
+    assert len(preempted) > 3 and min(preempted) > 0
+    assert empty.count(0) <= 1

@@ -61,12 +61,16 @@ class Coordinator:
 
     def schedule_ahead(self) -> StepPlan | None:
         """The next step while others are in flight, or None if it must wait for their results. No lane has more than
-        two steps in flight: the second takes tokens that the first samples."""
-        lane = next(filter(self._has_rows, self._turns()), None)
-        if lane is None or len(self._planned[lane]) > 1:
-            return None
-        ready = all(scheduler.can_schedule_ahead(lane) for scheduler in self.schedulers)
-        return self._plan(lane) if ready else None
+        two steps in flight: the second takes tokens that the first samples. A lane that waits for blocks is skipped."""
+        for lane in self._turns():
+            if not self._has_rows(lane):
+                continue
+            if len(self._planned[lane]) > 1:
+                break
+            ready = [scheduler.make_room_ahead(lane) for scheduler in self.schedulers]
+            if all(ready) and self._has_rows(lane):
+                return self._plan(lane)
+        return None
 
     def _turns(self) -> list[int]:
         """The lanes, the next one in turn first."""

@@ -28,6 +28,11 @@ class DeferredFree:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that wait; of those that requests share, some stay in use."""
+        return sum(len(pending.blocks) for pending in self._waiting)
+
     def free(self, pending: PendingFree) -> None:
         """Frees `pending`, now or when its step retires."""
         if pending.until > self.retired:

@@ -1,9 +1,9 @@
 """Scheduler: which rows one attention-dp group runs in the next step, and what follows from the sampled ids.
 
 A step is `schedule`, then `retire` with the sampled ids. With async scheduling the next step is scheduled before that,
-where `can_schedule_ahead` allows it: its rows take tokens that are not known yet, and are dropped if one of these ends
-their request. Blocks and slots of a request that leaves while a step in flight refers to it are freed when that step
-retires.
+where `make_room_ahead` finds blocks for it. Its rows take tokens that are not known yet, and are dropped if one of
+these ends their request. Blocks and slots of a request that leaves while a step in flight refers to it are freed when
+that step retires.
 """
 
 from __future__ import annotations
@@ -98,9 +98,16 @@ class Scheduler:
             request.paused = False
             self._waiting.push(request)
 
-    def can_schedule_ahead(self, lane: int = 0) -> bool:
-        """Whether a step of `lane` may be scheduled while others are in flight: if no request must be preempted."""
-        return self._lanes.batches[lane].num_needing_blocks <= self.blocks.num_available
+    def make_room_ahead(self, lane: int = 0) -> bool:
+        """Whether there are blocks for a step of `lane` while others are in flight. Where several lanes take turns, the
+        youngest requests are preempted for it, and other lanes go on until their blocks are free. With one lane a
+        request is preempted when nothing is in flight, so that no token of it is lost."""
+        batch = self._lanes.batches[lane]
+        while len(self._lanes.batches) > 1 and self.num_running > 1:
+            if batch.num_needing_blocks <= self.blocks.num_available + self._deferred_free.num_blocks:
+                break
+            self._preempt_youngest()
+        return batch.num_needing_blocks <= self.blocks.num_available
 
     def decodes(self, lane: int) -> bool:
         """Whether a step of `lane` scheduled now would have decode rows."""
