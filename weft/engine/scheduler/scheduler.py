@@ -99,15 +99,11 @@ class Scheduler:
             self._waiting.push(request)
 
     def make_room_ahead(self, lane: int = 0) -> bool:
-        """Whether there are blocks for a step of `lane` while others are in flight. Where several lanes take turns, the
-        youngest requests are preempted for it, and other lanes go on until their blocks are free. With one lane a
-        request is preempted when nothing is in flight, so that no token of it is lost."""
-        batch = self._lanes.batches[lane]
-        while len(self._lanes.batches) > 1 and self.num_running > 1:
-            if batch.num_needing_blocks <= self.blocks.num_available + self._deferred_free.num_blocks:
-                break
-            self._preempt_youngest()
-        return batch.num_needing_blocks <= self.blocks.num_available
+        """Whether there are blocks for a step of `lane` while others are in flight. With several lanes requests are
+        preempted for it, and other lanes go on until their blocks are free; with one, when nothing is in flight."""
+        if len(self._lanes.batches) > 1:
+            self.make_room(lane, ahead=True)
+        return self._lanes.batches[lane].num_needing_blocks <= self.blocks.num_available
 
     def decodes(self, lane: int) -> bool:
         """Whether a step of `lane` scheduled now would have decode rows."""
@@ -123,8 +119,7 @@ class Scheduler:
         self._lanes.balance(self._deferred_free.retired)
 
     def schedule(self, index: int, lane: int = 0) -> GroupPlan:
-        """The group's part of step `index`, with the decode rows of `lane`; it has no rows if there is nothing to
-        do."""
+        """The group's part of step `index`, with the decode rows of `lane`; without rows if there is nothing to do."""
         self._grow_decodes(lane)
         rows, decodes = self._lanes.batches[lane].plan(index)
         entries, new_requests = list[Entry](), list[NewRequest]()
@@ -190,13 +185,14 @@ class Scheduler:
         oldest = next(iter(self._decoding.values()), None)
         return oldest is not None and oldest.decoding_since < request.queued_step
 
-    def make_room(self, lane: int) -> None:
-        """Preempts while too few blocks are free for the next position of the decoding requests of `lane`.
-
-        The oldest request is never preempted: admission has checked that it fits into the whole pool.
-        """
+    def make_room(self, lane: int, *, ahead: bool = False) -> None:
+        """Preempts while too few blocks are free for the next positions of `lane`, or, with `ahead`, will be when steps
+        in flight have retired. Never the oldest request: admission has checked that it fits into the whole pool."""
         batch = self._lanes.batches[lane]
-        while batch.num_needing_blocks > self.blocks.num_available and self.num_running > 1:
+        while self.num_running > 1:
+            soon = self._deferred_free.num_blocks if ahead else 0
+            if batch.num_needing_blocks <= self.blocks.num_available + soon:
+                break
             self._preempt_youngest()
 
     def _grow_decodes(self, lane: int) -> None:
@@ -224,8 +220,7 @@ class Scheduler:
         return request
 
     def _admissible(self) -> tuple[Request, list[int], int] | None:
-        """The request that is next, its cached blocks and how many more it needs; None where there is none, or no slot
-        or blocks for it."""
+        """The next request, its cached blocks and how many more it needs; None: no request, slot or blocks for it."""
         if (head := self.kv_cache.next_waiting() if self._slots else None) is None:
             return None
         request, cached = head
