@@ -23,7 +23,7 @@ from weft.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.log import get_logger
 from weft.machine.interpreter import finding_weft, runs
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Begin, Job, JobAnswer, Ready, pack, unpack_result
+from weft.text_worker.jobs import Begin, Job, JobAnswer, Ready, named, pack, unpack_result
 
 _log = get_logger(__name__)
 
@@ -200,7 +200,7 @@ class TextWorker:
         try:
             frame = pack(job)
         except (OverflowError, ValueError, TypeError, RecursionError) as error:
-            message = f"a value of the request cannot be worked on: {error}"
+            message = f"{named(job)} has a value that cannot be worked on: {error}"
             raise RequestError(message, param=job.param, code="invalid_value") from error
         for _ in range(TRIES):
             process = self._ready()
@@ -215,7 +215,7 @@ class TextWorker:
                 if code == -signal.SIGPROF:
                     raise _took_too_long(job) from None
                 if code == -signal.SIGABRT:  # so a tokenizer's own allocation fails
-                    message = "the request needs more memory than a request may take; send a smaller one"
+                    message = f"{named(job)} needs more memory than a request may take; send a smaller one"
                     raise RequestError(message, param=job.param, code="too_large") from None
                 if self._closed:
                     raise RequestError("the server is shutting down", status=503) from None
@@ -224,7 +224,7 @@ class TextWorker:
             if answer.ends:
                 self._restart()
             return unpack_result(job, answer)
-        message = "the request cannot be worked on: its texts end the process that does"
+        message = f"{named(job)} cannot be worked on: it ends the process that does"
         raise RequestError(message, param=job.param, code="invalid_value")
 
     def _ready(self) -> _Process:
@@ -287,7 +287,7 @@ class TextWorker:
 
 def _took_too_long(job: Job) -> RequestError:
     return RequestError(
-        f"the request takes more than {job.cpu_s:g} s to {type(job).__name__.lower()}; send a smaller one",
+        f"{named(job)} takes more than {job.cpu_s:g} s to {job.work}; send a smaller one",
         param=job.param,
         code="too_slow",
     )

@@ -36,6 +36,7 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     more than MOST_IDS. `keep`: only so many of its last ids (None: all)."""
 
     result: ClassVar[Any] = list[list[int]]
+    work: ClassVar[str] = "tokenize"
     cpu_s: ClassVar[float] = 10.0
     texts: list[str]
     add_special_tokens: bool = True
@@ -54,6 +55,7 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
 
     result: ClassVar[Any] = str
     param: ClassVar[str | None] = "messages"
+    work: ClassVar[str] = "render"
     cpu_s: ClassVar[float] = 2.0
     messages: list[dict[str, Any]]
     options: dict[str, Any] = {}
@@ -75,6 +77,7 @@ class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
 
     result: ClassVar[Any] = TriedTemplates
     param: ClassVar[str | None] = None
+    work: ClassVar[str] = "render"
     cpu_s: ClassVar[float] = 2.0
     rendered: bool = True
 
@@ -83,6 +86,7 @@ class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
     """The grammar of a constraint, which compiles for this model."""
 
     result: ClassVar[Any] = Grammar
+    work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 2.0
     constraint: Constraint
 
@@ -96,6 +100,7 @@ class CheckSchemas(msgspec.Struct, frozen=True, tag="schemas"):
     """The grammar of each of some schemas, which compile for this model one by one."""
 
     result: ClassVar[Any] = list[Grammar]
+    work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 4.0
     constraints: list[Constraint]
 
@@ -109,12 +114,18 @@ class TryGrammar(msgspec.Struct, frozen=True, tag="try"):
     """Nothing. RequestError naming `param`: the grammar does not compile within bounds."""
 
     result: ClassVar[Any] = None
+    work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 2.0
     text: str
     param: str
 
 
 Job = Tokenize | Render | TryTemplates | CheckGrammar | CheckSchemas | TryGrammar
+
+
+def named(job: Job) -> str:
+    """What errors say it is that cannot be worked on."""
+    return f"'{job.param}'" if job.param else "the request"
 
 
 class JobRefusal(msgspec.Struct, frozen=True):

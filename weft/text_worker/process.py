@@ -19,7 +19,7 @@ from weft.ipc.channel import Channel, ChannelClosed
 from weft.log import configure
 from weft.machine.parent_death import tie_to_parent
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Begin, Job, JobAnswer, JobRefusal, Ready, pack, unpack_job
+from weft.text_worker.jobs import Begin, Job, JobAnswer, JobRefusal, Ready, named, pack, unpack_job
 
 DEPTH = 400
 """Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
@@ -69,14 +69,13 @@ def _answer(handler: Handler, job: Job) -> JobAnswer:
     except RequestError as error:
         return JobAnswer(refusal=JobRefusal.of(error))
     except MemoryError:
-        return JobAnswer(
-            refusal=JobRefusal("needs more memory than a request may take", job.param, 400, "too_large"), ends=True
-        )
+        message = f"{named(job)} needs more memory than a request may take"
+        return JobAnswer(refusal=JobRefusal(message, job.param, 400, "too_large"), ends=True)
     except RecursionError:
-        return JobAnswer(refusal=JobRefusal("is nested too deeply", job.param, 400, "invalid_value"))
+        return JobAnswer(refusal=JobRefusal(f"{named(job)} is nested too deeply", job.param, 400, "invalid_value"))
     except Exception as error:  # of a library: it ends this job, not those of others
         logging.getLogger(__name__).exception("a job failed")
-        message = f"cannot be worked on: {type(error).__name__}"
+        message = f"{named(job)} cannot be worked on: {type(error).__name__}"
         return JobAnswer(refusal=JobRefusal(message, job.param, 400, "invalid_value"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
