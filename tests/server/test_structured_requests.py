@@ -169,3 +169,11 @@ def test_requests_that_are_half_right(served: httpx.Client) -> None:
 @pytest.mark.long
 def test_two_thousand_requests_that_are_half_right(served: httpx.Client) -> None:
     assert {*hold(served, 2000, random.randrange(2**31))} == {200, 400}
+
+
+@pytest.mark.long
+def test_two_thousand_requests_that_are_half_right_to_the_embedded_model() -> None:
+    with Served(PROGRAM, ["serve", "--port", "0"]) as server:
+        with httpx.Client(base_url=server.wait_ready(120), timeout=120) as client:
+            assert {*hold(client, 2000, random.randrange(2**31))} == {200, 400}
+        assert server.alive

@@ -96,7 +96,7 @@ class DecodeSteps:
         exception is raised again."""
         try:
             return self._sampler.grammars.mask_address(slot)
-        except Exception:
+        except Exception:  # raised again in Python
             return None
 
     def _feed(self, slot: int, token: int, own: bool) -> None:
