@@ -37,10 +37,6 @@ class Fields:
             return value
         raise self.wrong(key, f"a whole number from {low} to {high}", _near(value, low, high))
 
-    def optional_whole(self, key: str, *, low: int = 1, high: int = LARGEST) -> int | None:
-        """The same; None where the field is missing."""
-        return self.whole(key, low=low, high=high) if key in self else None
-
     def number(
         self, key: str, default: float | None = None, *, low: float = 0.0, high: float = math.inf, above: bool = True
     ) -> float:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def counted(number: int, one: str, ending: str = "s") -> str:
     """'1 rank', '2 ranks', '0 ranks'."""
     return f"{number} {one}" if number == 1 else f"{number} {one}{ending}"
+
+
+def numbered(numbers: Collection[int], one: str = "rank") -> str:
+    """'rank 3', 'ranks 0, 3'."""
+    return f"{one if len(numbers) == 1 else one + 's'} {', '.join(map(str, numbers))}"
 
 
 def up_to(most: int) -> str:

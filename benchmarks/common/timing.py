@@ -49,13 +49,8 @@ def filling(call: Call, seconds: float, settle: float = 0.0) -> list[float]:
     return times
 
 
-def best_and_median(times: Sequence[float], places: int, unit: str = "") -> dict[str, float]:
-    """{"best": ..., "median": ...}, the names with the suffix `unit`."""
-    return {f"best{unit}": round(min(times), places), f"median{unit}": round(statistics.median(times), places)}
-
-
 def quantile(values: Sequence[float], share: float) -> float:
-    """Of milliseconds or whatever, the nearest one."""
+    """The nearest of `values`, which have any unit."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

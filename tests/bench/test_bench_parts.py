@@ -169,7 +169,7 @@ def test_text_prompts(tokenizer: Tokenizer) -> None:
     words = workload(None, input_len=12).requests(3)[0].prompt
     assert isinstance(words, str) and len(words.split()) == 12
     chat = workload(None, endpoint="chat", input_len=5).requests(1)[0].prompt
-    assert chat[0]["role"] == "user" and len(chat[0]["content"].split()) == 5  # type: ignore[index]
+    assert isinstance(chat, list) and chat[0]["role"] == "user" and len(chat[0]["content"].split()) == 5
     text = workload(tokenizer, prompts_as="text", input_len=12).requests(1)[0].prompt
     assert isinstance(text, str) and len(tokenizer.encode(text, add_special_tokens=False)) <= 3 * 12
 

@@ -41,10 +41,6 @@ def test_a_time_is_filled(clock: Clock, seconds: float, settle: float, counted: 
     assert len(clock.log) == calls
 
 
-def test_best_and_median() -> None:
-    assert timing.best_and_median([3.0, 1.00049, 2.0], 3, "_ms") == {"best_ms": 1.0, "median_ms": 2.0}
-
-
 def test_how_many_times_as_fast_the_second_is_turn_by_turn() -> None:
     found = timing.ratios_beside([2.0, 6.0, 4.0, 1.0, 5.0], [1.0, 2.0, 1.0, 1.0, 1.0])
     assert found == {"ratio": 3.0, "ratio_q1": 2.0, "ratio_q3": 4.0}

@@ -45,7 +45,6 @@ JSON = st.recursive(
 )
 READERS: tuple[Callable[[Fields], object], ...] = (
     lambda f: f.whole("x"),
-    lambda f: f.optional_whole("x"),
     lambda f: f.number("x", high=2.0),
     lambda f: f.flag("x", False),
     lambda f: f.text("x", "", longest=5),

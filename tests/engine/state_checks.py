@@ -16,12 +16,18 @@ def check_engine(engine: Engine) -> None:
     live = [pair for outputs in engine._live.values() for pair in outputs.values()]
     for scheduler in engine._coordinator.schedulers:
         for batch in scheduler._lanes:
-            batch.sync_all()
+            sync_all(batch)
         requests = [request for request, owner in live if owner is scheduler]
         check_requests(scheduler, requests)
         check_blocks(scheduler, requests)
         check_queue(scheduler, requests)
         check_batch(scheduler)
+
+
+def sync_all(batch: DecodeBatch) -> None:
+    """Writes to every request of a batch what its row has computed."""
+    for row in batch._by_arrival.values():
+        batch.sync(row)
 
 
 def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.state_checks import sync_all
 from weft.engine.request import ALL_BLOCKS, Request
 from weft.engine.scheduler.batch_rows import StepRows
 from weft.engine.scheduler.decode_batch import DecodeBatch
@@ -196,7 +197,7 @@ class Worlds:
                 self.plan()
             else:
                 self.process()
-        self.batch.sync_all()
+        sync_all(self.batch)
         for plain in self.plain.values():
             self._check(plain)
 
@@ -268,5 +269,5 @@ def test_steps_without_events_are_as_much_python_for_200_requests_as_for_1(rows:
         rest, streams = batch.plan(step)
         assert rest.batch_rows is batch_rows and streams.table_updates == [] and not streams.grown
     assert [(row.request.token_ids, row.request.num_computed, row.synced) for row in batch_rows] == before
-    batch.sync_all()
+    sync_all(batch)
     assert all(row.request.token_ids == [1, 2] + [7] * 299 for row in batch_rows)

@@ -22,7 +22,7 @@ from weft.arch.shards import Shards
 from weft.errors import ConfigError, PeerError, WeftError
 from weft.experts.balancing.balancer import LoadBalancer
 from weft.experts.balancing.eplb_process import EplbProcess
-from weft.experts.placement.placement import even_placement
+from weft.experts.placement.placement import ExpertPlacement, even_placement
 from weft.experts.placement.shape import SlotShape
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
 from weft.launch_plan.memory import rank_memories
@@ -173,15 +173,15 @@ def test_other_placements_are_refused(text: str, words: str, planned: Planned, t
 LOADS = np.array([[90.0, 4, 3, 2, 1, 1], [1, 1, 1, 1, 1, 1]])
 
 
-def wait(planner: EplbProcess) -> object:
-    found: list[object] = []
+def wait(planner: EplbProcess) -> ExpertPlacement:
+    found: list[ExpertPlacement] = []
 
     def came() -> bool:
-        found.append(planner.poll())
-        return found[-1] is not None
+        found.extend(filter(None, [planner.poll()]))
+        return bool(found)
 
     until(came, "no plan")
-    return found[-1]
+    return found[0]
 
 
 def test_a_process_plans_what_the_balancer_plans() -> None:
@@ -192,7 +192,7 @@ def test_a_process_plans_what_the_balancer_plans() -> None:
     for _ in range(2):
         planner.start(LOADS, current)
         found = wait(planner)
-        assert found.phy2log.tolist() == balancer.plan(LOADS, current).placement.phy2log.tolist()  # type: ignore[attr-defined]
+        assert found.phy2log.tolist() == balancer.plan(LOADS, current).placement.phy2log.tolist()
     with pytest.raises(PeerError, match="no placement is being planned"):
         planner.poll()
     planner.close()

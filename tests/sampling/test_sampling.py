@@ -172,7 +172,8 @@ def test_logits_that_are_not_finite_are_an_error_of_their_row(temperature: float
     assert values[:, 0].min() >= 0 and values[:, 0].max() < 50
     got = sampler.remember(values, rows).runs
     assert got[0] == wanted[0] and got[2] == wanted[2] and got[1].error == NOT_FINITE
-    assert len(sampler._slots[1].history.ids) == 0  # type: ignore[union-attr]
+    history = sampler._slots[1].history
+    assert history is not None and len(history.ids) == 0
 
 
 def test_a_row_that_may_draw_nothing_is_an_error() -> None:

@@ -20,7 +20,7 @@ from weft.agent.ranks_session import RanksSession
 from weft.agent.waker import Waker
 from weft.checkpoint import Checkpoint
 from weft.comm.backend import HostSite
-from weft.comm.distributed.links import PROOF_S, LinkToken, UnprovenPeerError, introduce, tune
+from weft.comm.distributed.links import PROOF_S, LinkToken, UnprovenPeerError, introduce, set_up_link
 from weft.errors import ConfigError, PeerError
 from weft.ipc.channel import Channel
 from weft.launch_plan.hosts import HostsConfig, resources_here
@@ -28,7 +28,7 @@ from weft.layout.layout import Layout
 from weft.log import get_logger
 from weft.machine.own_addresses import Endpoint, address_on, interface_of
 from weft.settings import EngineConfig
-from weft.supervisor.hosts.control import FrameReader, judge
+from weft.supervisor.hosts.control import FrameReader, set_up_control
 from weft.supervisor.hosts.host_messages import (
     AGENT,
     HEAD,
@@ -154,12 +154,12 @@ class Agent:
 
     def _introduce(self, sock: socket.socket) -> AgentRefusal | None:
         """Says what this host has; None: it is welcome."""
-        judge(sock)
+        set_up_control(sock)
         setup, address = self._setup, str(sock.getsockname()[0])
         resources = resources_here(setup.layout, setup.engine, platform.node(), address, interface_of(address))
         self._channel = Channel(sock)
         try:
-            self._tell(HostReport(self._node, resources, dict(setup.settings), address, os.getpid()))
+            self._send(HostReport(self._node, resources, dict(setup.settings), address, os.getpid()))
             answer = read(to_agent, self._channel.receive(setup.join_limit_s), "host 0")
         except (PeerError, TimeoutError):
             return AgentRefusal("", again=True)
@@ -219,7 +219,7 @@ class Agent:
         site = HostSite(self._node, world.host_of, address, self._setup.config.ports())
         token = token_of(self._key, message.salt)
         connection = self._connect(SESSION, message.session)
-        tune(connection)
+        set_up_link(connection)
         table = self._setup.checkpoint.table()
         session = RanksSession(Channel(connection), message, site, table, token, self._spawner, self._waker)
         self._sessions[message.session] = session
@@ -234,12 +234,12 @@ class Agent:
             changed |= content != self._sent.get(number)
             if every or content != self._sent.get(number):
                 self._sent[number] = content
-                self._tell(RankStates(number, states))
+                self._send(RankStates(number, states))
         if every and not self._sessions:
-            self._tell(RankStates(0, []))
+            self._send(RankStates(0, []))
         return changed
 
-    def _tell(self, message: FromAgent) -> None:
+    def _send(self, message: FromAgent) -> None:
         assert self._channel is not None
         self._channel.send(packed(message), 5.0)
 

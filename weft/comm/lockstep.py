@@ -17,9 +17,10 @@ from torch import Tensor
 from weft.comm.backend import RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.checks import check_contiguous, check_groups, check_list, unknown_group
-from weft.comm.lockstep_waits import LockstepMailbox, Meeting, ranks_in_words, shapes
+from weft.comm.lockstep_waits import LockstepMailbox, Meeting, shapes
 from weft.comm.sums import ordered_sum
 from weft.errors import DeadlockError
+from weft.plural import numbered
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class LockstepWorld:
                 states.append(f"rank {rank} {meeting.describe(rank)}")
         ended = [rank for rank, one in enumerate(ranks) if one.dead]
         if ended:
-            states.append(f"{ranks_in_words(ended)} ended")
+            states.append(f"{numbered(ended)} ended")
         return DeadlockError("no rank can go on: " + "; ".join(states))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weft.comm.base import Group
 from weft.errors import PeerError
+from weft.plural import numbered
 
 Buffers = tuple[Sequence[Tensor], Sequence[Tensor]]
 """What a member sends and where it receives."""
@@ -32,7 +33,7 @@ class Meeting:
     def describe(self, rank: int) -> str:
         missing = [r for r, kind in zip(self.group, self.kinds, strict=True) if not kind]
         kind = self.kinds[self.group.index(rank)]
-        return f"waits in {kind} over {self.group}, call {self.calls + 1}, for {ranks_in_words(missing)}"
+        return f"waits in {kind} over {self.group}, call {self.calls + 1}, for {numbered(missing)}"
 
     def check(self, complete: Callable[[Meeting], None]) -> None:
         """All members call the same thing, with shapes that fit."""
@@ -45,9 +46,7 @@ class Meeting:
             f"rank {rank}: {self.kinds[i]} {shapes(self.buffers[i][0])} -> {shapes(self.buffers[i][1])}"
             for i, rank in enumerate(self.group)
         )
-        return PeerError(
-            f"{ranks_in_words(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}"
-        )
+        return PeerError(f"{numbered(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}")
 
 
 class LockstepMailbox:
@@ -88,7 +87,3 @@ def shapes(tensors: Sequence[Tensor]) -> str:
     """Dtypes and shapes, for people."""
     names = [f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in tensors]
     return "(" + ", ".join(names) + ")"
-
-
-def ranks_in_words(ranks: Sequence[int]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)

@@ -12,7 +12,6 @@ from weft.errors import FieldError
 from weft.fields import Fields, shown
 
 SWITCHES = ("single_word", "lstrip", "rstrip", "normalized", "special")
-MOST_ADDED = 1 << 17
 BY_NAME = ("extra_special_tokens", "model_specific_special_tokens")
 """Fields with special tokens by name."""
 LONGEST = 4096

@@ -20,7 +20,6 @@ _SMALLEST, _LARGEST = 1e-6, 1e9
 _MAYBE_ZERO = ("mscale", "mscale_all_dim")
 """0 is the same as none."""
 _TRAINED = "original_max_position_embeddings"
-_IGNORED = ("rope_theta", "type", "partial_rotary_factor")
 
 
 def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 from weft.comm.backend import Address
 from weft.errors import ConfigError, PeerError
+from weft.plural import numbered
 
 TOKEN_BYTES = 32
 MOST_UNPROVEN = 64
@@ -101,7 +102,7 @@ def connect_all(
             sock.close()
         raise
     for sock in found.values():
-        tune(sock)
+        set_up_link(sock)
     return found
 
 
@@ -210,7 +211,7 @@ class _Acceptor:
             try:
                 while wanted:
                     if time.monotonic() >= deadline:
-                        raise PeerError(f"{_ranks(sorted(wanted))} did not connect to rank {self._rank}")
+                        raise PeerError(f"{numbered(sorted(wanted))} did not connect to rank {self._rank}")
                     alive()
                     for key, _ in selector.select(0.1):
                         if key.fileobj is self._listener:
@@ -274,10 +275,14 @@ class _Acceptor:
         sock.close()
 
 
-def tune(sock: socket.socket) -> None:
-    """For small messages at once, and an end within seconds where the host is gone. Blocking mode is of no account:
-    every call of the wire asks for none."""
+def set_up_link(sock: socket.socket) -> None:
+    """Options of a connection between ranks, or of a session: not blocking, and those of `keep_alive`."""
     sock.setblocking(False)
+    keep_alive(sock)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Sends small messages at once (TCP_NODELAY), and ends an idle connection seconds after its peer's host is lost."""
     for level, name, value in (
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -292,7 +297,3 @@ def in_words(address: Address) -> str:
     """HOST:PORT, an IPv6 address in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _ranks(ranks: Collection[int]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))

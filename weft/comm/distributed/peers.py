@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
 from weft.layout.ranks import Group
+from weft.plural import numbered
 
 _MOMENT = 0.2  # seconds
 _GRACE = 1.0  # seconds for the others to notice the same failure and report it
@@ -71,8 +72,8 @@ class Peers:
         hang_up()
         silent = self._wait_for_reports([rank for rank in group if rank != self._rank and rank not in ended])
         if ended:
-            return _ranks(ended) + " died"
-        return _ranks(silent) + " did not come" if silent else ""
+            return numbered(ended) + " died"
+        return numbered(silent) + " did not come" if silent else ""
 
     def _wait_for_ended(self) -> list[int]:
         """A connection breaks a moment before its process counts as ended."""
@@ -108,7 +109,3 @@ def _machine() -> str:
     """Equal for two processes that can see each other's pids."""
     with open("/proc/sys/kernel/random/boot_id") as boot:
         return f"{boot.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(str(rank) for rank in ranks)

@@ -11,6 +11,7 @@ from weft.comm.shm.region import MAX_MEMBERS, CollectiveKind
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
 from weft.native import load, missing_reason
+from weft.plural import numbered
 
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16", "int32", "int64")
 """By number, in the order of `DType` in runtime/comm/sums.h."""
@@ -84,9 +85,8 @@ def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeou
     if failure.code == _CLOSED:
         return f"rank {failure.rank} has closed its end; {where}"
     if failure.code == _TIMED_OUT:
-        missing = [str(failure.missing[i]) for i in range(failure.missing_count)]
-        names = ("rank " if len(missing) == 1 else "ranks ") + ", ".join(missing)
-        return f"{names} did not come within {timeout:g} s; {where}"
+        missing = failure.missing[: failure.missing_count]
+        return f"{numbered(missing)} did not come within {timeout:g} s; {where}"
     mine = _call_in_words(failure.my_kind_dtype, failure.my_call, failure.my_bytes, failure.my_text)
     theirs = _call_in_words(failure.their_kind_dtype, failure.their_call, failure.their_bytes, failure.their_text)
     calls = f"rank {rank}: {mine}; rank {failure.rank}: {theirs}"

@@ -159,11 +159,6 @@ class DecodeBatch:
         if row.planned:
             request.last_step = self.step
 
-    def sync_all(self) -> None:
-        """`sync` for every row."""
-        for row in self._by_arrival.values():
-            self.sync(row)
-
     def _reset(self) -> None:
         """Drops all references to rows that left: queues would keep their tokens alive until the next request."""
         self._growth, self._ending = BlockGrowth(self._size), TickQueue()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from weft.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, tune
+from weft.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, set_up_link
 from weft.errors import HostLostError, HostMissingError, PeerError
 from weft.ipc.channel import Channel
 from weft.ipc.messages import WorldSetup
@@ -233,7 +233,7 @@ class AgentPool:
             self._joining[sock] = AgentControl(sock, node, sock.getpeername()[0])
             return
         self._selector.unregister(sock)
-        tune(sock)
+        set_up_link(sock)
         with self._changed:
             self._sessions[number] = sock
             self._changed.notify_all()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from contextlib import suppress
 
+from weft.comm.distributed.links import keep_alive
 from weft.errors import PeerError
 from weft.ipc.channel import MAX_FRAME, Channel
 from weft.supervisor.hosts.host_messages import FromAgent, HostReport, ToAgent, from_agent, packed, read
@@ -20,17 +20,11 @@ MOST_REPORT = 1 << 20
 """Bytes of an agent's frame."""
 
 
-def judge(sock: socket.socket) -> None:
-    """For a control connection, whose both ends always read: it ends when the host or the link is gone."""
-    for level, name, value in (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
-    ):
-        sock.setsockopt(level, name, value)
+def set_up_control(sock: socket.socket) -> None:
+    """Options of a control connection: it ends when the host or the link is gone. Both of its ends always read, so
+    bytes that are not acknowledged are a sign of that, too."""
+    keep_alive(sock)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 class ControlLost(PeerError):
@@ -70,7 +64,7 @@ class AgentControl:
     """One agent's control connection. Messages may be sent from any thread; one thread reads."""
 
     def __init__(self, sock: socket.socket, node: int, peer: str) -> None:
-        judge(sock)
+        set_up_control(sock)
         self.node, self.peer, self.sock = node, peer, sock
         self.reader = FrameReader(sock, MOST_REPORT)
         self.report: HostReport | None = None
@@ -80,7 +74,6 @@ class AgentControl:
         self._why = ""
         self._sessions: dict[int, HostSession] = {}
         self._asked = threading.Semaphore(0)
-        self.lost_at = 0.0
 
     @property
     def words(self) -> str:
@@ -127,7 +120,6 @@ class AgentControl:
     def end(self, why: str) -> None:
         """The host is lost: every session of it ends."""
         self._why = self._why or f"{self.words} is lost: {why}"
-        self.lost_at = time.monotonic()
         self._gone.set()
         for session in list(self._sessions.values()):
             session.hang_up()
