@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import msgspec
 from starlette.responses import Response
 
@@ -69,6 +71,16 @@ def shown_error(error: Exception) -> RequestError:
         return error
     _log.error("unexpected error in a request", exc_info=error)
     return RequestError("internal error", status=500, code="internal_error")
+
+
+def refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
+    """RequestError about the field `param`."""
+    raise RequestError(f"'{param}': {problem}", param=param, code=code)
+
+
+def shown_value(value: object) -> str:
+    """A value for an error message: the first 40 characters of a string, the type of anything else."""
+    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
 
 
 def client_gone() -> RequestError:

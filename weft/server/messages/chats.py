@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from weft.errors import RequestError
+from weft.server.errors import refuse, shown_value
 from weft.server.messages.conversation import chat_messages
 from weft.server.messages.requests import CountTokensRequest, MessagesRequest, ToolChoice
 from weft.server.openai.requests import ChatRequest
@@ -64,12 +64,12 @@ def _budget(asked: CountTokensRequest) -> int | None:
     assert thinking is not None
     if thinking.budget_tokens is None:
         if thinking.type == "enabled":
-            _refuse("thinking.budget_tokens", "it is missing", "missing_required_parameter")
+            refuse("thinking.budget_tokens", "it is missing", "missing_required_parameter")
         return None
     if thinking.type != "enabled":
-        _refuse("thinking.budget_tokens", f"it is for the type 'enabled', and the type is '{thinking.type}'")
+        refuse("thinking.budget_tokens", f"it is for the type 'enabled', and the type is '{thinking.type}'")
     if thinking.budget_tokens < 1:
-        _refuse("thinking.budget_tokens", f"it is {str(thinking.budget_tokens)[:20]}; legal: 1 or more")
+        refuse("thinking.budget_tokens", f"it is {str(thinking.budget_tokens)[:20]}; legal: 1 or more")
     return thinking.budget_tokens
 
 
@@ -77,7 +77,7 @@ def _format(asked: CountTokensRequest) -> ResponseFormat | None:
     """A schema is kept to the letter, or refused."""
     newer = asked.output_config.format if asked.output_config else None
     if newer is not None and asked.output_format is not None:
-        _refuse("output_format", "it says the same as 'output_config.format'; give one of them")
+        refuse("output_format", "it says the same as 'output_config.format'; give one of them")
     found = newer or asked.output_format
     if found is None:
         return None
@@ -88,17 +88,18 @@ def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
     """A tool of the client's own; `cache_control` and `eager_input_streaming` change nothing."""
     kind = tool.get("type")
     if kind not in (None, "custom"):
-        shown = repr(kind[:40]) if isinstance(kind, str) else type(kind).__name__
-        _refuse(
-            f"{at}.type", f"it is {shown}; this server has no tools of its own; legal: 'custom'", "unsupported_value"
+        refuse(
+            f"{at}.type",
+            f"it is {shown_value(kind)}; this server has no tools of its own; legal: 'custom'",
+            "unsupported_value",
         )
     if tool.get("defer_loading"):
-        _refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
+        refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
     callers = tool.get("allowed_callers")
     if callers is not None and (not isinstance(callers, list) or "direct" not in callers):
-        _refuse(f"{at}.allowed_callers", "only the model calls tools; legal: lists with 'direct'", "unsupported_value")
+        refuse(f"{at}.allowed_callers", "only the model calls tools; legal: lists with 'direct'", "unsupported_value")
     if "input_schema" not in tool:
-        _refuse(f"{at}.input_schema", "it is missing", "missing_required_parameter")
+        refuse(f"{at}.input_schema", "it is missing", "missing_required_parameter")
     function = {
         "name": tool.get("name"),
         "description": _described(tool, at),
@@ -114,7 +115,7 @@ def _described(tool: Mapping[str, Any], at: str) -> object:
     if not examples:
         return tool.get("description")
     if not isinstance(examples, list):
-        _refuse(f"{at}.input_examples", "it is not a list", "invalid_type")
+        refuse(f"{at}.input_examples", "it is not a list", "invalid_type")
     lines = [json.dumps(example, ensure_ascii=False) for example in examples]
     return "\n".join([str(tool.get("description") or ""), "Examples of its input:", *lines]).lstrip()
 
@@ -124,9 +125,5 @@ def _choice(choice: ToolChoice) -> dict[str, Any]:
     if choice.type != "tool":
         return made | {"tool_choice": {"any": "required"}.get(choice.type, choice.type)}
     if choice.name is None:
-        _refuse("tool_choice.name", "it is missing", "missing_required_parameter")
+        refuse("tool_choice.name", "it is missing", "missing_required_parameter")
     return made | {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
-
-
-def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code=code)

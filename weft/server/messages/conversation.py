@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from weft.errors import RequestError
+from weft.server.errors import refuse, shown_value
 from weft.server.messages.requests import Blocks, CountTokensRequest, ThinkingEdit
 from weft.server.openai.messages import check_depth
 
@@ -25,7 +25,7 @@ def chat_messages(asked: CountTokensRequest) -> list[Message]:
     """Messages with OpenAI's fields. Turns of one role that follow each other are one turn. RequestError names what is
     no message, as in `messages[1].content[0].type`."""
     if not asked.messages:
-        _refuse("messages", "it is empty")
+        refuse("messages", "it is empty")
     turns = [_turn(message, f"messages[{at}]") for at, message in enumerate(asked.messages)]
     merged: list[tuple[str, list[tuple[str, Message]]]] = []
     for role, blocks in turns:
@@ -35,7 +35,7 @@ def chat_messages(asked: CountTokensRequest) -> list[Message]:
             merged.append((role, blocks))
     made = [message for role, blocks in _cleared(merged, asked) for message in _messages(role, blocks)]
     if made and made[-1].get("tool_calls"):
-        _refuse("messages", "the last one has a 'tool_use' whose result is missing")
+        refuse("messages", "the last one has a 'tool_use' whose result is missing")
     system = _system(asked.system)
     return [{"role": "system", "content": system}, *made] if system else made
 
@@ -52,14 +52,13 @@ def _turn(message: Mapping[str, Any], at: str) -> tuple[str, list[tuple[str, Mes
     check_depth(message, at)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        shown = repr(role[:40]) if isinstance(role, str) else "missing" if role is None else type(role).__name__
-        _refuse(f"{at}.role", f"it is {shown}; legal: {', '.join(ROLES)}")
+        refuse(f"{at}.role", f"it is {'missing' if role is None else shown_value(role)}; legal: {', '.join(ROLES)}")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        _refuse(f"{at}.content", "it is neither a string nor a list of blocks", "invalid_type")
-    return role, [(f"{at}.content[{index}]", _block(block, f"{at}.content[{index}]", role)) for index, block in
-                  enumerate(content)]  # fmt: skip
+        refuse(f"{at}.content", "it is neither a string nor a list of blocks", "invalid_type")
+    places = [f"{at}.content[{index}]" for index in range(len(content))]
+    return role, [(place, _block(block, place, role)) for place, block in zip(places, content, strict=True)]
 
 
 def _block(block: object, at: str, role: str) -> Message:
@@ -67,21 +66,15 @@ def _block(block: object, at: str, role: str) -> Message:
     kind = block.get("type") if isinstance(block, dict) else None
     legal = {"user": OF_USER, "assistant": OF_ASSISTANT, "system": ("text",)}[role]
     if not isinstance(block, dict) or kind not in legal:
-        shown = repr(kind[:40]) if isinstance(kind, str) else type(block).__name__
+        shown = shown_value(kind if isinstance(kind, str) else block)
         words = "" if kind in (*OF_USER, *OF_ASSISTANT) else "; this server takes text and calls of the client's tools"
-        _refuse(f"{at}.type", f"it is {shown}{words}; legal in a turn of the {role}: {', '.join(legal)}",
-                "unsupported_value")  # fmt: skip
+        problem = f"it is {shown}{words}; legal in a turn of the {role}: {', '.join(legal)}"
+        refuse(f"{at}.type", problem, "unsupported_value")
     if kind == "tool_use" and not isinstance(block.get("input"), dict):
-        _refuse(f"{at}.input", "it is not an object", "invalid_type")
-    strings = {
-        "text": ("text",),
-        "thinking": ("thinking",),
-        "tool_use": ("id", "name"),
-        "tool_result": ("tool_use_id",),
-    }
-    for name in strings[str(kind)]:
+        refuse(f"{at}.input", "it is not an object", "invalid_type")
+    for name in STRINGS[str(kind)]:
         if not isinstance(block.get(name), str):
-            _refuse(f"{at}.{name}", "it is not a string", "invalid_type")
+            refuse(f"{at}.{name}", "it is not a string", "invalid_type")
     return block
 
 
@@ -120,21 +113,21 @@ def _call(block: Message) -> Message:
 def _result(block: Message, at: str) -> str:
     content, is_error = block.get("content"), block.get("is_error")
     if is_error is not None and not isinstance(is_error, bool):
-        _refuse(f"{at}.is_error", "it is not true or false", "invalid_type")
+        refuse(f"{at}.is_error", "it is not true or false", "invalid_type")
     if isinstance(content, list):
         content = "\n".join(_text_of(part, f"{at}.content[{index}]") for index, part in enumerate(content))
     if content is not None and not isinstance(content, str):
-        _refuse(f"{at}.content", "it is neither a string nor a list of blocks", "invalid_type")
+        refuse(f"{at}.content", "it is neither a string nor a list of blocks", "invalid_type")
     return f"Error: {content or 'the tool failed'}" if is_error else content or ""
 
 
 def _text_of(block: object, at: str) -> str:
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(block, dict) or kind != "text":
-        shown = repr(kind[:40]) if isinstance(kind, str) else type(block).__name__
-        _refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
+        shown = shown_value(kind if isinstance(kind, str) else block)
+        refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
     if not isinstance(block.get("text"), str):
-        _refuse(f"{at}.text", "it is not a string", "invalid_type")
+        refuse(f"{at}.text", "it is not a string", "invalid_type")
     return str(block["text"])
 
 
@@ -163,9 +156,5 @@ def _kept_turns(edit: ThinkingEdit) -> int | None:
     value = edit.keep.get("value")
     if edit.keep.get("type") != "thinking_turns" or type(value) is not int or value < 1:
         legal = 'legal: "all", or {"type": "thinking_turns", "value": 1 or more}'
-        _refuse("context_management.edits.keep", f"it is neither; {legal}")
+        refuse("context_management.edits.keep", f"it is neither; {legal}")
     return value
-
-
-def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code=code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -10,6 +10,7 @@ from weft.chat.config import ChatForms
 from weft.chat.patterns import MOST_LETTERS, NAME_CHARACTERS
 from weft.chat.tools import NO_TOOLS, Mode, Tool, ToolUse
 from weft.errors import RequestError
+from weft.server.errors import refuse, shown_value
 from weft.server.openai.messages import check_depth
 from weft.server.openai.requests import MAX_TOOLS
 
@@ -23,7 +24,7 @@ def tool_use(tools: list[dict[str, Any]] | None, choice: object, parallel: bool,
     """What the three fields ask for. RequestError names the field that is wrong, or says that tools are refused."""
     if not tools:
         if choice not in (None, "auto", "none"):
-            _refuse("tool_choice", "it needs 'tools'")
+            refuse("tool_choice", "it needs 'tools'")
         return NO_TOOLS
     if forms.tools is None:
         raise RequestError(
@@ -33,11 +34,11 @@ def tool_use(tools: list[dict[str, Any]] | None, choice: object, parallel: bool,
             code="unsupported_parameter",
         )
     if len(tools) > MAX_TOOLS:
-        _refuse("tools", f"it has {len(tools)} entries; legal: at most {MAX_TOOLS}")
+        refuse("tools", f"it has {len(tools)} entries; legal: at most {MAX_TOOLS}")
     offered = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools))
     names = [tool.name for tool in offered]
     if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
-        _refuse("tools", f"'{twice}' is there twice")
+        refuse("tools", f"'{twice}' is there twice")
     mode, only = _choice(choice, names)
     return ToolUse(offered=offered, mode=mode, only=only, parallel=parallel and not _is_named(choice))
 
@@ -49,25 +50,24 @@ def _is_named(choice: object) -> bool:
 def _tool(tool: dict[str, Any], at: str) -> Tool:
     kind = tool.get("type", "function")
     if kind != "function":
-        _refuse(f"{at}.type", f"it is {str(kind)[:40]!r}; legal: 'function'", "unsupported_value")
+        refuse(f"{at}.type", f"it is {str(kind)[:40]!r}; legal: 'function'", "unsupported_value")
     function = tool.get("function")
     if not isinstance(function, dict):
-        _refuse(f"{at}.function", "it is missing", "missing_required_parameter")
+        refuse(f"{at}.function", "it is missing", "missing_required_parameter")
     name = function.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= MOST_LETTERS or not NAME_CHARACTERS.issuperset(name):
         legal = f"1 to {MOST_LETTERS} letters, digits and _ . : / -"
-        shown = repr(name[:40]) if isinstance(name, str) else type(name).__name__
-        _refuse(f"{at}.function.name", f"it is {shown}; legal: {legal}")
+        refuse(f"{at}.function.name", f"it is {shown_value(name)}; legal: {legal}")
     description, strict = function.get("description"), function.get("strict")
     if description is not None and not isinstance(description, str):
-        _refuse(f"{at}.function.description", "it is not a string", "invalid_type")
+        refuse(f"{at}.function.description", "it is not a string", "invalid_type")
     if strict is not None and not isinstance(strict, bool):
-        _refuse(f"{at}.function.strict", "it is not true or false", "invalid_type")
+        refuse(f"{at}.function.strict", "it is not true or false", "invalid_type")
     parameters = function.get("parameters")
     if parameters is None:
         parameters = {"type": "object", "properties": {}}
     if not isinstance(parameters, dict):
-        _refuse(f"{at}.function.parameters", "it is not a JSON Schema object", "invalid_type")
+        refuse(f"{at}.function.parameters", "it is not a JSON Schema object", "invalid_type")
     _check_size(parameters, f"{at}.function.parameters")
     return Tool(name=name, description=description, parameters=parameters, strict=bool(strict))
 
@@ -78,9 +78,9 @@ def _check_size(parameters: dict[str, Any], at: str) -> None:
     try:
         size = len(msgspec.msgpack.encode(parameters))
     except OverflowError:
-        _refuse(at, "it has a whole number that 64 bits cannot hold")
+        refuse(at, "it has a whole number that 64 bits cannot hold")
     if size > MAX_SCHEMA:
-        _refuse(at, f"it has over {MAX_SCHEMA} bytes")
+        refuse(at, f"it has over {MAX_SCHEMA} bytes")
 
 
 def _choice(choice: object, names: list[str]) -> tuple[Mode, tuple[str, ...] | None]:
@@ -97,23 +97,18 @@ def _choice(choice: object, names: list[str]) -> tuple[Mode, tuple[str, ...] | N
     if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
         only = [_named(one, names, "tool_choice.allowed_tools.tools") for one in allowed["tools"]]
         if not only:
-            _refuse("tool_choice.allowed_tools.tools", "it is empty; name one or more of the tools")
+            refuse("tool_choice.allowed_tools.tools", "it is empty; name one or more of the tools")
         if (mode := allowed.get("mode")) not in ("auto", "required"):
-            _refuse("tool_choice.allowed_tools.mode", f"it is {str(mode)[:40]!r}; legal: 'auto', 'required'")
+            refuse("tool_choice.allowed_tools.mode", f"it is {str(mode)[:40]!r}; legal: 'auto', 'required'")
         return ("required" if mode == "required" else "auto"), tuple(only)
-    shown = repr(choice[:40]) if isinstance(choice, str) else type(choice).__name__
-    _refuse("tool_choice", f"it is {shown}; legal: {LEGAL_CHOICES}")
+    refuse("tool_choice", f"it is {shown_value(choice)}; legal: {LEGAL_CHOICES}")
 
 
 def _named(choice: object, names: list[str], at: str) -> str:
     function = choice.get("function", choice) if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        _refuse(f"{at}.function.name", "it is missing", "missing_required_parameter")
+        refuse(f"{at}.function.name", "it is missing", "missing_required_parameter")
     if name not in names:
-        _refuse("tool_choice", f"'{name[:40]}' is none of the tools: {', '.join(names)[:200]}")
+        refuse("tool_choice", f"'{name[:40]}' is none of the tools: {', '.join(names)[:200]}")
     return name
-
-
-def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code=code)
