@@ -79,8 +79,8 @@ def refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
 
 
 def shown_value(value: object) -> str:
-    """A value for an error message: the first 40 characters of a string, the type of anything else."""
-    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    """A value for an error message: the first 40 characters of a string, 'missing', or the type of another value."""
+    return repr(value[:40]) if isinstance(value, str) else "missing" if value is None else type(value).__name__
 
 
 def client_gone() -> RequestError:

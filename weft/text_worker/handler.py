@@ -28,7 +28,7 @@ from weft.text_worker.jobs import (
 )
 
 LONG = 16384
-"""Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
+"""Characters of a text that is tokenized without a check first that it can fit: about 20 ms where each is a token."""
 
 
 class Handler:
@@ -59,11 +59,7 @@ class Handler:
         return [self._ids(text, job) for text in job.texts]
 
     def _ids(self, text: str, job: Tokenize) -> list[int]:
-        if job.longest is not None and len(text) > LONG:
-            found = fewest_tokens(self.tokenizer, text, job.longest)
-            if found >= job.longest:
-                raise too_long(f"at least {found}", job.longest, job.param)
-        ids = self.tokenizer.encode(text, add_special_tokens=job.add_special_tokens)
+        ids = ids_of(self.tokenizer, text, job.add_special_tokens, job.longest, job.param)
         if job.keep is None and len(ids) > MOST_IDS:
             raise RequestError(
                 f"'{job.param}' has {len(ids)} tokens; legal: at most {MOST_IDS}", param=job.param, code="invalid_value"
@@ -121,6 +117,17 @@ class Handler:
         tokens = vocabulary.tokens()
         added = {tokens[id].decode(errors="replace"): id for id in vocabulary.added}
         return Check(LLGuidanceCompiler(vocabulary).check, added)
+
+
+def ids_of(
+    tokenizer: Tokenizer, text: str, add_special_tokens: bool, max_model_len: int | None, param: str
+) -> list[int]:
+    """Ids of a text. RequestError: a part of it has too many for `max_model_len` (None: any length will do)."""
+    if max_model_len is not None and len(text) > LONG:
+        found = fewest_tokens(tokenizer, text, max_model_len)
+        if found >= max_model_len:
+            raise too_long(f"at least {found}", max_model_len, param)
+    return tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
 def too_long(tokens: str, max_model_len: int, param: str) -> RequestError:

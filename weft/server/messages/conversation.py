@@ -52,7 +52,7 @@ def _turn(message: Mapping[str, Any], at: str) -> tuple[str, list[tuple[str, Mes
     check_depth(message, at)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        refuse(f"{at}.role", f"it is {'missing' if role is None else shown_value(role)}; legal: {', '.join(ROLES)}")
+        refuse(f"{at}.role", f"it is {shown_value(role)}; legal: {', '.join(ROLES)}")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):

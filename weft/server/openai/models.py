@@ -15,13 +15,9 @@ from weft.chat.tools import NO_TOOLS, ToolUse
 from weft.errors import RequestError
 from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
 from weft.text import Tokenizer
-from weft.text.length import fewest_tokens
 from weft.text_worker.client import LocalTexts, Texts
-from weft.text_worker.handler import Handler, too_long
+from weft.text_worker.handler import Handler, ids_of, too_long
 from weft.text_worker.jobs import Render
-
-LONG = 16384
-"""Characters of a text that is tokenized without a look at whether it can fit: about 20 ms where each is a token."""
 
 GOES_ON = "<<weft: the message goes on here>> "
 """Stands after a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
@@ -188,11 +184,7 @@ class ServedModel:
 
     def ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
         """Of a text. RequestError: it is far longer than `max_model_len` (None: any length will do)."""
-        if max_model_len is not None and len(text) > LONG:
-            found = fewest_tokens(self.tokenizer, text, max_model_len)
-            if found >= max_model_len:
-                raise too_long(f"at least {found}", max_model_len, param)
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return ids_of(self.tokenizer, text, add_special_tokens, max_model_len, param)
 
     def checked(self, ids: list[int], param: str) -> list[int]:
         """The ids; RequestError for one outside the vocabulary."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from weft.errors import RequestError
+from weft.server.errors import refuse, shown_value
 from weft.server.openai.requests import ChatRequest
 from weft.server.openai.structured import NamedSchema, ResponseFormat
 from weft.server.responses.items import chat_messages
@@ -53,18 +53,18 @@ def _format(given: TextFormat | None) -> ResponseFormat | None:
         return ResponseFormat(type="json_object")
     if given.name is None or given.schema is None:
         name = "name" if given.name is None else "schema"
-        _refuse(f"text.format.{name}", "it is missing", "missing_required_parameter")
+        refuse(f"text.format.{name}", "it is missing", "missing_required_parameter")
     return ResponseFormat(type="json_schema", json_schema=NamedSchema(schema=given.schema, strict=given.strict))
 
 
 def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
     kind = tool.get("type")
     if kind != "function":
-        shown = repr(kind[:40]) if isinstance(kind, str) else "missing" if kind is None else type(kind).__name__
+        shown = shown_value(kind)
         why = "this server has no tools of its own"
-        _refuse(f"{at}.type", f"it is {shown}; {why}; legal: 'function'", "unsupported_value")
+        refuse(f"{at}.type", f"it is {shown}; {why}; legal: 'function'", "unsupported_value")
     if tool.get("defer_loading"):
-        _refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
+        refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
     return {"type": "function", "function": shown_tool(tool)}
 
 
@@ -83,8 +83,4 @@ def _choice(choice: str | Mapping[str, Any]) -> object:
         tools = [{"function": one} if isinstance(one, dict) else one for one in choice["tools"]]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
     legal = "'auto', 'required', 'none', or an object of the type 'function' or 'allowed_tools'"
-    _refuse("tool_choice", f"its type is {str(choice.get('type'))[:40]!r}; legal: {legal}", "unsupported_value")
-
-
-def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code=code)
+    refuse("tool_choice", f"its type is {str(choice.get('type'))[:40]!r}; legal: {legal}", "unsupported_value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from weft.errors import RequestError
 from weft.server.app import BegunChat, ChatWay, Service
+from weft.server.errors import refuse
 from weft.server.http.access import Access, GuardedRoute
 from weft.server.openai.requests import ChatRequest
 from weft.server.renamed import renamed
@@ -69,7 +70,7 @@ class ResponsesEndpoints:
     async def retrieve(self, request: Request) -> Response:
         """A stored response."""
         if request.query_params.get("stream", "false").lower() not in ("false", "0"):
-            _refuse("stream", "a stored response comes whole; leave it out")
+            refuse("stream", "a stored response comes whole; leave it out")
         found = self._store(request).get(request.path_params["id"])
         return Response(found.body, media_type="application/json")
 
@@ -85,16 +86,16 @@ class ResponsesEndpoints:
         query = request.query_params
         order, text = query.get("order", "desc"), query.get("limit", "20")
         if order not in ("asc", "desc"):
-            _refuse("order", f"it is {order[:40]!r}; legal: 'asc', 'desc'")
+            refuse("order", f"it is {order[:40]!r}; legal: 'asc', 'desc'")
         limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
         if not 1 <= limit <= MOST_LISTED:
-            _refuse("limit", f"it is {text[:40]!r}; legal: from 1 to {MOST_LISTED}")
+            refuse("limit", f"it is {text[:40]!r}; legal: from 1 to {MOST_LISTED}")
         if order == "desc":
             found.reverse()
         if (after := query.get("after")) is not None:
             at = next((at for at, item in enumerate(found) if item["id"] == after), None)
             if at is None:
-                _refuse("after", f"no item has the id {after[:80]!r}")
+                refuse("after", f"no item has the id {after[:80]!r}")
             found = found[at + 1 :]
         page = found[:limit]
         first, last = (page[0]["id"], page[-1]["id"]) if page else ("", "")
@@ -131,7 +132,3 @@ def _empty(asked: ResponsesRequest, chat: ChatRequest) -> Callable[[Answer], Res
         )  # fmt: skip
 
     return empty
-
-
-def _refuse(param: str, problem: str) -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code="invalid_value")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from weft.errors import RequestError
+from weft.server.errors import refuse, shown_value
 from weft.server.openai.messages import check_depth
 from weft.server.responses.requests import Item, Items
 
@@ -22,7 +22,7 @@ def checked_items(given: str | Items) -> Items:
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     if not given:
-        _refuse("input", "it is empty")
+        refuse("input", "it is empty")
     return [_item(item, f"input[{at}]") for at, item in enumerate(given)]
 
 
@@ -30,8 +30,8 @@ def _item(item: Item, at: str) -> Item:
     check_depth(item, at)
     kind = item.get("type", "message" if "role" in item else None)
     if kind not in KINDS:
-        shown = repr(kind[:40]) if isinstance(kind, str) else "missing" if kind is None else type(kind).__name__
-        _refuse(f"{at}.type", f"it is {shown}; legal: {', '.join(KINDS)}", "unsupported_value")
+        shown = shown_value(kind)
+        refuse(f"{at}.type", f"it is {shown}; legal: {', '.join(KINDS)}", "unsupported_value")
     if kind == "message":
         return _message(item, at)
     if kind == "function_call":
@@ -42,7 +42,7 @@ def _item(item: Item, at: str) -> Item:
         if isinstance(output, list):
             output = [_input_text(_text(part, f"{at}.output[{i}]")) for i, part in enumerate(output)]
         elif not isinstance(output, str):
-            _refuse(f"{at}.output", "it is neither a string nor a list of parts", "invalid_type")
+            refuse(f"{at}.output", "it is neither a string nor a list of parts", "invalid_type")
         call = _string(item, "call_id", at)
         return {"type": kind, "id": _id(item, "fco", at), "call_id": call, "output": output, "status": "completed"}
     return _reasoning(item, at)
@@ -51,14 +51,14 @@ def _item(item: Item, at: str) -> Item:
 def _message(item: Item, at: str) -> Item:
     role, content = item.get("role"), item.get("content")
     if role not in ROLES:
-        shown = repr(role[:40]) if isinstance(role, str) else "missing" if role is None else type(role).__name__
-        _refuse(f"{at}.role", f"it is {shown}; legal: {', '.join(ROLES)}")
+        shown = shown_value(role)
+        refuse(f"{at}.role", f"it is {shown}; legal: {', '.join(ROLES)}")
     if isinstance(content, str):
         texts = [content]
     elif isinstance(content, list):
         texts = [_text(part, f"{at}.content[{index}]") for index, part in enumerate(content)]
     else:
-        _refuse(f"{at}.content", "it is neither a string nor a list of parts", "invalid_type")
+        refuse(f"{at}.content", "it is neither a string nor a list of parts", "invalid_type")
     make = _output_text if role == "assistant" else _input_text
     parts = [make(text) for text in texts]
     return {"type": "message", "id": _id(item, "msg", at), "role": role, "content": parts, "status": "completed"}
@@ -77,13 +77,13 @@ def _thoughts(item: Item, name: str, at: str) -> Items:
     if given is None:
         return []
     if not isinstance(given, list):
-        _refuse(f"{at}.{name}", "it is not a list", "invalid_type")
+        refuse(f"{at}.{name}", "it is not a list", "invalid_type")
     kind = {"summary": "summary_text", "content": "reasoning_text"}[name]
     made = []
     for index, part in enumerate(given):
         where = f"{at}.{name}[{index}]"
         if not isinstance(part, dict) or part.get("type") != kind:
-            _refuse(f"{where}.type", f"legal: '{kind}'", "unsupported_value")
+            refuse(f"{where}.type", f"legal: '{kind}'", "unsupported_value")
         made.append({"type": kind, "text": _string(part, "text", where)})
     return made
 
@@ -91,8 +91,8 @@ def _thoughts(item: Item, name: str, at: str) -> Items:
 def _text(part: object, at: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str) or kind not in TEXTS:
-        shown = repr(kind[:40]) if isinstance(kind, str) else type(part).__name__
-        _refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
+        shown = shown_value(kind if isinstance(kind, str) else part)
+        refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
     return _string(part, TEXTS[kind], at)
 
 
@@ -108,7 +108,7 @@ def _string(item: Item, name: str, at: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
         problem = "it is missing" if value is None else "it is not a string"
-        _refuse(f"{at}.{name}", problem, "missing_required_parameter" if value is None else "invalid_type")
+        refuse(f"{at}.{name}", problem, "missing_required_parameter" if value is None else "invalid_type")
     return value
 
 
@@ -169,7 +169,3 @@ def _joined(before: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
     if calls := [*before.get("tool_calls", []), *message.get("tool_calls", [])]:
         made["tool_calls"] = calls
     return made
-
-
-def _refuse(param: str, problem: str, code: str = "invalid_value") -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code=code)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from weft.errors import RequestError
+from weft.server.errors import refuse
 from weft.server.openai.fields import FieldTables
 from weft.server.openai.parsing import converted, json_object, need
 from weft.server.openai.requests import MAX_TOOLS, Effort, Logprobs, Penalty, StopText, bounded
@@ -95,15 +95,11 @@ def responses_request(body: bytes) -> ResponsesRequest:
     need(fields, "input")
     asked = converted(fields, ResponsesRequest)
     if asked.stream_options is not None and not asked.stream:
-        _refuse("stream_options", "it needs 'stream': true")
+        refuse("stream_options", "it needs 'stream': true")
     if len(asked.metadata) > MOST_LABELS:
-        _refuse("metadata", f"it has {len(asked.metadata)} entries; legal: at most {MOST_LABELS}")
+        refuse("metadata", f"it has {len(asked.metadata)} entries; legal: at most {MOST_LABELS}")
     for name, value in asked.metadata.items():
         if len(name) > LONGEST_LABEL or len(value) > LONGEST_VALUE:
             legal = f"names of {LONGEST_LABEL} characters and values of {LONGEST_VALUE}"
-            _refuse("metadata", f"'{name[:LONGEST_LABEL]}' is too long; legal: {legal}")
+            refuse("metadata", f"'{name[:LONGEST_LABEL]}' is too long; legal: {legal}")
     return asked
-
-
-def _refuse(param: str, problem: str) -> NoReturn:
-    raise RequestError(f"'{param}': {problem}", param=param, code="invalid_value")
