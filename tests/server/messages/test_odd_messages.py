@@ -41,7 +41,7 @@ PROMPT: dict[str, Any] = {
         {"name": "get", "description": "d", "strict": False, "input_schema": SCHEMA, "input_examples": [{"a": "x"}]},
     ],
     "tool_choice": {"type": "tool", "name": "get", "disable_parallel_tool_use": True},
-    "thinking": {"type": "enabled", "budget_tokens": 5, "display": "summarized"},
+    "thinking": {"type": "adaptive", "budget_tokens": None, "display": "summarized"},
     "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
     "context_management": {
         "edits": [{"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}}],
