@@ -9,9 +9,10 @@ import pytest
 from tests.support.checkpoints import smollm2
 from weft.checkpoint import open_checkpoint
 from weft.errors import RequestError
-from weft.server.openai.models import LONG, ServedModel
+from weft.server.openai.models import ServedModel
 from weft.server.openai.requests import ChatRequest
 from weft.text import Tokenizer
+from weft.text_worker.handler import LONG
 
 CONTEXT = 8192
 
