@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from weft.ipc.report import RankReport
 from weft.server.http.config import HttpConfig
 from weft.server.http.listen import bind
 from weft.server.openai.models import ServedModel
+from weft.server.page.layout_view import LayoutView
 from weft.server.run import serve
 from weft.serving.engine_loop import WakeableExecutor
 from weft.serving.recovery.restarts import Recovery
@@ -39,8 +40,8 @@ LONGEST = 200
 class ReadyAtOnce:
     """A start without ranks; one that is not the first waits for `cancel`."""
 
-    def __init__(self, executor: ScriptedExecutor, config: EngineConfig) -> None:
-        self.executor, self.config = executor, config
+    def __init__(self, executor: ScriptedExecutor, config: EngineConfig, ranks: Sequence[RankReport] = ()) -> None:
+        self.executor, self.config, self.ranks = executor, config, ranks
         self.starts, self.cancelled = 0, threading.Event()
 
     def __call__(self) -> tuple[Engine, WakeableExecutor]:
@@ -58,7 +59,7 @@ class ReadyAtOnce:
         return ""
 
     def reports(self) -> list[RankReport]:
-        return []
+        return list(self.ranks)
 
 
 @dataclass
@@ -129,6 +130,8 @@ def start_server(tokenizer: Tokenizer) -> Start:
         sock: socket.socket | None = None,
         ranks: type[ScriptedExecutor] = ScriptedExecutor,
         texts: Texts | None = None,
+        reports: Sequence[RankReport] = (),
+        layout: LayoutView | None = None,
     ) -> Running:
         blocks = max(64, 2 * longest // 16)
         script = [*tokenizer.encode(text), END]
@@ -148,11 +151,11 @@ def start_server(tokenizer: Tokenizer) -> Start:
         ready = threading.Event()
 
         async def main() -> None:
-            starts = [ReadyAtOnce(executor, config) for executor in executors]
+            starts = [ReadyAtOnce(executor, config, reports) for executor in executors]
             engines = Replicas(starts, max_queued=max_queued, on_ready=ready.set, recovery=recovery)
             started.append((engines, asyncio.get_running_loop()))
             try:
-                await serve(listening, model, engines, http)
+                await serve(listening, model, engines, http, layout)
             except PeerError:
                 assert engines.failure is not None
 

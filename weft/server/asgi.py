@@ -18,6 +18,7 @@ from weft.server.http.access import GuardedRoute, check_declared
 from weft.server.http.middleware import RequestMiddleware
 from weft.server.http.path_lookup import PathLookup
 from weft.server.openai.structured import LEFT_OUT
+from weft.server.page.layout_view import LayoutView
 from weft.server.routes import all_routes
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -37,10 +38,15 @@ class Below:
 
 
 def make_app(
-    service: Service, origins: Sequence[str] = (), *, root_path: str | None = None, access_log: bool = False
+    service: Service,
+    origins: Sequence[str] = (),
+    *,
+    root_path: str | None = None,
+    access_log: bool = False,
+    layout: LayoutView | None = None,
 ) -> ASGIApp:
-    """The ASGI application. ConfigError: a route without declared access."""
-    routes = all_routes(service)
+    """The ASGI application. `layout`: for the page. ConfigError: a route without declared access."""
+    routes = all_routes(service, layout)
     check_declared(routes)
     handlers: dict[int | type[Exception], _Handler] = dict.fromkeys((HTTPException, 404, 405), _http_error(routes))
     inner = Starlette(routes=routes, exception_handlers=handlers)

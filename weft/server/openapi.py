@@ -10,9 +10,10 @@ import msgspec
 from weft.server.messages.openapi import MESSAGES
 from weft.server.openai.openapi import OPENAI, with_messages
 from weft.server.operations import REF, Schema
+from weft.server.page.openapi import PAGE
 from weft.server.responses.openapi import RESPONSES
 
-APIS = (OPENAI, RESPONSES, MESSAGES)
+APIS = (OPENAI, RESPONSES, MESSAGES, PAGE)
 
 
 @cache

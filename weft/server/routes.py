@@ -5,15 +5,17 @@ from __future__ import annotations
 from weft.server.app import Service
 from weft.server.http.access import Access, GuardedRoute
 from weft.server.messages.endpoints import MessagesEndpoints
+from weft.server.page.endpoints import PageEndpoints
+from weft.server.page.layout_view import LayoutView
 from weft.server.responses.endpoints import ResponsesEndpoints
 from weft.server.status_endpoints import StatusEndpoints
 
 USER, OPEN, ADMIN = Access.USER, Access.OPEN, Access.ADMIN
 
 
-def all_routes(service: Service) -> list[GuardedRoute]:
-    """Of all APIs."""
-    apis = (ResponsesEndpoints(service), MessagesEndpoints(service))
+def all_routes(service: Service, layout: LayoutView | None = None) -> list[GuardedRoute]:
+    """Of all APIs, and of the page."""
+    apis = (ResponsesEndpoints(service), MessagesEndpoints(service), PageEndpoints(service, layout))
     return [*_texts(service), *(route for api in apis for route in api.routes()), *_status(service)]
 
 

@@ -26,6 +26,7 @@ from weft.server.http.config import HttpConfig
 from weft.server.http.connection import Connection
 from weft.server.http.signals import EndSignals
 from weft.server.openai.models import ServedModel
+from weft.server.page.layout_view import LayoutView
 from weft.serving.replicas import Replicas
 
 _log = get_logger(__name__)
@@ -64,11 +65,12 @@ def run_server(
     drain_timeout_s: float,
     http: HttpConfig | None = None,
     signals: EndSignals | None = None,
+    layout: LayoutView | None = None,
 ) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP (returns) or until the engines fail (raises what ended them).
 
     `engines` is called inside the event loop. `drain_timeout_s`: for running requests, after the signal. `signals`:
-    those of the start, which become the server's.
+    those of the start, which become the server's. `layout`: for the page.
     """
     # The engine's thread waits for the interpreter at each step: five milliseconds, as usual, are a good part of one.
     sys.setswitchinterval(SWITCH_S)
@@ -80,7 +82,7 @@ def run_server(
     signals = signals or EndSignals()
     signals.hold()
     with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
-        runner.run(_with_signals(signals, sock, model, engines, drain_timeout_s, http))
+        runner.run(_with_signals(signals, sock, model, engines, drain_timeout_s, http, layout))
 
 
 async def _with_signals(
@@ -90,20 +92,27 @@ async def _with_signals(
     make: Callable[[], Replicas],
     drain_timeout_s: float,
     http: HttpConfig | None,
+    layout: LayoutView | None,
 ) -> None:
     engines = make()
     signals.give_to(asyncio.get_running_loop().add_signal_handler, _ending(engines, drain_timeout_s))
-    await serve(sock, model, engines, http)
+    await serve(sock, model, engines, http, layout)
 
 
-async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http: HttpConfig | None = None) -> None:
+async def serve(
+    sock: socket.socket,
+    model: ServedModel,
+    engines: Replicas,
+    http: HttpConfig | None = None,
+    layout: LayoutView | None = None,
+) -> None:
     """Launches `engines` and serves them on `sock` until they end; raises what they failed with."""
     http = http or HttpConfig()
     service = Service(
         engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout,
         always_usage=http.enable_force_include_usage,
     )  # fmt: skip
-    config = _config(service, http)
+    config = _config(service, http, layout)
     config.load()
     server = _Server(config)
     state, most = server.server_state, http.max_connections or MOST_CONNECTIONS
@@ -125,10 +134,10 @@ async def serve(sock: socket.socket, model: ServedModel, engines: Replicas, http
         raise engines.failure
 
 
-def _config(service: Service, http: HttpConfig) -> uvicorn.Config:
+def _config(service: Service, http: HttpConfig, layout: LayoutView | None) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").addFilter(_not_about_cut_streams)
     return uvicorn.Config(
-        make_app(service, http.origins, root_path=http.root_path, access_log=http.access_log),
+        make_app(service, http.origins, root_path=http.root_path, access_log=http.access_log, layout=layout),
         http=Connection,
         ssl_certfile=http.ssl_certfile,
         ssl_keyfile=http.ssl_keyfile,
