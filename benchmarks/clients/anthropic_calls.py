@@ -112,7 +112,7 @@ def main(url: str, model: str) -> int:
         try:
             function(url, model)
             print(json.dumps({"call": name, "ok": True}), flush=True)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is the result of this call
             failed += 1
             print(
                 json.dumps({"call": name, "ok": False, "error": f"{type(error).__name__}: {error}"[:500]}), flush=True

@@ -27,14 +27,13 @@ from weft.cli.args.flags import add_flags, values_of
 from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent, take_placement
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
-from weft.cli.args.quantization import choices_from
 from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.vllm_words import said_of
+from weft.cli.view.layout import layout_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
 from weft.cli.view.summary import details, summary
 from weft.errors import ConfigError, RequestError
-from weft.explain.report import explain
 from weft.ipc.phases import PhaseChange
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.launch_plan.timeouts import ProcessLimits, process_settings
@@ -46,7 +45,6 @@ from weft.server.http.config import HttpConfig, http_settings
 from weft.server.http.listen import bind, bind_unix
 from weft.server.http.signals import EndSignals, Stopped
 from weft.server.openai.models import ServedModel
-from weft.server.page.layout_view import LayoutView
 from weft.server.run import run_server
 from weft.serving.engine_start import starts_of
 from weft.serving.readiness import Resolved
@@ -61,9 +59,6 @@ from weft.text.chat_template import ChatTemplates
 from weft.text_worker.jobs import Begin
 from weft.text_worker.lanes import TextWorkers
 from weft.text_worker.templates import take_tried, try_templates
-
-EXPLAINED = 8
-"""Rows per dp group of the steps that the page shows, beside steps of one row."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -241,13 +236,6 @@ def _serve(
         )
         run_server(sock, model, engines, plan.limits.drain_timeout, http, signals, layout_of(model.name, plan))
     _say("stopped")
-
-
-def layout_of(name: str, plan: LaunchPlan) -> LayoutView:
-    """What `weft explain` says of the plan, for the page."""
-    choices = choices_from(plan.engine, plan.layout, plan.storage)
-    view = partial(explain, name, plan.config, plan.layout, dtype=plan.engine.dtype, batch=EXPLAINED)
-    return LayoutView(partial(view, storage=plan.storage, choices=choices))
 
 
 class _Shown:

@@ -7,6 +7,7 @@ import { showNumbers } from "./numbers.js";
 import { showRanks } from "./ranks.js";
 
 const EVERY_MS = 2000;
+const MOST_MS = 15000;
 const MOST_FAULTS = 20;
 const state = { busy: new Map(), before: null, usage: new Map(), layout: false, groups: 1, timer: 0 };
 
@@ -55,11 +56,11 @@ async function allowed() {
 async function look() {
   clearTimeout(state.timer);
   const began = performance.now();
-  if (!document.hidden) {
-    await Promise.all([ready(), numbers()]);
-    if (!state.layout) await layout();
-  }
-  state.timer = setTimeout(look, Math.max(EVERY_MS, 10 * (performance.now() - began)));
+  if (!document.hidden) await Promise.all([ready(), numbers()]);
+  const pause = Math.min(MOST_MS, Math.max(EVERY_MS, 5 * (performance.now() - began)));
+  clearTimeout(state.timer);
+  state.timer = setTimeout(look, pause);
+  if (!state.layout && !document.hidden) void layout();
 }
 
 async function ready() {
@@ -104,14 +105,12 @@ async function numbers() {
 }
 
 async function layout() {
+  state.layout = true;
   try {
     await showLayout();
-    state.layout = true;
   } catch (error) {
-    if (error.status === 404) {
-      state.layout = true;
-      at("layout-note").textContent = error.message;
-    }
+    if (error.status === 404) at("layout-note").textContent = error.message;
+    else state.layout = false;
   }
 }
 
