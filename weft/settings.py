@@ -284,3 +284,13 @@ def resolve_dtype(asked: str, checkpoint: str) -> str:
             f"{whose} {name} is not supported; --dtype: {legal}", field="dtype", value=name, legal=tuple(DTYPE_BYTES)
         )
     return name
+
+
+def check_context(max_model_len: int | None, longest: int) -> None:
+    """ConfigError: a context beyond the model's `longest`."""
+    if max_model_len is not None and max_model_len > longest:
+        raise ConfigError(
+            f"max_model_len {max_model_len}: the model's context is {longest} tokens; legal: 2 to {longest}",
+            field="max_model_len",
+            value=max_model_len,
+        )

@@ -80,8 +80,8 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
         (["explian"], "weft: unknown command explian; did you mean explain?"),
         (["explain", "--dense-tp", "2"], "weft explain: unknown option --dense-tp; did you mean --dense-tp-size?"),
         (
-            ["explain", "--block-size", "2"],
-            "weft explain: unknown option --block-size; it belongs to weft serve; leave it",
+            ["explain", "--prefill-stretch", "2"],
+            "weft explain: unknown option --prefill-stretch; it belongs to weft serve; leave it",
         ),
         (["generate", "--port=3", "hi"], "weft generate: unknown option --port; it belongs to weft serve; leave it"),
         (["--versoin"], "weft: unknown command --versoin; did you mean --version?"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from weft.cli.args.ranks import refuse_several_starts
 from weft.cli.main import main
+from weft.cli.single_start import refuse_several_starts
 from weft.dialects.base import Context
 from weft.dialects.mindie.dialect import balanced
 from weft.dialects.registry import read_words
@@ -100,8 +100,27 @@ def test_torchrun_is_refused(environ: dict[str, str]) -> None:
         refuse_several_starts(environ)
 
 
-def test_one_process_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_process_is_not() -> None:
     refuse_several_starts({"WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     refuse_several_starts({"WORLD_SIZE": "8"})
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert said(capsys, "generate", "hi")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["generate hi", "verify --tp 2", "bench /nope --tp 2", "bench --url http://127.0.0.1:1", "serve /nope --tp 2"],
+)
+def test_every_command_that_starts_ranks_refuses_torchrun(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    code, text = said(capsys, *words.split())
+    assert code == 2 and "torchrun" in text
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_from_wins_over_what_a_file_looks_like(engine: str) -> None:
+    (reading,) = read_words(["tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\n"], engine, Context())
+    assert reading.dialect == engine and reading.refused is None
+    assert reading.sizes is not None and reading.sizes.tp == 4

@@ -11,7 +11,8 @@ import pytest
 from weft.arch import ModelConfig, Shards, parse_config
 from weft.cli.args.model_config import KNOWN
 from weft.cli.main import main
-from weft.explain.fits import Budget, StepLoad, budget, fit, lines
+from weft.explain.fits import Budget, CacheLimits, StepLoad, budget, cache_lines, fit, lines
+from weft.explain.memory import memory_of_ranks
 from weft.layout.resolve import resolve
 
 GIB = 2**30
@@ -148,3 +149,17 @@ def test_quantized_matrices_are_priced_in_their_width() -> None:
     for module in ("embedding", "lm_head", "norm", "router"):
         assert bf16[module] == fp8[module] == four[module]
     assert fp8["attention"] < bf16["attention"] < 2 * fp8["attention"] + 2**20
+
+
+def test_what_a_cache_holds() -> None:
+    """In whole blocks of the rank that holds most keys and values."""
+    ranks = memory_of_ranks(Shards(config_of("Llama-3.1-70B"), resolve({}, tp=8)), 2)
+    each = max(rank.kv_bytes_per_token for rank in ranks)
+    limits = CacheLimits(nbytes=each * 100, longest=20, block=16)
+    first, second = cache_lines(None, ranks, limits)
+    assert "holds 96 tokens in each group" in first and second.endswith("20 tokens, prompt and answer, 3 at once")
+    (alone,) = cache_lines(None, ranks, CacheLimits(nbytes=each * 100, longest=None, block=16))
+    assert alone == first
+    assert list(cache_lines(None, ranks, CacheLimits(nbytes=None, longest=20, block=16))) == []
+    *_, none = cache_lines(None, ranks, CacheLimits(nbytes=each * 16, longest=20, block=16))
+    assert none.endswith("not even one")

@@ -334,3 +334,15 @@ def test_the_head_says_how_matrices_are_kept(capsys: pytest.CaptureFixture[str])
     ):
         assert main(["explain", *words]) == 0
         assert capsys.readouterr().out.partition("world")[0].endswith(end)
+
+
+def test_log_probabilities_are_priced() -> None:
+    """An id, whether it is one, a log-probability and a rank, then two columns of each alternative, 8 bytes each."""
+    layout = resolve({"attention.tp": 2}, 2)
+
+    def received(logprobs: int | None) -> int:
+        report = explain("m", SMALL, layout, dtype="float32", logprobs=logprobs)
+        (sampling,) = (passed for passed in report.boundaries if passed.name == "sampling.out")
+        return sampling.calls[0].received[0].most
+
+    assert [received(logprobs) for logprobs in (None, 0, 1, 20)] == [16, 32, 48, 352]

@@ -14,6 +14,7 @@ from weft import env
 from weft.cli import addresses
 from weft.cli.args.parser import CommandParser
 from weft.cli.renamed_flags import refuse_renamed_flags
+from weft.cli.single_start import refuse_several_starts
 from weft.errors import UsageError, WeftError
 from weft.machine.memory_trim import not_collected
 from weft.options import nearest
@@ -26,12 +27,14 @@ from weft.supervisor.processes import Spawner
 class CliCommand:
     """A command lives in weft/cli/commands/<name>.py (a dash is an underscore there), with `add_arguments(parser)` and
     `run(args) -> exit code`. `starts_ranks`: `args.spawner` has started the first rank's process already.
-    `addresses`: MiB of address space that importing its modules needs."""
+    `addresses`: MiB of address space that importing its modules needs. `once`: refused where torchrun starts it several
+    times."""
 
     name: str
     summary: str
     starts_ranks: bool = False
     addresses: int = 150
+    once: bool = False
 
 
 TORCH = 720
@@ -39,17 +42,19 @@ TORCH = 720
 
 COMMANDS = (
     CliCommand("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
-    CliCommand("generate", "answer prompts on the terminal, without a server", addresses=200),
+    CliCommand("generate", "answer prompts on the terminal, without a server", addresses=200, once=True),
     CliCommand("explain", "show what each rank holds and every collective of a layout"),
     CliCommand(
         "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
     ),
     CliCommand("manifest", "write what starts a layout's hosts as containers (Kubernetes, compose)", addresses=200),
     CliCommand("translate", "read another engine's command or file, or write one", addresses=40),
-    CliCommand("verify", "prove that a layout gives the answers of one rank", addresses=TORCH),
+    CliCommand("verify", "prove that a layout gives the answers of one rank", addresses=TORCH, once=True),
     CliCommand("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),
     CliCommand("experts", "plan where experts lie from recorded loads; show loads and placements"),
-    CliCommand("bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200),
+    CliCommand(
+        "bench", "measure time to first token, time per token and throughput; compare layouts", addresses=200, once=True
+    ),
 )
 
 
@@ -145,6 +150,8 @@ def _run(command: CliCommand, words: Sequence[str], spawner: Spawner) -> int:
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
     args = parser.parse_command(words)
     args.spawner = spawner
+    if command.once:
+        refuse_several_starts()
     code = module.run(args)
     assert isinstance(code, int)
     sys.stdout.flush()  # a closed pipe raises here; at exit it would only print a message

@@ -28,6 +28,10 @@ class Family:
         return self.experts != 0
 
 
+DENSE = "dense"
+"""Name of the families of makers most of whose models are dense."""
+
+
 class _Row(msgspec.Struct, frozen=True):
     """A pattern of names, and what models with such a name are."""
 
@@ -63,6 +67,8 @@ def experts_of(model: str, signs: str, draft: Draft) -> tuple[bool, int | None]:
     if (count := whole_number(stated)) is not None:
         return count > 0, count or None
     found = family(model) or _served(draft)
+    if found is not None and found.name == DENSE and signs:
+        found = None  # a maker's name alone; what only a mixture has says more
     if found is not None and (found.experts or not found.moe):
         return found.moe, found.experts or None
     if found is not None or signs:

@@ -42,8 +42,6 @@ _MOSTLY = 0.8
 UNREAD = frozenset({"unknown-flag", "unknown-key", "unknown-word", "unknown-value"})
 SURE = 0.2
 """Least score at which a text without a known program is taken for a dialect's."""
-POSSIBLE = 0.15
-"""Least score at which it may be a dialect's where the user says so."""
 
 
 def dialect(name: str) -> Dialect:
@@ -76,7 +74,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     found = found or ([] if _is_file(text) else documents(text, programs, context.settings))
     commands = [document for document in found if document.dialect] or calls(text)
     commands = [document for document in commands if document.dialect == named] or commands
-    commands = commands or [document for document in _held_files(text) if named in (None, document.dialect)]
+    commands = commands or _held_files(text, named)
     if not commands:
         commands = _without_program(text, found, named)
     readings = compare_nodes(_engines([reading for each in commands for reading in _read_one(each, named, context)]))
@@ -94,7 +92,9 @@ def _engines(readings: list[Reading]) -> list[Reading]:
         sizes = reading.sizes
         return sizes is None or sizes.moe or bool(reading.variables) or (sizes.tp, sizes.dp) != (None, None)
 
-    return [reading for reading in readings if starts(reading)] or readings
+    found = [reading for reading in readings if starts(reading)] or readings
+    one_file = all(reading.role for reading in found)  # of both sides, without the sizes of one
+    return readings if one_file else found
 
 
 def read_words(words: Sequence[str], name: str | None = None, context: Context | None = None) -> list[Reading]:
@@ -135,7 +135,7 @@ def _without_program(text: str, found: list[Document], named: str | None) -> lis
         if named is None and dialect(guessed).programs:
             _refuse_launcher(arguments)
         return arguments
-    return [Document(kind="file", text=text, dialect=_owner(text, guessed))]
+    return [Document(kind="file", text=text, dialect=guessed)]
 
 
 def _refuse_launcher(arguments: Sequence[Document]) -> None:
@@ -149,12 +149,12 @@ def _refuse_launcher(arguments: Sequence[Document]) -> None:
         )
 
 
-def _held_files(text: str) -> list[Document]:
-    """Engines' own files that a ConfigMap holds, where no command names them."""
+def _held_files(text: str, named: str | None) -> list[Document]:
+    """Engines' own files that a ConfigMap holds, where no command names them; those of `named`, if any is one."""
     found = []
     for name, file in manifest_files(text).items():
         owner, score = recognize(file.text)
-        if score >= SURE:
+        if score >= SURE and named in (None, owner):
             found.append(Document(kind="file", text=file.text, name=name, line=file.line, dialect=owner))
     return found
 
@@ -173,12 +173,6 @@ def _is_file(text: str) -> bool:
         return False
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//", "```"))]
     return bool(lines) and sum(_KEYED.match(line) is not None for line in lines) >= _MOSTLY * len(lines)
-
-
-def _owner(text: str, named: str) -> str:
-    """The dialect of a file: the named one, unless the file is surely another's and has nothing of the named."""
-    other, score = recognize(text)
-    return other if score >= SURE and dialect(named).recognizes(text) < POSSIBLE else named
 
 
 def _is_arguments(document: Document) -> bool:

@@ -6,20 +6,20 @@ the widest module counts, plus the residual stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.slots import staged_slots
-from weft.explain.memory import memory_of_ranks
+from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.proposals import StepLoad, proposals
 from weft.explain.traffic import RoutedTraffic, traffic_of
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 
-__all__ = ["Budget", "Fit", "StepLoad", "budget", "fit", "lines"]
+__all__ = ["Budget", "CacheLimits", "Fit", "StepLoad", "budget", "cache_lines", "fit", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,21 @@ class RankFit:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """Of `weft serve`: bytes of each rank's KV cache and tokens of a request (None: not given), tokens of a block."""
+
+    nbytes: int | None
+    longest: int | None
+    block: int
+
+    def tokens(self, bytes_per_token: int) -> int:
+        """That the cache of a rank holds, in whole blocks; of a rank without keys and values any number."""
+        return (
+            self.nbytes // (bytes_per_token * self.block) * self.block if self.nbytes and bytes_per_token else 1 << 62
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The tightest rank decides. `changes`: what would make room, each with what it saves on that rank."""
 
@@ -124,6 +139,20 @@ def lines(found: Fit) -> Iterator[str]:
         return
     yield f"does NOT fit {rank.budget}: {rank.where} needs {parts}; {binary(-rank.left)} are missing"
     yield from (f"  {change}" for change in found.changes)
+
+
+def cache_lines(found: Fit | None, ranks: Sequence[RankMemoryUse], limits: CacheLimits) -> Iterator[str]:
+    """Lines about the requests that the KV cache of each group holds: one of `limits.nbytes` a rank, or what `found`
+    says that remains."""
+    tokens = found.tightest.kv_tokens if found is not None else None
+    if limits.nbytes is not None:
+        tokens = min(limits.tokens(rank.kv_bytes_per_token) for rank in ranks)
+        yield f"a KV cache of {binary(limits.nbytes)} a rank holds {tokens:,} tokens in each group"
+    if tokens is not None and limits.longest is not None:
+        whole = tokens // limits.block * limits.block
+        requests = whole // (-(-limits.longest // limits.block) * limits.block)
+        shown = f"{requests:,} at once" if requests else "not even one"
+        yield f"of requests of {limits.longest:,} tokens, prompt and answer, {shown}"
 
 
 def _ranks(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> Iterator[RankFit]:

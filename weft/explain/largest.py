@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from weft.explain.notes import LayoutNote
-from weft.layout.boundaries import finds_largest
+from weft.layout.boundaries import finds_largest, sampled_columns
 from weft.layout.layout import Layout
 
 AT_SAMPLING = ("lm_head.out", "sampling.out")
@@ -29,8 +29,19 @@ def largest_bytes(layout: Layout, batches: tuple[int, ...], bounded: bool) -> tu
 def largest_note(largest: tuple[int, ...]) -> Iterator[LayoutNote]:
     """Where it makes a difference."""
     if largest:
-        text = "lm_head.out and sampling.out: of steps with a sampled row or log-probabilities"
+        text = "lm_head.out and sampling.out: of steps with a row that is drawn"
         instead = (
             "with greedy decoding in every row, ranks exchange only the largest logits, at most 48 bytes a row and rank"
         )
         yield LayoutNote("info", "largest_logit", f"{text}; {instead}")
+
+
+def logprobs_note(layout: Layout, logprobs: int | None) -> Iterator[LayoutNote]:
+    """What sampling.out has of a row, where ranks share the sampling."""
+    if layout.attention.tp == 1:
+        return
+    if logprobs is None:
+        text = "sampling.out is priced without log-probabilities; --logprobs N prices it with those of N other tokens"
+    else:
+        text = f"sampling.out has {sampled_columns(logprobs)} columns: log-probabilities of {logprobs} other tokens"
+    yield LayoutNote("info", "logprobs", text)

@@ -11,7 +11,7 @@ from weft.arch.shards import Shards
 from weft.explain.choices import KernelChoices
 from weft.explain.cores import Cores
 from weft.explain.hops import TransferTraffic, hop_traffic
-from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note
+from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note, logprobs_note
 from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.notes import LayoutNote, notes_of
 from weft.explain.traffic import BoundaryTraffic, RoutedTraffic, Traffic, traffic_of
@@ -102,9 +102,11 @@ def explain(
     storage: WeightStorage | None = None,
     choices: KernelChoices | None = None,
     cores: Cores | None = None,
+    logprobs: int | None = None,
 ) -> LayoutReport:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
     `kept`: what is quantized. `choices`: what a CPU decides. `cores`: those that were asked for.
+    `logprobs`: alternatives of each token whose log-probabilities the step's requests ask for; None: none does.
 
     LayoutError where the model does not fit the layout.
     """
@@ -114,7 +116,8 @@ def explain(
     shards, itemsize = Shards(config, layout, storage=storage), DTYPE_BYTES[dtype]
     ranks = memory_of_ranks(shards, itemsize, choices.pruned_rows)
     batches = (1,) if batch == 1 else (1, batch)
-    largest = largest_bytes(layout, batches, choices.pruned_rows > 0) if choices.programs else ()
+    greedy = choices.programs and logprobs is None
+    largest = largest_bytes(layout, batches, choices.pruned_rows > 0) if greedy else ()
     return LayoutReport(
         model=model,
         config=config,
@@ -125,9 +128,9 @@ def explain(
         tied_view=shards.tied_view and not shards.packs_head_again,
         ranks=ranks,
         dispatch=shards.forward_plan.dispatch,
-        traffic=traffic_of(shards, itemsize, batches),
+        traffic=traffic_of(shards, itemsize, batches, logprobs),
         hops=hop_traffic(shards, itemsize, batches),
-        notes=notes_of(shards, ranks, (*largest_note(largest), *choices.notes)),
+        notes=notes_of(shards, ranks, (*largest_note(largest), *logprobs_note(layout, logprobs), *choices.notes)),
         storage=storage,
         largest=largest,
         cores=cores,

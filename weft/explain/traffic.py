@@ -6,13 +6,13 @@ Reads the model's `forward_plan` and `received_bytes`, which the engine uses too
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.stages import stage_layers
-from weft.layout.boundaries import Boundary, RoutedExchange
+from weft.layout.boundaries import Boundary, RoutedExchange, sampled_columns
 from weft.layout.layout import Layout
 from weft.layout.ranks import Group
 from weft.layout.ranks import block as block_of
@@ -110,8 +110,11 @@ class RoutedTraffic:
 Traffic = BoundaryTraffic | RoutedTraffic
 
 
-def traffic_of(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple[Traffic, ...]:
-    """All boundaries in the order of a forward pass, priced at each of `batches` rows per attention-dp group."""
+def traffic_of(
+    shards: Shards, itemsize: int, batches: tuple[int, ...], logprobs: int | None = None
+) -> tuple[Traffic, ...]:
+    """All boundaries in the order of a forward pass, priced at each of `batches` rows per attention-dp group.
+    `logprobs`: alternatives whose log-probabilities are asked for, None for no log-probabilities."""
     layout, config, route = shards.layout, shards.config, shards.forward_plan
     without = _layer_modules(config, range(config.num_layers)) ^ PER_LAYER
     tables = {batch: decode_tables(layout, batch) for batch in batches}
@@ -120,6 +123,8 @@ def traffic_of(shards: Shards, itemsize: int, batches: tuple[int, ...]) -> tuple
         if boundary.name.partition(".")[0] in without:
             continue
         times = _times(layout, config, boundary.name)
+        if boundary.name == "sampling.out":
+            boundary = replace(boundary, width=sampled_columns(logprobs))
         if boundary.name == "experts.out":
             found += [_routed(layout, exchange, times, itemsize, tables) for exchange in route.exchanges]
         calls = tuple(call_of(layout, boundary, step, itemsize, tables) for step in boundary.steps)

@@ -36,7 +36,7 @@ from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
 from weft.native import kernels
 from weft.plural import counted, size, up_to
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.settings import DTYPE_BYTES, EngineConfig, check_context, resolve_dtype
 from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
 from weft.weights.storage import weight_storage
@@ -255,13 +255,7 @@ def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
 def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: str | None) -> EngineConfig:
     """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
     dtype = resolve_dtype(engine.dtype, config.dtype)
-    if engine.max_model_len is not None and engine.max_model_len > config.longest_position:
-        raise ConfigError(
-            f"max_model_len {engine.max_model_len}: the model's context is {config.longest_position} tokens;"
-            f" legal: 2 to {config.longest_position}",
-            field="max_model_len",
-            value=engine.max_model_len,
-        )
+    check_context(engine.max_model_len, config.longest_position)
     _check_sharing(engine, layout)
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))

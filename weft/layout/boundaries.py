@@ -23,6 +23,12 @@ SAMPLED_COLUMNS = 2
 """Of a sampled row: its id, and whether it is one. More where a request asks for log-probabilities."""
 
 
+def sampled_columns(logprobs: int | None) -> int:
+    """Of a sampled row, where any request of its attention block asks for log-probabilities: that of the id, its rank,
+    and an id and a log-probability of each of so many alternatives. None: nothing but the id is asked for."""
+    return SAMPLED_COLUMNS if logprobs is None else SAMPLED_COLUMNS + 2 + 2 * logprobs
+
+
 SEVERAL_BLOCKS = "ranks of several attention blocks bring their logits together"
 """Why logits are not bounded, in words."""
 

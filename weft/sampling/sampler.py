@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weft.layout.boundaries import sampled_columns
 from weft.sampling.counter_hash import uniform
 from weft.sampling.draw import Draws, draw
 from weft.sampling.grammar_masks import GrammarMasks, Masks, as_bools
@@ -98,7 +99,7 @@ class Sampler:
         if not self._asking:
             return _LOGPROB
         asked = [n for slot, position in rows.pairs() if (n := self._alternatives(slot, position)) is not None]
-        return _TOP + 2 * min(max(asked), self.vocab_size) if asked else _LOGPROB
+        return sampled_columns(min(max(asked), self.vocab_size) if asked else None)
 
     def sample(self, logits: Tensor, rows: SampledRows, width: int) -> Tensor:
         """Values [m, width] for logits [m, V], one row for each of `rows`; one that is only scored has its target as

@@ -27,6 +27,7 @@ class Action(StrEnum):
     KILL = "kill"
     STOP = "stop"
     RAISE = "raise"
+    NO_MEMORY = "no-memory"
     DELAY = "delay"
     NAN = "nan"
     SKIP = "skip-collective"
@@ -107,6 +108,8 @@ def _act(fault: Fault) -> Action | None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif fault.action is Action.DELAY:
         time.sleep(fault.seconds)
+    elif fault.action is Action.NO_MEMORY:
+        raise MemoryError(f"a failed allocation on purpose at {fault.point}")
     else:
         raise RuntimeError(f"a fault on purpose at {fault.point}")
     return None

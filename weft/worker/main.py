@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
         return PeerError.exit_code
     except WeftError as error:
         return _report(error, channel, error.exit_code)
+    except MemoryError as error:
+        message = f"the system gives the rank no memory ({error}); lower --max-num-batched-tokens or --kv-cache-memory"
+        return _report(PeerError(message), channel, PeerError.exit_code)
     except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
         with contextlib.suppress(OSError):  # a log that cannot be written must not hide the reason
             traceback.print_exc()

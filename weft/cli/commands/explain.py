@@ -18,15 +18,18 @@ from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engi
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
 from weft.cli.view.console import PipedConsole
+from weft.engine.limits import max_logprobs
 from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.cores import Cores, RankCores
-from weft.explain.fits import StepLoad, budget, fit, lines
+from weft.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
-from weft.options import parse_bytes, shown
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.options import check_range, parse_bytes, shown
+from weft.settings import DTYPE_BYTES, EngineConfig, check_context, resolve_dtype
 
+LIMITS = ("max_model_len", "block_size", "kv_cache_memory", "mem_fraction_static", "max_logprobs")
+"""Limits of a server: what they leave room for is said."""
 CORES = ("threads", "cpus", "server_cpus")
 """Options that assign cores of this machine."""
 
@@ -35,11 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL may also be a bare config.json."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=(*COUNTED, *CORES))
+    add_engine_arguments(parser, only=(*COUNTED, *LIMITS, *CORES))
     add_dialect_arguments(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--batch", type=int, default=8, metavar="N", help="rows per dp group to price a step at, beside 1 (default: 8)"
+    )
+    group.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="price a step whose requests ask for log-probabilities, of N other tokens",
     )
     group.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="memory of a rank, as 80GiB: does it fit, what KV remains"
@@ -55,16 +64,18 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(json_schema(), indent=2))
         return 0
     check_batch(args.batch)
-    take_foreign(args, only=COUNTED)
+    take_foreign(args, only=(*COUNTED, *LIMITS))
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
     layout = layout_from(args, config, runnable=False)
+    check_context(engine.max_model_len, config.longest_position)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     storage, cores = storage_from(args, engine, config), _cores(engine, layout)
     choices = choices_from(engine, layout, storage)
     report = explain(
-        name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores
-    )
+        name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores,
+        logprobs=_logprobs(args.logprobs, engine, config),
+    )  # fmt: skip
     if args.svg is not None:
         _write(args.svg, to_svg(report))
     if args.json:
@@ -73,7 +84,23 @@ def run(args: argparse.Namespace) -> int:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
     load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, storage, choices.pruned_rows)
-    return _fit(args, config, layout, load)
+    found = None
+    if args.memory is not None:
+        options = {**getattr(args, "dialect_options", {}), "mem_fraction_static": engine.mem_fraction_static}
+        found = fit(config, layout, load, budget(args.memory, options))
+    limits = CacheLimits(engine.kv_cache_memory, engine.max_model_len, engine.tokens_per_block)
+    text = [*(lines(found) if found is not None else ()), *cache_lines(found, report.ranks, limits)]
+    if text:
+        print("\n".join(text), file=sys.stderr if args.json else sys.stdout)
+    return 0 if found is None or found.fits else 1
+
+
+def _logprobs(asked: int | None, engine: EngineConfig, config: ModelConfig) -> int | None:
+    """ConfigError: no request may ask for so many."""
+    most = max_logprobs(engine, config.vocab_size)
+    if asked is not None and asked != -1:
+        check_range("--logprobs", asked, 0, most)
+    return most if asked == -1 else asked
 
 
 def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
@@ -98,15 +125,6 @@ def _json(value: object) -> str:
     """As `json.dumps` with an indent of 2, which is written in Python: here numbers are many."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     return text if text.isascii() else json.dumps(value, indent=2)
-
-
-def _fit(args: argparse.Namespace, config: ModelConfig, layout: Layout, load: StepLoad) -> int:
-    """With --memory: says whether it fits; 1 where it does not."""
-    if args.memory is None:
-        return 0
-    found = fit(config, layout, load, budget(args.memory, getattr(args, "dialect_options", {})))
-    print("\n".join(lines(found)), file=sys.stderr if args.json else sys.stdout)
-    return 0 if found.fits else 1
 
 
 def _bytes(text: str) -> int:

@@ -27,7 +27,7 @@ from weft.cli.args.model import (
     layout_from,
 )
 from weft.cli.args.parser import Expert
-from weft.cli.args.ranks import add_comm_argument, refuse_several_starts, say_native
+from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.structured import add_structured_flags, structured_from
 from weft.cli.view.answers import SCHEMA, document, print_answers
 from weft.cli.view.say import say, shown_text
@@ -143,7 +143,6 @@ def _biased(word: str) -> tuple[int, float]:
 
 def run(args: argparse.Namespace) -> int:
     """0; errors are raised."""
-    refuse_several_starts()
     configure()
     if is_agent(args):
         return _run_agent(args)

@@ -122,15 +122,16 @@ def _world(model: _Model) -> Size:
     if stated is None or product is None:
         return stated
     where = model.values.where("worldSize")
-    spread = model.around.spread or stated == 1 and product > 1
+    experts = times(model.given["moe_tp"] or 1, model.given["moe_ep"] or 1)
+    agreed = product > stated and experts == product  # both say the same world, of several nodes
+    spread = model.around.spread or stated == 1 and product > 1 or agreed
     if spread and product > stated and product % stated == 0:
         message = f"worldSize {stated} is what one server sees; the sizes make a world of {product}"
         model.draft.note("warning", "approximation", message, where)
         return product
-    moe = times(model.given["moe_tp"] or 1, model.given["moe_ep"] or 1)
-    if spread and not product and moe is not None and moe > stated and moe % stated == 0:
-        model.draft.note("warning", "approximation", f"moe_tp x moe_ep make a world of {moe}", where)
-        return moe
+    if spread and not product and experts is not None and experts > stated and experts % stated == 0:
+        model.draft.note("warning", "approximation", f"moe_tp x moe_ep make a world of {experts}", where)
+        return experts
     if spread and not product:
         pods = model.around.pods
         return times(stated, pods) if pods else _open_world(model, "with several nodes the rank table says the world")
@@ -236,9 +237,10 @@ def _nodes(engine: _Engine) -> Size:
     around, draft = engine.around, engine.draft
     if around.pods is not None and divides(around.pods, engine.world):
         return around.pods
-    if not around.spread or engine.world is None:
-        return None if around.spread else 1
     stated = engine.values.number("worldSize", 0) or 0
+    spread = around.spread or engine.world is not None and 1 < stated < engine.world
+    if not spread or engine.world is None:
+        return None if spread else 1
     local = [engine.values.number(name, 0, off=OFF) or 0 for name in ("lm_head_local_tp", "o_proj_local_tp")]
     hints = [around.devices or 0, *local, stated if stated < engine.world else 0]
     per_node = max([size for size in hints if size > 1] or [8])

@@ -127,7 +127,7 @@ def _check_stage(engine: _Engine) -> None:
         refuse_divisor(draft, args, "dcp_size", engine.dcp, attention, f"attention's tp is {attention}")
     if args.switch("enable_dp_lm_head") and not engine.dp_attention:
         message = "--enable-dp-lm-head needs --enable-dp-attention with more than one dp group"
-        if args.switch("enable_dp_attention"):
+        if engine.dp == 1:  # the engine turns both off without a word
             draft.note("warning", "ignored", message, args.where("enable_dp_lm_head"))
         else:
             draft.refuse(message, (), args.where("enable_dp_lm_head"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from weft.dialects.base import MENTIONED, Context, Dialect, Document, Draft, Reading, Word, Written
+from weft.dialects.base import MENTIONED, Context, Diagnostic, Dialect, Document, Draft, Reading, Word, Written
 from weft.dialects.families import experts_of
 from weft.dialects.flags import Arguments, parse
 from weft.dialects.reading import known_share, take_options
@@ -119,10 +119,17 @@ class _File:
             return [draft.finish(None)]
         if root.entries and root.keys() <= set(EPLB_KEYS):
             return [self._balancer(root)]
-        found = sections(root)
-        if found:
-            return [self._server(section) for section in found]
+        if found := sections(root):
+            return self._servers(found)
         return [_Engine(draft, arguments, _unwrapped(root)).reading(_role(arguments), tree.name)]
+
+    def _servers(self, found: list[Section]) -> list[Reading]:
+        """Without a side that has no instance, where the other has some."""
+        some = [section for section in found if section.count != 0]
+        kept = some if some and len(some) < len(found) else found
+        left = [f"{section.key} has no instance: left out" for section in found if section not in kept]
+        notes = [Diagnostic("info", "no-instance", message) for message in left]
+        return [self._server(section).noted(*notes) for section in kept]
 
     def _balancer(self, root: Node) -> Reading:
         """A load balancer alone says nothing about sizes but the slots."""

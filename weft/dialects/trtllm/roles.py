@@ -35,6 +35,11 @@ class Section:
     """Top keys of a job's file that are no engine's."""
     where: Where | None = None
 
+    @property
+    def count(self) -> object:
+        """The instances that the section or the job states."""
+        return self.instances.scalar if self.instances is not None else self.node.plain_value("num_instances")
+
 
 def sections(root: Node) -> list[Section]:
     """The engines of a disaggregated deployment, prefill first; empty when the file describes one engine."""
@@ -56,6 +61,8 @@ def sections(root: Node) -> list[Section]:
 
 def _mappings(node: Node, above: tuple[Node, ...]) -> Iterator[tuple[Node, ...]]:
     """Every mapping with those around it, outer ones first."""
+    for item in node.items or ():
+        yield from _mappings(item, above)
     if node.entries is None:
         return
     yield (*above, node)

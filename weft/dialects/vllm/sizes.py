@@ -80,7 +80,7 @@ def _derived(engine: _Engine) -> Sizes:
         tp=engine.tp,
         dp=engine.dp if coupled else 1,
         cp=engine.pcp,
-        kv_split=engine.dcp,
+        kv_split=_kv_split(engine),
         o_proj=engine.tp,
         dense=engine.tp,
         embedding=engine.tp,
@@ -101,7 +101,7 @@ def _check(engine: _Engine) -> None:
     if engine.pcp not in (1, None) and engine.dp not in (1, None):
         message = f"--prefill-context-parallel-size {engine.pcp} excludes --data-parallel-size {engine.dp}"
         draft.refuse(message, (1,), args.where("prefill_context_parallel_size"))
-    if not divides(engine.dcp, engine.tp):
+    if not divides(engine.dcp, engine.tp) and not _over_prefill(engine):
         reason = f"dcp splits the KV cache inside tp {engine.tp}"
         refuse_divisor(draft, args, "decode_context_parallel_size", engine.dcp, engine.tp, reason)
     if args.switch("enable_eplb") and not engine.expert_parallel:
@@ -111,6 +111,21 @@ def _check(engine: _Engine) -> None:
         draft.refuse("--data-parallel-hybrid-lb and --data-parallel-external-lb exclude each other")
     if args.switch("headless") and balancing[0]:
         draft.refuse("--data-parallel-hybrid-lb cannot be headless", (), args.where("headless"))
+
+
+def _over_prefill(engine: _Engine) -> bool:
+    """Whether the KV cache is split over the ranks of prefill too: dcp is pcp, or tp x pcp."""
+    return engine.pcp not in (1, None) and engine.dcp in (engine.pcp, times(engine.tp, engine.pcp))
+
+
+def _kv_split(engine: _Engine) -> Size:
+    """Parts of the KV cache inside tp; those over pcp are in its cp."""
+    if not _over_prefill(engine):
+        return engine.dcp
+    message = "splits the KV cache over the ranks of --prefill-context-parallel-size"
+    where = engine.args.where("decode_context_parallel_size")
+    engine.draft.note("info", "derived", f"--decode-context-parallel-size {engine.dcp}: {message}", where)
+    return 1 if engine.dcp == engine.pcp else engine.tp
 
 
 def _nodes(engine: _Engine) -> Size:
@@ -177,6 +192,9 @@ def _experts(engine: _Engine, sizes: Sizes) -> None:
     sizes.shared = engine.tp
     _dispatch(engine, sizes)
     redundant = _balancing(engine, "num_redundant_experts", args.number("num_redundant_experts", 0, minimum=0), 0)
+    if redundant and not args.switch("enable_eplb"):
+        where = args.where("num_redundant_experts") or args.where("eplb_config")
+        engine.draft.refuse(f"{redundant} redundant experts need --enable-eplb", (0,), where)
     ascend = engine.modules.balance
     redundant = ascend.counts.get("redundant", redundant)
     if engine.experts is not None and redundant is not None:

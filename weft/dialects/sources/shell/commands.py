@@ -77,6 +77,7 @@ class _Reader:
         self.scope = Scope(settings)
         self.files: dict[str, File] = {}
         self.found: list[Document] = []
+        self._held: list[list[Word]] = []  # commands in arrays, which may be run where the text does not show it
 
     def manifest(self, text: str) -> list[Document]:
         """Containers of a Kubernetes or compose file."""
@@ -87,8 +88,8 @@ class _Reader:
         """Whether the text holds containers. The image of an unknown program is none of its arguments."""
         containers = manifest_commands(text)
         if containers:
-            shown = {name: replace(file, line=file.line + origin[0]) for name, file in manifest_files(text).items()}
-            self.files |= shown
+            for name, file in manifest_files(text).items():
+                self.files[name] = replace(file, line=file.line + origin[0])
         for container in containers:
             before, exported = len(self.found), dict(self.scope.exported)
             self.scope.notes = []
@@ -109,6 +110,8 @@ class _Reader:
         for name, word in job_variables(text).items():
             self.scope.assign(name, (word,))
         self._lines(text, 0, (0, 0))
+        for words in [] if any(each.dialect for each in self.found) else self._held:
+            self._command(words, {}, "", (), text, 0)
         return self._shared()
 
     def _shared(self) -> list[Document]:
@@ -127,6 +130,7 @@ class _Reader:
                 name = next(iter(environment))
                 appends = any(word.literal.startswith(f"{name}+=") for word in raw.words)
                 self.scope.assign(name, tuple(words), appends)
+                self._held += [words] if find_program(words, self.programs) is not None else []
                 continue
             if [word.text for word in words[:3:2]] == ["for", "in"] and len(words) == 4:
                 self.scope.assign(words[1].text, (words[3],))
@@ -177,16 +181,13 @@ class _Reader:
         for name, word in environment.items():
             self.scope.assign(name, (word,))
         for word in words[1:]:
-            match = ASSIGNMENT.match(word.text)
-            if match:
+            if match := ASSIGNMENT.match(word.text):
                 value = replace(word, text=word.text[match.end() :])
                 self.scope.assign(match[1], (value,))
                 self.scope.exported[match[1]] = value
 
     def _moved(self, words: list[Word], origin: Origin) -> list[Word]:
-        if origin == (0, 0):
-            return words
-        return [replace(word, where=moved_where(word.where, origin)) for word in words]
+        return words if origin == (0, 0) else [replace(each, where=moved_where(each.where, origin)) for each in words]
 
     def _file(self, raw: RawCommand, words: Sequence[Word], depth: int, line: int) -> None:
         """Files written by a heredoc, echo or printf; a heredoc fed to a shell is a script."""
@@ -289,8 +290,7 @@ class _Reader:
                 nodes = launch_nodes(words)
                 for variable in NODE_VARIABLES if nodes is not None else ():
                     self.scope.assign(variable, (Word(str(nodes), script.where),))
-                column = script.where.column - 1 + script.quoted
-                self._lines(script.text, depth + 1, (script.where.line - 1, column))
+                self._lines(script.text, depth + 1, (script.where.line - 1, script.where.column - 1 + script.quoted))
         self.found[before:] = [
             replace(each, name=each.name or name, notes=(*notes, *each.notes), wrapper=(*words, *each.wrapper))
             for each in self.found[before:]
