@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.comm.lockstep import LockstepComm
+from weft.experts.statistics.loads import IntArray
 from weft.layout.placement import Placement
 from weft.layout.rank_plans import RankPlans
 from weft.step.plan import GroupResult, RankPlan, StepPlan, StepResult
@@ -37,11 +38,21 @@ class LockstepPipeline(LogitsRecorder):
         super().__init__(executor)
         self._submitted: list[StepPlan] = []
         self._ran: deque[tuple[StepPlan, StepResult, Tensor]] = deque()
+        self._counts: deque[IntArray] = deque()
         self.most_in_flight = 0
 
     def submit(self, plan: StepPlan) -> None:
         self._submitted.append(plan)
         self.most_in_flight = max(self.most_in_flight, len(self._submitted) + len(self._ran))
+
+    def ask_expert_counts(self) -> None:
+        """Of the steps that were submitted before."""
+        if self._submitted:
+            self._run()
+        self._counts.append(super().expert_counts())
+
+    def expert_counts(self) -> IntArray:
+        return self._counts.popleft() if self._counts else super().expert_counts()
 
     def collect(self) -> StepResult:
         if not self._ran:

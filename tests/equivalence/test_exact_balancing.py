@@ -28,6 +28,7 @@ from tests.equivalence.harness import (
     run_workload,
     same_bits,
 )
+from tests.equivalence.lockstep_pipeline import LockstepPipeline
 from tests.support.expert_moves import EveryPlan, random_balancing
 from weft.arch import Shards, parse_config
 from weft.comm.lockstep import LockstepComm
@@ -119,6 +120,19 @@ def test_moving_experts_of_pipeline_stages(model: Models, reference: Reference, 
     executor, balancing = moving(model("experts", EXACT), 2, sizes, 3, layers)
     assert same_bits(run_workload(executor, LONG, balancing), reference("experts"))
     assert balancing.stats().layers_switched > 1
+
+
+@pytest.mark.parametrize("layers", [(2, 1), (1, 1, 1)])
+def test_moving_experts_while_several_steps_are_in_flight(
+    model: Models, reference: Reference, layers: tuple[int, ...]
+) -> None:
+    """Moves and switches are parts of plans: each stage does them when the plan comes there."""
+    for seed, sizes in enumerate((ExpertSizes(1, 1, 2, 6, 1, 2), ExpertSizes(1, 2, 1, 5, 1, 1))):
+        executor, balancing = moving(model("experts", EXACT), 2, sizes, seed, layers)
+        pipeline = LockstepPipeline(executor)
+        assert same_bits(run_workload(executor, LONG, balancing, pipeline), reference("experts"))
+        assert balancing.stats().layers_switched > 1
+        assert pipeline.most_in_flight == len(layers) + 1
 
 
 def test_counts_are_the_routers_choices(model: Models) -> None:

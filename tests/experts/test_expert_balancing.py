@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections import Counter, deque
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,42 @@ def test_ranks_and_engine_agree_whatever_happens(
             ranks = world.ranks(balancing.placement, ranks.loads)
     stats = balancing.stats()
     assert stats.decisions == planner.started and stats.failures <= len(fail)
+
+
+class Later(ObedientRanks):
+    """Counts that were asked for are given later."""
+
+    def __init__(self, ranks: ObedientRanks) -> None:
+        super().__init__(**{each.name: getattr(ranks, each.name) for each in fields(ranks)})
+        self.counted: deque[IntArray] = deque()
+
+    def ask_expert_counts(self) -> None:
+        self.counted.append(super().expert_counts())
+
+    def expert_counts(self) -> IntArray:
+        return self.counted.popleft() if self.counted else super().expert_counts()
+
+
+@settings(deadline=None, max_examples=30)
+@given(worlds(), st.integers(0, 5), st.integers(1, 4), st.integers(0, 4))
+def test_ranks_and_engine_agree_with_several_steps_in_flight(world: World, seed: int, ahead: int, delay: int) -> None:
+    """Ranks run a step when it is planned; the engine commits its work when it has retired."""
+    planner = InlinePlanner(LoadBalancer(world.shape, "auto", world.most_moved / world.shape.slots), delay)
+    balancing = world.balancing(planner)
+    ranks = Later(world.ranks(balancing.placement, loads_of(seed, world)))
+    held = deque[list[list[int]]]()
+    for _ in range(60):
+        while len(held) <= ahead:
+            ranks.step(balancing.work())
+            held.append([list(row) for row in ranks.held])
+        expected = held.popleft()
+        balancing.stepped(ranks, len(held))
+        assert balancing.placement.phy2log.tolist() == expected
+    while held:
+        expected = held.popleft()
+        balancing.stepped(ranks, len(held))
+    assert balancing.placement.phy2log.tolist() == expected and not ranks.counted
+    assert balancing.stats().decisions == planner.started
 
 
 @settings(deadline=None, max_examples=15)

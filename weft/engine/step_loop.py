@@ -14,26 +14,34 @@ from weft.engine.coordinator import Coordinator
 from weft.engine.executor import AsyncExecutor, Executor
 from weft.engine.outputs import STEP_TOKENS, Outputs
 from weft.engine.scheduler.prefill_throttle import PrefillThrottle
-from weft.experts.balancing.expert_balancing import ExpertBalancing
+from weft.experts.balancing.expert_balancing import CountsExpertsLater, ExpertBalancing
 from weft.layout.pipeline_p2p import steps_in_flight
 from weft.step.plan import StepPlan, StepResult
 
 
 def lanes_of(executor: Executor, balancing: ExpertBalancing | None) -> int:
     """Decode batches that take turns: one for each pipeline stage, where several steps may be in flight."""
-    several = balancing is None and isinstance(executor, AsyncExecutor)
-    return executor.layout.pipeline.stages if several else 1
+    return executor.layout.pipeline.stages if _ahead(executor, balancing) is not None else 1
+
+
+def _ahead(executor: Executor, balancing: ExpertBalancing | None) -> AsyncExecutor | None:
+    """The executor, if steps are sent to it before earlier ones have retired. Where experts move and there is one
+    stage, they are not: a rank runs the steps between in C++, which moves nothing."""
+    moves = balancing is not None and (
+        executor.layout.pipeline.stages == 1 or not isinstance(executor, CountsExpertsLater)
+    )
+    return executor if isinstance(executor, AsyncExecutor) and not moves else None
 
 
 class StepLoop:
-    """Runs the plans of `coordinator`: with async scheduling if the executor has it, but never with `balancing`, which
-    moves experts between two steps. `tokens`: histogram of rows per step."""
+    """Runs the plans of `coordinator`: with async scheduling if the executor has it. `balancing` moves experts before
+    steps. `tokens`: histogram of rows per step."""
 
     def __init__(
         self, executor: Executor, coordinator: Coordinator, throttle: PrefillThrottle, balancing: ExpertBalancing | None
     ) -> None:
         self._executor, self._coordinator, self._throttle, self._balancing = executor, coordinator, throttle, balancing
-        self._async_executor = executor if balancing is None and isinstance(executor, AsyncExecutor) else None
+        self._async_executor = _ahead(executor, balancing)
         self._most = steps_in_flight(executor.layout)
         self._in_flight: deque[tuple[StepPlan, float]] = deque()
         """Plans that were submitted and not collected, oldest first, and the time of submission."""
@@ -84,10 +92,13 @@ class StepLoop:
         self._in_flight.popleft()
         began_s, self._collected_s = max(submitted_s, self._collected_s), time.monotonic()
         self._observe(plan, self._collected_s - began_s)
+        if self._balancing is not None:
+            self._balancing.stepped(self._executor, len(self._in_flight))
         return self._coordinator.retire(result)
 
     def _submit(self, executor: AsyncExecutor, plan: StepPlan | None) -> None:
         if plan is not None:
+            plan = plan if self._balancing is None else replace(plan, experts=self._balancing.work())
             executor.submit(plan)
             self._in_flight.append((plan, time.monotonic()))
 

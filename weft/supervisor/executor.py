@@ -36,6 +36,18 @@ class _Waiting:
         self.groups: list[GroupResult] = [GroupResult() for _ in plan.groups]
 
 
+class _Counting:
+    """Counts of experts that ranks were asked for: which ranks have still to answer, and the sum of the others."""
+
+    def __init__(self, left: set[int]) -> None:
+        self.left, self.total = left, np.zeros(0, np.int64)
+
+    def take(self, rank: int, message: ExpertsCounted) -> None:
+        counts = np.frombuffer(message.counts, np.dtype("<i8")).astype(np.int64)
+        self.total = self.total + counts if len(self.total) else counts
+        self.left.remove(rank)
+
+
 class _Failing:
     """What is raised inside ends the ranks: whether anything was. A class, not a generator, for engines enter it in
     every step."""
@@ -71,6 +83,7 @@ class ProcessExecutor:
         self._groups = [coords(layout, rank).dp for rank in range(layout.world)]
         """Attention-dp group of each rank."""
         self._waiting: deque[_Waiting] = deque()
+        self._counting: _Counting | None = None
         self._closed, self._failing = False, _Failing()
 
     def step(self, plan: StepPlan) -> StepResult:
@@ -104,12 +117,14 @@ class ProcessExecutor:
             return StepResult(waits.index, waits.groups)
 
     def _take(self, worker: RankLink, message: FromRank) -> None:
-        """One rank's part of a step: of the oldest that it has not answered."""
-        oldest = self._waiting[0]
-        left = worker.rank in oldest.left
-        waits = oldest if left else next((each for each in self._waiting if worker.rank in each.left), None)
+        """One rank's part of a step, of the oldest that it has not answered, or its counts of experts."""
+        if isinstance(message, ExpertsCounted) and self._counting is not None and worker.rank in self._counting.left:
+            self._counting.take(worker.rank, message)
+            return
+        waits = next((each for each in self._waiting if worker.rank in each.left), None)
         if waits is None or not isinstance(message, StepDone) or message.index != waits.index:
-            raise PeerError(f"{worker.where} sent {message!r}, not its part of step {self._waiting[0].index}")
+            awaited = f"part of step {self._waiting[0].index}" if self._waiting else "count of experts"
+            raise PeerError(f"{worker.where} sent {message!r}, not its {awaited}")
         waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
 
@@ -123,24 +138,30 @@ class ProcessExecutor:
             except PeerError as error:
                 raise self.watch.diagnose(worker, None) from error
 
+    def ask_expert_counts(self) -> None:
+        """Asks every rank for what `expert_counts` gives next: of the steps that it was given before. PeerError: a rank
+        died."""
+        with self._failing:
+            self._counting = _Counting({worker.rank for worker in self.workers})
+            self._send([pack(CountExperts())] * self.layout.world, "a count of experts", COUNT_S)
+
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call, [layers with experts, experts]. PeerError: a rank died."""
+        if self._counting is None:
+            self.ask_expert_counts()
         with self._failing:
             return self._counts()
 
     def _counts(self) -> IntArray:
-        deadline = time.monotonic() + COUNT_S
-        self._send([pack(CountExperts())] * self.layout.world, "a count of experts", COUNT_S)
-        total, left = np.zeros(0, np.int64), {worker.rank for worker in self.workers}
-        for worker, message in self.watch.messages(lambda: deadline):
-            if not isinstance(message, ExpertsCounted) or worker.rank not in left:
-                raise PeerError(f"{worker.where} sent {message!r}, not its count of experts")
-            counts = np.frombuffer(message.counts, np.dtype("<i8")).astype(np.int64)
-            total = total + counts if len(total) else counts
-            left.remove(worker.rank)
-            if not left:
-                return total.reshape(-1, self._num_experts)
-        raise self.watch.silent(sorted(left), COUNT_S, "a count of experts")
+        assert self._counting is not None
+        counting, deadline = self._counting, time.monotonic() + COUNT_S
+        while counting.left:
+            if not (ready := self.watch.ready(deadline)):
+                raise self.watch.silent(sorted(counting.left), COUNT_S, "a count of experts")
+            for each in ready:
+                self._take(*self.watch.read(each))
+        self._counting = None
+        return counting.total.reshape(-1, self._num_experts)
 
     def wait(self, wake_fd: int) -> None:
         """Sleeps until `wake_fd` is readable; PeerError as soon as a rank dies meanwhile."""

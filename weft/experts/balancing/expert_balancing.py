@@ -8,9 +8,10 @@ the placement in force, which is the one that the old ranks had switched to.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from msgspec.structs import asdict
@@ -37,6 +38,14 @@ class CountsExperts(Protocol):
         """Rows that chose each expert since the last call, [layers with experts, experts], added up over the ranks."""
 
 
+@runtime_checkable
+class CountsExpertsLater(CountsExperts, Protocol):
+    """An executor with several steps in flight."""
+
+    def ask_expert_counts(self) -> None:
+        """Asks ranks for what `expert_counts` gives next: of the steps that they were given before."""
+
+
 @dataclass(frozen=True, slots=True)
 class BalanceSettings:
     """`interval`: steps from one decision to the next, the last `window` of them count. `layers`: numbers of the
@@ -55,12 +64,20 @@ class BalanceSettings:
 
 @dataclass(slots=True)
 class _Moving:
-    """A placement that is being installed: work left for later steps, and the work `sent` with the current step."""
+    """A placement that is being installed: work left for later steps, and layers that have still to switch."""
 
     target: ExpertPlacement
     works: Iterator[ExpertWork]
     layers: int
-    sent: ExpertWork | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Counts that ranks were asked for: they are there when so many more steps have retired. `full`: of a window."""
+
+    left: int
+    steps: int
+    full: bool
 
 
 @dataclass(slots=True)
@@ -72,7 +89,8 @@ class _Seen:
 
 
 class ExpertBalancing:
-    """`placement` is in force: all ranks have switched to it. Call `work` before and `stepped` after every step."""
+    """`placement` is in force: all ranks have switched to it. Call `work` before and `stepped` after every step, whose
+    plan takes the work along; several may be in flight."""
 
     def __init__(
         self,
@@ -85,13 +103,17 @@ class ExpertBalancing:
         self._planner, self._recorder = planner, recorder
         self._planning = False
         self._moving: _Moving | None = None
+        self._sent: deque[ExpertWork | None] = deque()
+        """Work of the steps in flight."""
+        self._asked: _Asked | None = None
         self._steps = self._unread = 0
         self._seen: _Seen | None = None
         self._totals = ExpertCounters()
 
     def begin(self) -> None:
         """New ranks have loaded `placement`: drops moves and window of the old ones, and cancels planning."""
-        self._moving, self._planning = None, False
+        self._moving, self._planning, self._asked = None, False, None
+        self._sent.clear()
         self._steps = self._unread = 0
         if self._planner is not None:
             self._planner.close()
@@ -100,26 +122,32 @@ class ExpertBalancing:
         """The moves and switches that ranks do before the next step."""
         if self._planning:
             self._take_decision()
-        if self._moving is None:
-            return None
-        self._moving.sent = next(self._moving.works)
-        return self._moving.sent
+        self._sent.append(None if self._moving is None else next(self._moving.works, None))
+        return self._sent[-1]
 
-    def stepped(self, ranks: CountsExperts) -> None:
-        """Call when the step with the last `work` has retired on all ranks."""
+    def stepped(self, ranks: CountsExperts, in_flight: int = 0) -> None:
+        """Call when a step has retired on all ranks. `in_flight`: steps that have not; their counts come with those of
+        the steps before, without waiting for them."""
         self._commit()
         self._steps += 1
         self._unread += 1
-        if self._steps == self.settings.interval - self.settings.window:
-            self._read(ranks)
-        elif self._steps >= self.settings.interval:
+        full = self._steps >= self.settings.interval
+        begins = self._steps == self.settings.interval - self.settings.window
+        if self._asked is not None:
+            self._asked.left -= 1
+            if full or begins or not self._asked.left:
+                self._take_asked(ranks)
+        if full:
             self._steps = 0
-            self._window_full(self._read(ranks).astype(np.float64))
+        if full or begins:
+            self._count(ranks, in_flight, full)
 
     def finish(self, ranks: CountsExperts) -> None:
         """Records the counts of the unfinished window; call when the engine ends with healthy ranks."""
-        if self._recorder is not None and self._unread:
-            self._read(ranks)
+        self._take_asked(ranks)
+        if self._recorder is not None and self._unread > 0:
+            steps, self._unread = self._unread, 0
+            self._read(ranks, steps)
         self.close()
 
     def close(self) -> None:
@@ -141,9 +169,26 @@ class ExpertBalancing:
             **asdict(self._totals),
         )
 
-    def _read(self, ranks: CountsExperts) -> IntArray:
-        """Counts since the last call, which also go to the recorder, if there is one."""
-        counts, steps, self._unread = ranks.expert_counts(), self._unread, 0
+    def _count(self, ranks: CountsExperts, in_flight: int, full: bool) -> None:
+        """Counts of all steps that ranks were given; those in flight are counted when they are done."""
+        steps, self._unread = self._unread + in_flight, -in_flight
+        self._asked = _Asked(in_flight, steps, full)
+        if in_flight and isinstance(ranks, CountsExpertsLater):
+            ranks.ask_expert_counts()
+        else:
+            self._take_asked(ranks)
+
+    def _take_asked(self, ranks: CountsExperts) -> None:
+        if (asked := self._asked) is None:
+            return
+        self._asked = None
+        counts = self._read(ranks, asked.steps)
+        if asked.full:
+            self._window_full(counts.astype(np.float64))
+
+    def _read(self, ranks: CountsExperts, steps: int) -> IntArray:
+        """Counts of so many steps, which also go to the recorder, if there is one."""
+        counts = ranks.expert_counts()
         if self._recorder is not None:
             try:
                 self._recorder.add(counts, steps)
@@ -207,12 +252,10 @@ class ExpertBalancing:
         _log.error("rebalancing of experts failed, the placement stays: %s", error)
 
     def _commit(self) -> None:
-        """Puts the work of the last step into force."""
-        moving = self._moving
-        if moving is None or moving.sent is None:
+        """Puts the work of the oldest step into force."""
+        done, moving, settings = self._sent.popleft() if self._sent else None, self._moving, self.settings
+        if done is None or moving is None:
             return
-        done, moving.sent = moving.sent, None
-        settings = self.settings
         self._totals.bytes_moved += sum(settings.slot_bytes // move.parts for move in done.moves)
         for switch in done.switches:
             row = settings.layers.index(switch.layer)
