@@ -5,7 +5,7 @@ default, which notes report. `Machine` is an argument.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.explain.notes import LayoutNote
 from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
@@ -51,6 +51,14 @@ def choices_of(
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
     return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
+
+
+def for_checkpoint(choices: KernelChoices, method: str) -> KernelChoices:
+    """`choices` for the matrices of a checkpoint that is quantized by `method`, if any: none of them is compressed."""
+    if not method:
+        return choices
+    notes = tuple(note for note in choices.notes if note.code not in ("compressed", "not_compressed"))
+    return replace(choices, compressed=False, notes=notes)
 
 
 def _chosen(asked: bool | None, default: bool) -> bool:

@@ -52,6 +52,12 @@ def notes_of(
     return tuple(sorted(notes, key=lambda note: note.level != "warning"))
 
 
+def refusals(shards: Shards) -> Iterator[LayoutNote]:
+    """What `weft serve` would refuse: the layout, or the checkpoint."""
+    yield from _unsupported(shards.layout)
+    yield from (note for note in _quantized(shards) if note.level == "warning")
+
+
 def _unsupported(layout: Layout) -> Iterator[LayoutNote]:
     try:
         refuse_unsupported(layout)

@@ -49,7 +49,7 @@ def _model_line(report: LayoutReport) -> Text:
         f"{config.family}, {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads / {config.num_kv_heads} KV heads of {config.head_dim}, "
         f"intermediate {config.intermediate_size}, vocabulary {config.vocab_size}{tied}, "
-        f"{report.dtype}{storage_words(report.storage)}"
+        f"{report.dtype}{storage_words(report.storage, report.config.quantization)}"
     )
     return Text.assemble((report.model, "bold"), f"  {facts}")
 

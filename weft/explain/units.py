@@ -5,8 +5,10 @@ from __future__ import annotations
 from weft.arch.quantization import WeightStorage
 
 
-def storage_words(storage: WeightStorage) -> str:
-    """', matrices in int4'; nothing for whole numbers of the dtype."""
+def storage_words(storage: WeightStorage, method: str = "") -> str:
+    """', matrices in int4'; nothing for whole numbers of the dtype. `method`: of a checkpoint that is quantized."""
+    if method:
+        return f", matrices in {method}"
     words = "" if storage.quantization == "none" else f", matrices in {storage.quantization}"
     return words + (f", {'others' if words else 'matrices'} in 12 bits" if storage.compressed else "")
 

@@ -374,3 +374,15 @@ def test_explain_says_which_dispatch_and_why() -> None:
         (note,) = [note for note in report.notes if note.code == "dispatch"]
         assert note.message == f"rows reach their experts by {form}, {report.dispatch.reason}"
         assert bool(report.routed) == (form == "all_to_all")
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["dry-run", "DeepSeek-V3", "--without-checkpoint", "--tp", "8", "--moe-ep-size", "8"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("DeepSeek-V3, bfloat16, matrices in fp8: rank 0")
+    assert "! the checkpoint is quantized (fp8), which weft cannot load" in text and "12 bits" not in text
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["quantization"] == "fp8" and not document["compressed"]
+    assert [note["code"] for note in document["notes"] if note["level"] == "warning"] == ["quantized"]

@@ -10,7 +10,9 @@ from weft.arch.shards import Shards
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
+from weft.explain.choices import for_checkpoint
 from weft.explain.largest import largest_bytes, largest_note
+from weft.explain.notes import refusals
 from weft.options import check_range
 from weft.settings import resolve_dtype
 from weft.verify.dry_run.report import document, lines
@@ -38,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
     check_batch(args.batch)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     storage = storage_from(args, engine, config)
-    choices = choices_from(engine, layout, storage)
+    choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
     storage = replace(storage, compressed=choices.compressed)
     shards = Shards(config, layout, storage=storage)
     found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows)
     largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if choices.programs else ()
-    notes = (*largest_note(largest), *choices.notes)
+    notes = (*refusals(shards), *largest_note(largest), *choices.notes)
     if args.json:
-        print(json.dumps(document(found, storage, notes), indent=2))
+        print(json.dumps(document(found, storage, notes, config.quantization), indent=2))
     else:
         print("\n".join(lines(name, shards, engine.dtype, found, notes)))
     return 0

@@ -21,6 +21,7 @@ from weft.cli.view.console import PipedConsole
 from weft.engine.limits import max_logprobs
 from weft.errors import ConfigError, UsageError
 from weft.explain import document, explain, json_schema, print_report, to_svg
+from weft.explain.choices import for_checkpoint
 from weft.explain.cores import Cores, RankCores
 from weft.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
 from weft.layout.layout import Layout
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     check_context(engine.max_model_len, config.longest_position)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     storage, cores = storage_from(args, engine, config), _cores(engine, layout)
-    choices = choices_from(engine, layout, storage)
+    choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
     report = explain(
         name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores,
         logprobs=_logprobs(args.logprobs, engine, config),

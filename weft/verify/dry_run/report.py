@@ -17,15 +17,17 @@ from weft.verify.dry_run.run import Collective, DryRun
 SHOWN = 6
 
 
-def document(found: DryRun, storage: WeightStorage, notes: Sequence[LayoutNote] = ()) -> dict[str, Any]:
-    """The stable JSON form; `kept`: how matrices are. Bytes; a collective's are what this rank receives in one call: of
-    routed rows where choices are even, and at the most."""
+def document(
+    found: DryRun, storage: WeightStorage, notes: Sequence[LayoutNote] = (), method: str = ""
+) -> dict[str, Any]:
+    """The stable JSON form. `method`: of a checkpoint that is quantized. Bytes; a collective's are what this rank
+    receives in one call: of routed rows where choices are even, and at the most."""
     return {
         "schema": "weft.dry-run/2",
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
-        "quantization": storage.quantization,
+        "quantization": method or storage.quantization,
         "compressed": storage.compressed,
         "param_bytes": found.param_bytes,
         "params_by_module": dict(found.params_by_module),
@@ -50,7 +52,7 @@ def document(found: DryRun, storage: WeightStorage, notes: Sequence[LayoutNote] 
 def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[LayoutNote] = ()) -> Iterator[str]:
     """What the rank holds, then what it exchanges in one decode step, then what that leaves open."""
     held = f"{describe(shards.layout, found.rank)} of {shards.layout.world}"
-    yield f"{name}, {dtype}{storage_words(shards.storage)}: {held}"
+    yield f"{name}, {dtype}{storage_words(shards.storage, shards.config.quantization)}: {held}"
     yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
     for module, nbytes in found.params_by_module.items():
         yield f"    {module:<15}{binary(nbytes):>12}"
