@@ -192,7 +192,7 @@ class Replicas:
             self.stop()
 
     def _place(self, stream: Stream) -> None:
-        """Gives the stream to a replica, or parks it until one is there that may run it."""
+        """Gives the stream to a replica, or keeps it until there is a replica that may run it."""
         home = self._home(stream)
         if home is not None:
             self._isolation.add(stream, home)
@@ -204,7 +204,7 @@ class Replicas:
             self._parked[stream] = None
 
     def _give(self, stream: Stream, *among: int) -> None:
-        """To one of these replicas."""
+        """Gives the stream to one of the replicas `among`."""
         prompts = dict(zip(stream.request_ids, stream.prompts, strict=True))
         stream.replica = self._placement.place(prompts, stream.params, self.limits, among)
         self._isolation.began(stream, stream.replica)
@@ -219,7 +219,7 @@ class Replicas:
         return home if home is None or home in left or not left else left[0]
 
     def _leave(self, stream: Stream) -> None:
-        """It is no replica's work any more."""
+        """Takes the stream from its replica, or from those that wait."""
         self._parked.pop(stream, None)
         self._isolation.leave(stream)
         for request_id in stream.request_ids:
@@ -257,7 +257,7 @@ class Replicas:
             self._place(stream)
 
     def over(self, loop: EngineLoop, failure: BaseException | None, running: Running) -> None:
-        """A replica is through; so is the server where that was the last, or its first start."""
+        """A replica has ended for good. The server ends too where it was the last one, or was never ready."""
         last = all(each.gone for each in self.loops)
         if failure is not None and (last or loop.engine is None):
             self.failure = self.failure or failure

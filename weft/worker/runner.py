@@ -59,7 +59,7 @@ class RankCapacity:
 
 WARM_UP_ROWS = 2
 CHECK_S, CHECK_ON_DEVICE_S = 0.5, 30.0
-"""Seconds that a look at products may take; on a device libraries are loaded and kernels compiled in them."""
+"""Seconds that the check of batch invariance may take; on a device it loads libraries and compiles kernels."""
 
 
 def _sampling_kernel(ops: Ops, device: torch.device) -> SamplingKernel | None:
@@ -101,7 +101,7 @@ class Runner:
         width = -(-limits.max_model_len // limits.block_size)
         self.inputs = InputBuilder(self.geometry, self.last_ids, width)
         self.graphs: StepGraphs | None = None
-        """Not yet captured."""
+        """Captured in `warm_up`."""
         if device.type == "cuda" and not enforce_eager:
             self.graphs, self.why_eager = self._graphs(comm.world, width)
         self.decode = None if self.program is None else self._decode_steps(self.program)
@@ -246,7 +246,7 @@ class Runner:
         return self._finish(plan.index, found, inputs)
 
     def _finish(self, index: int, found: Tensor, inputs: StepInputs) -> GroupResult:
-        """What follows the decoder: samples from its logits in the last stage; others have passed its result on."""
+        """After the decoder: the last stage samples from the logits; the other stages have sent their result on."""
         if self.pipeline.last:
             return self._sample(found, inputs)
         self.ids.expect(index, inputs)
@@ -254,7 +254,7 @@ class Runner:
 
     @torch.inference_mode()
     def _sample(self, logits: Tensor, inputs: StepInputs, greedy: Tensor | None = None) -> GroupResult:
-        """`greedy`: values of the rows if all want the largest logit, where that is known already."""
+        """`greedy`: values of the rows if all are sampled greedily, where they are computed already."""
         rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
         width = self.sampler.width(rows)
         if greedy is None or not self.sampler.takes_largest(own, width):
@@ -266,8 +266,8 @@ class Runner:
         return self.sampler.remember(values, rows, inputs.own)
 
     def warm_up(self) -> Invariance:
-        """Settles on products whose rows hold for every number of rows, and says so; then a step of every group with a
-        few rows that write to the null block, and one without rows."""
+        """Chooses matrix products whose result for a row does not depend on the number of rows, and returns what it
+        found. Then runs steps: with a few rows for every group, which write to the null block, and without rows."""
         seconds = CHECK_S if self.device.type == "cpu" else CHECK_ON_DEVICE_S
         invariance = self.ops.check_batch_invariance(linear_weights(self.params, self.device), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
@@ -278,7 +278,7 @@ class Runner:
             every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(attention.dp)])
             self.step(plans.split(every)[self.geometry.group])
             self.ids.take_all()
-        self.experts.counts()  # of no request
+        self.experts.counts()  # drops the counts of these steps
         if self.graphs is not None:
             self._capture(self.graphs)
         return invariance
@@ -287,6 +287,6 @@ class Runner:
     def _capture(self, graphs: StepGraphs) -> None:
         try:
             graphs.capture()
-        except RuntimeError as error:  # of torch; want of memory is one
+        except RuntimeError as error:  # torch's; out of memory is one
             raise not_captured(error) from error
         self.experts.counts()

@@ -17,8 +17,8 @@ from weft.worker.tensors.inputs import StepInputs
 
 @dataclass(frozen=True, slots=True)
 class _Awaited:
-    """A step whose sampled ids are still to come: its sampled rows, and as of `StepInputs` which of them give a token,
-    and the slots of these."""
+    """A step whose sampled ids have not arrived: its sampled rows; which of them give a token (`drawn`), and the slots
+    of these, as in `StepInputs`."""
 
     index: int
     sampled: RowTable
@@ -27,25 +27,24 @@ class _Awaited:
 
 
 class SampledIds:
-    """One rank's side of it. `last_ids` [slots]: the id that each slot was given last; only the first stage reads
-    it."""
+    """One rank's side of the exchange. `last_ids` [slots]: the last id of each slot; only the first stage reads it."""
 
     def __init__(self, pipeline: PipelineStage, last_ids: Tensor) -> None:
         self._pipeline, self._last_ids = pipeline, last_ids
         self._waiting: deque[_Awaited] = deque()
 
     def expect(self, index: int, inputs: StepInputs) -> None:
-        """Step `index` has gone on to the next stage; the last one will send ids of its sampled rows."""
+        """Step `index` was sent to the next stage; the last stage will send the ids of its sampled rows."""
         if self._pipeline.first and not self._pipeline.last:
             self._waiting.append(_Awaited(index, inputs.batch.sampled, inputs.drawn, inputs.slots))
 
     def take(self, below: int) -> None:
-        """Receives the ids of all steps before `below` that have not come yet."""
+        """Receives the ids of all steps before step `below` that have not arrived."""
         while self._waiting and self._waiting[0].index < below:
             self._take(self._waiting.popleft())
 
     def take_all(self) -> None:
-        """Receives all that is to come."""
+        """Receives the ids of all steps that are expected."""
         while self._waiting:
             self._take(self._waiting.popleft())
 

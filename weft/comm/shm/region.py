@@ -196,7 +196,7 @@ def _add_arenas(fd: int, at: int, world: int) -> int:
 
 
 def _check_memory(size: int, world: int) -> None:
-    """Asking the kernel for more than it has would get some process killed, not an error."""
+    """ConfigError: too little memory is available. The kernel would not refuse it, but kill a process later."""
     with open("/proc/meminfo") as meminfo:
         available = next(int(line.split()[1]) << 10 for line in meminfo if line.startswith("MemAvailable"))
     if size > available:

@@ -1,7 +1,7 @@
-"""Acceptor: takes every connection that waits on a listening socket in one turn of the event loop.
+"""Acceptor: accepts all connections that wait on a listening socket in one iteration of the event loop.
 
-The event loop's own servers take one connection of a socket in each turn. Where turns are long, since many streams run,
-the last of some hundred clients that come together would wait for as many turns.
+asyncio's own servers accept one connection in each iteration. With many streams an iteration is long, and of some
+hundred clients that connect together the last would wait for as many iterations.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from weft.log import get_logger
 _log = get_logger(__name__)
 
 AT_ONCE = 512
-"""Connections taken before the loop looks at the others again."""
+"""Connections accepted in one iteration of the event loop."""
 FULL_S = 0.05
-"""After which it is looked again whether there is room for one more."""
+"""Seconds until the next check for room, when there was none."""
 RETRY_S = 0.5
-"""After which it is tried again, where this process or machine has no descriptor or memory left for one more."""
+"""Seconds until the next attempt, when the process or the machine had no descriptor or memory left."""
 HANDSHAKE_S = 10.0
 """Seconds that a TLS handshake may take."""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Owns `sock`, which listens; from `open` to `close` each of its connections gets a protocol of `make`.
+    """Owns the listening socket `sock`; from `open` to `close` each of its connections gets a protocol of `make`.
 
-    `room`: how many more there may be beside those that have their protocol; with TLS that comes late.
+    `room`: how many more connections may have a protocol. One in its TLS handshake has none yet; they are counted here.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Acceptor:
         self._retry: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begins, or goes on."""
+        """Starts to accept connections, or continues after a pause."""
         self._retry = None
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Takes no connection any more; those that were taken live on."""
+        """Stops accepting and closes the socket; accepted connections stay."""
         if self._retry is not None:
             self._retry.cancel()
         if self._sock.fileno() >= 0:
@@ -80,7 +80,7 @@ class Acceptor:
             task.add_done_callback(self._tasks.discard)
 
     def _pause(self, seconds: float) -> None:
-        """The waiting connections keep the socket readable: without a pause the loop would spin."""
+        """The socket stays readable while connections wait: without a pause the event loop would spin."""
         self._loop.remove_reader(self._sock.fileno())
         self._retry = self._loop.call_later(seconds, self.open)
 
@@ -88,6 +88,6 @@ class Acceptor:
         limit = None if self._tls is None else HANDSHAKE_S
         try:
             await self._loop.connect_accepted_socket(self._make, connection, ssl=self._tls, ssl_handshake_timeout=limit)
-        except OSError as error:  # gone already, or no TLS that fits: the client's affair
+        except OSError as error:  # the client has left, or offers no TLS that this server takes
             connection.close()
-            _log.debug("a connection did not come about: %s", error)
+            _log.debug("a connection failed before its first request: %s", error)

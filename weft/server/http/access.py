@@ -71,12 +71,12 @@ class Keys:
     def _holds(self, request: Request) -> tuple[bool, bool]:
         """Whether the request has the API key, and the admin key."""
         given = [_digest(key) or b"" for key in _sent(request)]
-        # Every comparison is made, whatever the others say: the time taken shows nothing.
+        # All comparisons are always made, so that the time taken reveals nothing.
         user, admin = ([hmac.compare_digest(one, key or bytes(32)) for one in given] for key in (self.user, self.admin))
         return any(user), any(admin)
 
     def holder(self, request: Request) -> str:
-        """Whose request it is: what one key's holder stores is not there for another's."""
+        """The key that the request has, as a name: what is stored with one key cannot be read with another."""
         is_user, is_admin = self._holds(request)
         return "admin" if is_admin else "user" if is_user else ""
 

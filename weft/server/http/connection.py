@@ -63,7 +63,7 @@ class Connection(HttpToolsProtocol):
         self._max_connections = max_connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuses a connection too many; the clock of the first head starts."""
+        """Refuses a connection above the limit; starts the timer of the first head."""
         gathered = BufferedTransport(cast("asyncio.Transport", transport), self.loop, self._lingers)
         super().connection_made(cast("asyncio.Transport", gathered))
         gathered.set_write_buffer_limits(high=MOST_UNSENT)
@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Lets the clock go, and what would keep this object alive until a collection."""
+        """Cancels the timers, and drops references that would keep this object alive until a garbage collection."""
         self._stop_clock()
         if self._probe is not None:
             self._probe.cancel()
@@ -136,14 +136,14 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """A new head; hands the way to cut the connection to the handler."""
+        """A new head: gives the handler the functions that write to the connection and cut it."""
         super().on_message_begin()
         self._size = 0
         self.scope["state"][ABORT] = self.transport.abort
         self.scope["state"][WRITE] = self.write_chunk
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header more."""
+        """Another header."""
         super().on_header(name, value)
         self._size += len(name) + len(value)
         if len(self.headers) > self.max_headers or self._size + len(self.url) > self.max_head:

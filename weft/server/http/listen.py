@@ -35,7 +35,8 @@ def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A Unix socket that listens at `path`, for this user alone; takes a dead one's place. ConfigError: it cannot."""
+    """A Unix socket that listens at `path`, for this user alone. A socket file that no process listens on is replaced.
+    ConfigError: it cannot listen there."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear(path)

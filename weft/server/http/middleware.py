@@ -66,5 +66,5 @@ class RequestMiddleware:
 
 
 def _handler(scope: Scope) -> str:
-    """The pattern of the route that answered: paths themselves are without number."""
+    """The pattern of the route that answered. A label of a metric must not be a path: there is no limit on those."""
     return str(getattr(scope.get("route"), "path", "none"))
