@@ -36,6 +36,7 @@ DEFERRED_ALLOWED = {
 BY_NAME_ALLOWED = {
     "weft.agent.__main__",  # the command line, which is above it
     "weft.cli.dispatch",  # the table of commands: `weft explain` loads no server
+    "weft.launchers.ray_cluster",  # Ray is optional
     "weft.bench.plot",  # matplotlib is optional
     "weft.experts.pictures.draw",  # the same
     "weft.dialects.registry",  # the table of dialects

@@ -149,7 +149,7 @@ def _run(command: CliCommand, words: Sequence[str], spawner: Spawner) -> int:
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised (also WEFT_DEBUG=1)")
     args = parser.parse_command(words)
-    args.spawner = spawner
+    args.spawner, args.command_words = spawner, [command.name, *words]
     if command.once:
         refuse_several_starts()
     code = module.run(args)

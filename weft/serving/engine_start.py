@@ -62,10 +62,13 @@ class EngineStart:
             balancing.begin()
             self._plan = with_placement(self._plan, balancing.placement)
         if self._hosts is not None:  # a host that was lost is waited for; the ranks' own limits count from then on
-            self._hosts.wait({*self._plan.host_of}, self._plan.limits.join_limit, lambda: self._cancelled)
+            self._hosts.wait({*self._plan.host_of}, self._plan.limits.join_limit, self._given_up)
         starting = self._spawn()
         executor = starting.wait()
         return make_engine(executor, starting.plan, balancing), executor
+
+    def _given_up(self) -> PeerError | None:
+        return PeerError("the start was given up") if self._cancelled else None
 
     def _spawn(self) -> Starting:
         number = self._starts

@@ -36,6 +36,8 @@ _MEETING = (
     "data_parallel_address", "data_parallel_start_rank", "data_parallel_size_local", "data_parallel_rpc_port",
 )  # fmt: skip
 """Options of several hosts: taken over as --nnodes, --node-rank and --dist-init-addr."""
+_NODE = ("--node-rank", "--headless", "--data-parallel-start-rank", "--data-parallel-size-local", "-dpl", "-dpr")
+"""Words that say which host this is; without them it is the first, unless a launcher or --node-rank says another."""
 _SERVER = ("api_key", "ssl_certfile", "ssl_keyfile", "allowed_origins", "root_path")
 """Options of encryption and access: taken over, so that a server is not more open with weft than before."""
 
@@ -121,7 +123,7 @@ class Foreign:
     """What serve and explain take from another engine's words."""
 
     def __init__(self, reading: Reading, words: Sequence[str] = ()) -> None:
-        self.reading, self.said = reading, said_of_words(words)
+        self.reading, self.said, self._words = reading, said_of_words(words), words
         self._renamed = taken_as(reading.options)
         self.whose = f"the {reading.dialect} arguments"
 
@@ -163,9 +165,12 @@ class Foreign:
         node = self.reading.node
         found = {
             "dist_init_addr": options.get("dist_init_addr"),
-            "node_rank": node if isinstance(node, int) and node != OPEN_NODE else None,
+            "node_rank": node if isinstance(node, int) and node != OPEN_NODE and self._says_node() else None,
         }
         return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items() if value is not None}
+
+    def _says_node(self) -> bool:
+        return bool(self.reading.node) or any(word.partition("=")[0].replace("_", "-") in _NODE for word in self._words)
 
     @property
     def model(self) -> str | None:
@@ -214,6 +219,7 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
         hosts, hosts_given = foreign.hosts(), getattr(args, "hosts_given", {})
         _agree(hosts, hosts_given, foreign)
         args.hosts_given = {**hosts, **hosts_given}
+        args.hosts_implied = {"node_rank": 0} if hosts else {}
         taken = dict.fromkeys(_MEETING, next(iter(hosts.values()))) if hosts else {}
         foreign.say({**theirs, **server, **taken}, args.model)
         _agree(server, given, foreign)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from weft.agent.agent import Agent, AgentSetup
 from weft.checkpoint import Checkpoint
 from weft.cli.args.flags import GivenValue, add_flags, values_of
+from weft.cli.args.launchers import launcher_of, met_by_ray
 from weft.errors import ConfigError
 from weft.ipc.fingerprint import settings_of_host
 from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_settings
 from weft.launch_plan.timeouts import ProcessLimits, process_settings
+from weft.launchers.config import launcher_settings
 from weft.launchers.environment import Variable, placement
 from weft.layout.layout import Layout
 from weft.log import configure
@@ -31,6 +33,7 @@ def add_hosts_arguments(parser: argparse.ArgumentParser, *, join_limit: bool = T
         "several hosts", "the same command on each host, with --nnodes and each its own --node-rank"
     )
     add_flags(group, hosts_settings(), "hosts_given")
+    add_flags(group, launcher_settings(), "launcher_given")
     if join_limit:
         add_flags(group, [each for each in process_settings() if each.name == "join_limit"], "limits_given")
 
@@ -61,7 +64,8 @@ def _agreed(field: str, variable: Variable, given: Mapping[str, GivenValue]) -> 
 
 def hosts_from(args: argparse.Namespace) -> HostsConfig:
     """HostsConfig of the command line; raises ConfigError for impossible values."""
-    return made(HostsConfig, values_of(args.hosts_given))
+    implied: Mapping[str, object] = getattr(args, "hosts_implied", {})
+    return made(HostsConfig, {**implied, **values_of(args.hosts_given)})
 
 
 def limits_of(args: argparse.Namespace) -> ProcessLimits:
@@ -78,11 +82,13 @@ def met_hosts(
 ) -> tuple[AgentPool | None, list[HostResources]]:
     """Host 0's side of the layout's other hosts, once all of them are here, and what each host has; None where there is
     one host. ConfigError, PeerError."""
-    config = hosts_from(args)
+    config, limit_s = hosts_from(args), limits_of(args).join_limit
+    if launcher_of(args).launcher is not None:
+        return met_by_ray(args, config, layout, engine, checkpoint, limit_s, say)
     config.check(layout)
     if layout.nodes == 1:
         return None, []
-    return open_hosts(config, layout, engine, checkpoint, args.comm, limits_of(args).join_limit, say)
+    return open_hosts(config, layout, engine, checkpoint, args.comm, limit_s, say)
 
 
 def is_agent(args: argparse.Namespace) -> bool:

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from weft.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, set_up_link
-from weft.errors import HostLostError, HostMissingError, PeerError
+from weft.errors import HostLostError, HostMissingError, PeerError, WeftError
 from weft.ipc.channel import Channel
 from weft.ipc.messages import WorldSetup
 from weft.ipc.status import StatusPage
@@ -42,6 +43,19 @@ STATES_S = 0.5
 """How long to wait for states that agents were asked for."""
 
 
+class HostLauncher(Protocol):
+    """What starts the agents, and starts them again."""
+
+    def give_up(self) -> WeftError | None:
+        """Why agents that are waited for cannot come."""
+
+    def rest(self) -> None:
+        """Starts none from here on: they are about to be asked to end."""
+
+    def close(self) -> None:
+        """Ends what it has started."""
+
+
 class AgentPool:
     """Listens for the agents of hosts 1 to `count` - 1, which must have the `settings` of this host.
 
@@ -54,8 +68,10 @@ class AgentPool:
         count: int,
         settings: Mapping[str, str],
         say: Callable[[str], None] = lambda line: None,
+        launcher: HostLauncher | None = None,
     ) -> None:
         self.count, self._settings, self._say = count, dict(settings), say
+        self._launcher = launcher
         self.key = config.secret()
         self._start = LinkToken(0, self.key)
         self._listener = listen_for_agents(config)
@@ -82,13 +98,19 @@ class AgentPool:
 
     # -- for the threads that start ranks
 
-    def wait(self, nodes: Iterable[int], limit_s: float, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Until the agents of these hosts are here. HostLostError: names those that are not, after `limit_s`."""
+    def wait(
+        self,
+        nodes: Iterable[int],
+        limit_s: float,
+        give_up: Callable[[], WeftError | None] = lambda: None,
+    ) -> None:
+        """Until the agents of these hosts are here. HostLostError: names those that are not, after `limit_s`. An error
+        of `give_up` ends the wait."""
         wanted, deadline = {*nodes} - {0}, time.monotonic() + limit_s
         with self._changed:
             while missing := wanted - self._agents.keys():
-                if cancelled():
-                    raise PeerError("the start was given up")
+                if (error := give_up()) is not None:
+                    raise error
                 if time.monotonic() >= deadline:
                     lines = [self._lacking(node) for node in sorted(missing)]
                     raise HostMissingError(f"{'; '.join(lines)}; waited {limit_s:g} s (--join-limit)")
@@ -161,6 +183,8 @@ class AgentPool:
         if self._closing:
             return
         self._closing = True
+        if self._launcher is not None:
+            self._launcher.rest()
         with self._changed:
             agents = list(self._agents.values())
         for agent in agents:
@@ -174,6 +198,8 @@ class AgentPool:
             sock.close()
         self._selector.close()
         os.close(self._wake)
+        if self._launcher is not None:
+            self._launcher.close()
 
     # -- the thread
 

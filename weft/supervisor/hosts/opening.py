@@ -10,7 +10,7 @@ from weft.ipc.fingerprint import settings_of_host
 from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_of, resources_here
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
-from weft.supervisor.hosts.agent_pool import AgentPool
+from weft.supervisor.hosts.agent_pool import AgentPool, HostLauncher
 
 
 def open_hosts(
@@ -21,15 +21,16 @@ def open_hosts(
     comm: str,
     limit_s: float,
     say: Callable[[str], None],
+    launcher: HostLauncher | None = None,
 ) -> tuple[AgentPool, list[HostResources]]:
     """All hosts are here; what each of them gives its ranks. HostLostError: names those that do not come within
     `limit_s`. ConfigError: the address is not this host's."""
     check_device(engine, 0)
-    hosts = AgentPool(config, layout.nodes, settings_of_host(checkpoint, layout, engine, comm), say)
+    hosts = AgentPool(config, layout.nodes, settings_of_host(checkpoint, layout, engine, comm), say, launcher)
     try:
         own = resources_here(layout, engine, platform.node(), hosts.address, hosts.interface)
         say(f"host 0: {own}; waiting for {hosts_of(layout)} at {config.endpoint}")
-        hosts.wait(range(1, layout.nodes), limit_s)
+        hosts.wait(range(1, layout.nodes), limit_s, launcher.give_up if launcher is not None else lambda: None)
         return hosts, [own, *(hosts.resources(node) for node in range(1, layout.nodes))]
     except BaseException:
         hosts.close()
