@@ -162,18 +162,13 @@ def test_what_cannot_be_placed_is_refused_at_once(ray: RayHosts, tmp_path: Path)
     assert own is not None and own[1] != "9", command.text
     assert agents(ray.raylets[1]) == []
 
-    for words, said in (
-        (("--tp", "1"), "launcher ray: the layout has one host; give --nnodes"),
-        (
-            (*DP, "--node-rank", "1"),
-            "and makes a secret for each start: leave node_rank out",
-        ),
-        (
-            (*DP, "--ray-address", "ray://h:1"),
-            "must run on a host of the cluster; legal: auto, or HOST:PORT",
-        ),
-    ):
-        command = ray.weft("serve", *words)
+    refused = {
+        "--tp 1": "launcher ray: the layout has one host; give --nnodes",
+        f"{' '.join(DP)} --node-rank 1": "and makes a secret for each start: leave node_rank out",
+        f"{' '.join(DP)} --ray-address ray://h:1": "must run on a host of the cluster; legal: auto, or HOST:PORT",
+    }
+    for given, said in refused.items():
+        command = ray.weft("serve", *given.split())
         assert command.end() == 78 and said in command.text, command.text
     busy = host.start("weft.cli.main", ["serve", "--ray-address", "auto"], ray.environ())
     assert busy.end() == 78 and "give --launcher ray" in busy.text

@@ -82,7 +82,8 @@ def _refuse(config: HostsConfig, layout: Layout) -> None:
 
 def _words(words: Sequence[str]) -> list[str]:
     """Without what is host 0's alone: the launcher, and its number."""
-    found, rest, left_out = list[str](), iter(words), (*_OWN, *_NODE)
+    found, rest = list[str](), iter(words)
+    left_out: tuple[str, ...] = (*_OWN, *_NODE)
     for word in rest:
         left_out = _NODE if word == "--" else left_out
         if word in left_out:

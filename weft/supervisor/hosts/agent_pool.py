@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from weft.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, set_up_link
 from weft.errors import HostLostError, HostMissingError, PeerError, WeftError
@@ -22,6 +21,7 @@ from weft.machine.cores import CoreShare
 from weft.machine.own_addresses import address_on, interface_of
 from weft.supervisor.hosts.admission import refusal_of
 from weft.supervisor.hosts.control import AgentControl, ControlLost
+from weft.supervisor.hosts.host_launcher import HostLauncher
 from weft.supervisor.hosts.host_messages import (
     AGENT,
     SESSION,
@@ -41,19 +41,6 @@ SESSION_S = 10.0
 """How long an agent may take to open a session that it was asked for."""
 STATES_S = 0.5
 """How long to wait for states that agents were asked for."""
-
-
-class HostLauncher(Protocol):
-    """What starts the agents, and starts them again."""
-
-    def give_up(self) -> WeftError | None:
-        """Why agents that are waited for cannot come."""
-
-    def rest(self) -> None:
-        """Starts none from here on: they are about to be asked to end."""
-
-    def close(self) -> None:
-        """Ends what it has started."""
 
 
 class AgentPool:

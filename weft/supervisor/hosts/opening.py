@@ -10,7 +10,8 @@ from weft.ipc.fingerprint import settings_of_host
 from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_of, resources_here
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
-from weft.supervisor.hosts.agent_pool import AgentPool, HostLauncher
+from weft.supervisor.hosts.agent_pool import AgentPool
+from weft.supervisor.hosts.host_launcher import HostLauncher
 
 
 def open_hosts(
