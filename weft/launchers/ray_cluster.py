@@ -198,7 +198,7 @@ class RayCluster:
             return None
         try:
             found: tuple[int, list[str]] = self._ray.get(host.running)
-        except Exception as error:
+        except Exception as error:  # Ray has several kinds: an actor, a worker or a node that has ended
             raise PeerError(_first_line(error)) from error
         return found
 

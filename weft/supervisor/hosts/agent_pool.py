@@ -37,6 +37,7 @@ from weft.supervisor.hosts.meeting_point import listen_for_agents
 from weft.supervisor.hosts.session import HostSession
 
 _log = get_logger(__name__)
+GiveUp = Callable[[], WeftError | None]
 SESSION_S = 10.0
 """How long an agent may take to open a session that it was asked for."""
 STATES_S = 0.5
@@ -57,8 +58,7 @@ class AgentPool:
         say: Callable[[str], None] = lambda line: None,
         launcher: HostLauncher | None = None,
     ) -> None:
-        self.count, self._settings, self._say = count, dict(settings), say
-        self._launcher = launcher
+        self.count, self._settings, self._say, self._launcher = count, dict(settings), say, launcher
         self.key = config.secret()
         self._start = LinkToken(0, self.key)
         self._listener = listen_for_agents(config)
@@ -85,12 +85,7 @@ class AgentPool:
 
     # -- for the threads that start ranks
 
-    def wait(
-        self,
-        nodes: Iterable[int],
-        limit_s: float,
-        give_up: Callable[[], WeftError | None] = lambda: None,
-    ) -> None:
+    def wait(self, nodes: Iterable[int], limit_s: float, give_up: GiveUp = lambda: None) -> None:
         """Until the agents of these hosts are here. HostLostError: names those that are not, after `limit_s`. An error
         of `give_up` ends the wait."""
         wanted, deadline = {*nodes} - {0}, time.monotonic() + limit_s
@@ -170,7 +165,7 @@ class AgentPool:
         if self._closing:
             return
         self._closing = True
-        if self._launcher is not None:
+        if self._launcher:
             self._launcher.rest()
         with self._changed:
             agents = list(self._agents.values())
