@@ -213,6 +213,11 @@ def fields_not_followed(path: Path) -> None:
     (path / "generation_config.json").write_text(json.dumps(words))
 
 
+def other_vocabulary(path: Path) -> None:
+    model(path)
+    edit(path, vocab_size=2**31 - 1)
+
+
 def few_layers(path: Path) -> None:
     model(path)
     change(path, lambda t: {n: x for n, x in t.items() if "layers.0." not in n})
@@ -254,6 +259,10 @@ MADE: dict[str, tuple[Callable[[Path], object], str]] = {
     "fp8 or block scales": (block_scales, "weights in fp8, or in blocks with scales"),
     "Git LFS pointer": (pointer, "git lfs pull"),
     "other layers than the config's": (other_layers, "num_hidden_layers 4000: the files hold 2 layers; legal: 2"),
+    "other rows than the vocabulary's": (
+        other_vocabulary,
+        "vocab_size 2147483647: the embedding has 320 rows; legal: 320",
+    ),
     "layers without a tensor": (few_layers, "num_hidden_layers 2: the files hold tensors of 1 layer, none of layer 0"),
     "index that differs from the files": (other_index, f"{EMBEDDING}: not named by"),
     "split GGUF": (split_gguf, "gguf-split --merge"),

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from tests.models.test_families import LATENT, ours, prompts_for, theirs
 from tests.models.test_matrix import model_of
 from weft.checkpoint import open_checkpoint
-from weft.errors import ConfigError
+from weft.errors import CheckpointError, ConfigError
 from weft.launch_plan.plan import plan_launch
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
@@ -116,9 +116,9 @@ def no_flag_is_false(path: Path) -> None:
     config(path, norm_topk_prob=None, rope_interleave=None)
 
 
-def a_flag_that_deepseek_v2_does_not_look_at(path: Path) -> None:
+def fields_that_deepseek_v2_does_not_look_at(path: Path) -> None:
     model_of("deepseek_v2", **EIGHT).save_pretrained(path)
-    config(path, rope_interleave=False, norm_topk_prob=True)
+    config(path, rope_interleave=False, norm_topk_prob=True, moe_layer_freq=2, scoring_func="sigmoid")
 
 
 def every_layer_dense_among_experts(path: Path) -> None:
@@ -155,7 +155,7 @@ MADE = (
     deepseek_v3_without_what_its_class_has,
     deepseek_v2_without_what_its_class_has,
     no_flag_is_false,
-    a_flag_that_deepseek_v2_does_not_look_at,
+    fields_that_deepseek_v2_does_not_look_at,
     every_layer_dense_among_experts,
     both_words_for_experts,
     the_other_word_for_experts,
@@ -198,6 +198,31 @@ def test_of_two_values_the_one_that_counts_is_said(tmp_path: Path, make: Callabl
     make(tmp_path)
     (said,) = (line for line in open_checkpoint(tmp_path).notes if "counts" in line)
     assert said.endswith(note)
+
+
+SLIDING = ["sliding_attention"] * 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "sizes", "words", "said"),
+    [
+        ("llama", {}, {"sliding_window": 3}, "sliding_window 3: legal: null"),
+        ("llama", {}, {"sliding_window": 3, "layer_types": SLIDING}, "sliding_window 3: legal: null"),
+        ("deepseek_v3", GROUPED, {"sliding_window": 3}, "sliding_window 3: legal: null"),
+        ("mistral", {}, {"sliding_window": None, "layer_types": SLIDING}, "full_attention alone, without a sliding"),
+        ("mixtral", {}, {"sliding_window": None, "layer_types": SLIDING}, "only with a sliding_window"),
+        ("qwen3_moe", MOE, {"decoder_sparse_step": 4}, "no layer has experts by it; the files hold 4 experts"),
+    ],
+)
+def test_what_transformers_computes_in_two_ways_is_refused(
+    tmp_path: Path, family: str, sizes: dict[str, Any], words: dict[str, Any], said: str
+) -> None:
+    """Such as a window that its cache has and its mask has not."""
+    model_of(family, **sizes).save_pretrained(tmp_path)
+    config(tmp_path, **words)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -38,7 +38,10 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
     "mistral": [{"sliding_window": None}, {"sliding_window": 9}],
     "qwen2": [{}, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}],
     "qwen3": [{"head_dim": 16}, {"head_dim": 16, "attention_bias": True}],
-    "mixtral": [{"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": window} for window in (None, 9)],
+    "mixtral": [
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": window, "head_dim": 8}
+        for window in (None, 9)
+    ],
     "qwen3_moe": [
         {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, **more}
         for more in ({}, {"use_sliding_window": True, "sliding_window": 7}, {"mlp_only_layers": [1]})

@@ -178,11 +178,15 @@ def test_ids_around_a_text_are_tokens_with_a_row(tmp_path: Path) -> None:
     assert read(tmp_path, vocab_size=400).notes == ()
     (note,) = read(tmp_path, vocab_size=100).notes
     assert note.startswith("the tokenizer has 261 tokens, the embedding 100 rows (vocab_size)")
+    source = read_text_files(tmp_path, MODEL, [], [])
+    words = {"vocab_size": 400, "eos_token_id": [1, 999]}
+    made = Tokenizer.from_checkpoint(Checkpoint(str(tmp_path), "safetensors", words, {}, tokenizer=source))
+    assert made.notes == ("no answer ends with token 999 (eos): the embedding has 400 rows (vocab_size)",)
     with pytest.raises(CheckpointError, match="adds token id 2 to every text; the embedding has 2 rows"):
         read(tmp_path, vocab_size=2)
-    words = json.loads((tmp_path / "tokenizer.json").read_text())
-    words["post_processor"]["special_tokens"]["<x>"]["ids"] = [99999]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    whole["post_processor"]["special_tokens"]["<x>"]["ids"] = [99999]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CheckpointError, match="post_processor adds token id 99999 to every text, which is no token"):
         read(tmp_path)
 
@@ -202,6 +206,16 @@ def test_a_step_that_would_fill_the_memory_is_refused(tmp_path: Path, normalizer
     whole = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**whole, "normalizer": normalizer}))
     with pytest.raises(CheckpointError, match=words):
+        read(tmp_path)
+
+
+def test_merges_that_lack_the_prefix_of_the_file_are_refused(tmp_path: Path) -> None:
+    """The library cuts so many bytes off, and ends the process where they end in a character."""
+    put(tmp_path, single_bytes(), {})
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    whole["model"] |= {"continuing_subword_prefix": "x", "merges": [["Ġ", "Ģ"]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(CheckpointError, match="merge .'Ġ', 'Ģ'.: .* does not begin with continuing_subword_prefix 'x'"):
         read(tmp_path)
 
 

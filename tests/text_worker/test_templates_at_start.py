@@ -81,13 +81,25 @@ def test_what_a_template_does_with_tools_is_found_in_the_worker(tmp_path: Path) 
     assert tokenizer.chat_templates.sources == {"default": template}
 
 
-def test_a_tokenizer_that_cannot_be_loaded_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ("SIGPROF", "takes more time than loading it may"),
+        ("SIGABRT", "takes more memory than loading it may, or ends"),
+        ("SIGSEGV", r"ends the process that loads it \(signal 11\)"),
+    ],
+)
+def test_a_tokenizer_that_ends_its_process_ends_the_start(tmp_path: Path, signal: str, words: str) -> None:
     write(tmp_path, {"default": PARTS})
-    program = (sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGPROF)")
+    program = (sys.executable, "-c", f"import os, signal; os.kill(os.getpid(), signal.{signal})")
     with contextlib.closing(TextWorker(Begin.of(open_checkpoint(tmp_path), 307), program=program)) as worker:
-        with pytest.raises(CheckpointError, match=f"checkpoint {tmp_path}: its tokenizer takes more time than loading"):
+        with pytest.raises(CheckpointError, match=f"checkpoint {tmp_path}: its tokenizer {words}"):
             try_templates(worker, "model m")
         assert worker.starts == 1  # another try would end alike
+
+
+def test_a_tokenizer_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
+    write(tmp_path, {"default": PARTS})
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=f"^checkpoint {tmp_path}: {tmp_path}/tokenizer.json: "):
         try_alone(tmp_path, templates=False)

@@ -44,10 +44,11 @@ def generation_notes(config: Fields, generation: Fields) -> list[str]:
         own, other = generation.ids(key), config.ids(key)
         if own and other and not {*other} <= {*own}:
             value = shown(generation.values[key])
-            notes.append(f"{generation.where}: {key} {value} counts; config.json says {shown(other)}")
+            notes.append(f"{generation.where}: {key} {value} counts; config.json says {shown(config.values[key])}")
     ends = config.ids("eos_token_id")
     if generation.where != config.where and ends and not generation.ids("eos_token_id"):
-        notes.append(f"{generation.where}: no eos_token_id: config.json's {shown(ends)} counts, unlike in transformers")
+        value = shown(config.values["eos_token_id"])
+        notes.append(f"{generation.where}: no eos_token_id: config.json's {value} counts, unlike in transformers")
     if is_greedy(generation):
         given = [key for key in SAMPLING if key in generation and generation.values[key] != 0]
         notes.append(

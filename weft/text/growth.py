@@ -1,14 +1,21 @@
-"""How much a tokenizer's steps may lengthen a text: one that doubles it twenty times over fills any memory."""
+"""What would end the process that reads a tokenizer.json, found before it does.
+
+A step that doubles a text twenty times over fills any memory, and the library ends the process where it cuts a prefix
+off a token that does not begin with it.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from weft.errors import CheckpointError
+from weft.fields import shown
 
 MOST_GROWTH = 256
 """Times that a text may become longer in all steps together; real ones make it about three times as long."""
@@ -17,6 +24,24 @@ SAMPLE = 100
 LONGEST_PIECE = 1024
 """Characters that one step may write in place of others, or before a text."""
 STEPS = ("normalizer", "pre_tokenizer", "decoder")
+PREFIXED = re.compile(r'"continuing_subword_prefix"\s*:\s*(?!null\b|"")')
+
+
+def check_merges(text: str) -> None:
+    """CheckpointError: the second part of a merge lacks the prefix of parts that continue a word; `text`:
+    tokenizer.json. Whatever else is wrong, the library says."""
+    if not PREFIXED.search(text):
+        return
+    with suppress(ValueError, RecursionError, AttributeError, TypeError, LookupError):
+        model = json.loads(text)["model"]
+        prefix = model["continuing_subword_prefix"]
+        for merge in model["merges"]:
+            first, second = merge.split(" ") if isinstance(merge, str) else merge
+            if prefix and not second.startswith(prefix):
+                raise CheckpointError(
+                    f"merge {shown([first, second])}: the second part does not begin with"
+                    f" continuing_subword_prefix {shown(prefix)}"
+                )
 
 
 def check_growth(backend: Backend) -> None:

@@ -23,7 +23,7 @@ from weft.step.vocabulary import Vocabulary
 from weft.text.added_tokens import add_missing
 from weft.text.chat_template import ChatTemplates
 from weft.text.gguf_vocabulary import adds_bos, gguf_tokenizer
-from weft.text.growth import check_growth
+from weft.text.growth import check_growth, check_merges
 from weft.text.pieces import Pieces
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -74,10 +74,11 @@ class Tokenizer:
             raise CheckpointError(f"checkpoint {checkpoint.path}: no tokenizer.json")
         build = cls._from_json if source.gguf is None else cls._from_gguf
         try:
-            made = build(source, checkpoint.eos_token_ids())
+            ends = checkpoint.eos_token_ids()
+            made = build(source, ends)
             rows = checkpoint.config.get("vocab_size")
             if isinstance(rows, int):
-                made._compare_rows(rows)
+                made._compare_rows(rows, ends)
             return made
         except CheckpointError as error:
             head = str(error).partition("\n")[0]
@@ -93,6 +94,7 @@ class Tokenizer:
         fields = Fields(source.config, str(path.parent / "tokenizer_config.json"))
         named = {name: text for name in NAMED if (text := _token_text(fields, name))}
         with the_librarys_faults(path):
+            check_merges(source_text)
             backend = Backend.from_str(source_text)
             check_growth(backend)
             add_missing(backend, fields, named, source.added_tokens)
@@ -151,18 +153,24 @@ class Tokenizer:
     def _plain(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-    def _compare_rows(self, rows: int) -> None:
-        """Against the `rows` of the embedding. CheckpointError: every text would have a token without a row."""
+    def _compare_rows(self, rows: int, ends: Sequence[int]) -> None:
+        """Against the `rows` of the embedding; `ends`: ids that end answers, beside its own. CheckpointError: every
+        text would have a token without a row."""
         beyond = next((id for id in (*self._before, *self._after) if id >= rows), None)
         if beyond is not None:
             raise CheckpointError(
                 f"the tokenizer adds token id {beyond} to every text; the embedding has {rows} rows (vocab_size)"
             )
-        if self.vocab_size > rows:
-            self.notes = (
-                f"the tokenizer has {self.vocab_size} tokens, the embedding {rows} rows (vocab_size): texts with one"
-                " beyond them are refused",
+        size = max(self.vocab_size, max(self._backend.get_added_tokens_decoder(), default=-1) + 1)
+        notes = []
+        if size > rows:
+            notes.append(
+                f"the tokenizer has {size} tokens, the embedding {rows} rows (vocab_size): texts with one beyond them"
+                " are refused"
             )
+        if ends := sorted({id for id in (*ends, *self.eos_token_ids) if id >= rows}):
+            notes.append(f"no answer ends with token {ends[0]} (eos): the embedding has {rows} rows (vocab_size)")
+        self.notes = tuple(notes)
 
     @cached_property
     def longest_token(self) -> int | None:

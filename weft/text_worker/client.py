@@ -23,7 +23,7 @@ from weft.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.log import get_logger
 from weft.machine.interpreter import finding_weft, runs
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Begin, Job, JobAnswer, Ready, named, pack, unpack_result
+from weft.text_worker.jobs import MORE_MEMORY, Begin, Job, JobAnswer, Ready, named, pack, unpack_result
 
 _log = get_logger(__name__)
 
@@ -36,8 +36,11 @@ WALL = 10.0
 """A job's seconds on the clock for each second of processor time that it may take: the machine may be busy."""
 TRIES = 2
 """A job is run again where its process died of something else than the job's bounds, once."""
-_PASSED = {-signal.SIGPROF: "time", -signal.SIGABRT: "memory"}
-"""By exit code, what a process passed whose bounds ended it."""
+_ENDS = {
+    -signal.SIGPROF: "takes more time than loading it may",
+    -signal.SIGABRT: f"takes {MORE_MEMORY}, or ends the process that loads it",
+}
+"""By exit code of a process that did not become ready, what its tokenizer does."""
 _ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
@@ -244,8 +247,9 @@ class TextWorker:
         except (OSError, PeerError, TimeoutError) as error:
             fault = error
         code = self._restart() if self._process is not None else 0
-        if isinstance(fault, ChannelClosed) and (passed := _PASSED.get(code)):
-            fault = BeginFault(f"checkpoint {self._model}: its tokenizer takes more {passed} than loading it may")
+        if isinstance(fault, ChannelClosed) and code < 0 and not self._closed:
+            does = _ENDS.get(code, f"ends the process that loads it (signal {-code})")
+            fault = BeginFault(f"checkpoint {self._model}: its tokenizer {does}")
         if isinstance(fault, BeginFault) and self.starts == 1:  # trying again would end alike
             self._fault = fault
         elif not self._closed:

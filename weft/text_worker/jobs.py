@@ -45,6 +45,8 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     keep: int | None = None
 
 
+MORE_MEMORY = "more memory than loading it may"
+"""What a tokenizer takes."""
 MOST_IDS = 1 << 20
 """Ids of one text that come back."""
 

@@ -6,11 +6,13 @@ time is ended with the process by SIGPROF, whatever it does; one beyond its memo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
@@ -19,7 +21,7 @@ from weft.ipc.channel import Channel, ChannelClosed
 from weft.log import configure
 from weft.machine.parent_death import tie_to_parent
 from weft.text_worker.handler import Handler
-from weft.text_worker.jobs import Begin, Job, JobAnswer, JobRefusal, Ready, named, pack, unpack_job
+from weft.text_worker.jobs import MORE_MEMORY, Begin, Job, JobAnswer, JobRefusal, Ready, named, pack, unpack_job
 
 DEPTH = 400
 """Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
@@ -44,11 +46,15 @@ def main(arguments: list[str]) -> int:
         _bound_memory(memory + LOAD_BYTES * size, for_good=False)
         signal.setitimer(signal.ITIMER_PROF, LOAD_S + LOAD_S_OF_MIB * size / (1 << 20))
         try:
-            handler = Handler.begin(begin)
-            handler.prepare()
+            with _without_output():
+                handler = Handler.begin(begin)
+                handler.prepare()
         except CheckpointError as error:
             channel.send(pack(Ready(str(error))))
             return error.exit_code
+        except MemoryError:
+            channel.send(pack(Ready(f"checkpoint {begin.checkpoint.path}: its tokenizer takes {MORE_MEMORY}")))
+            return 1
         signal.setitimer(signal.ITIMER_PROF, 0)
         _bound_memory(memory)
         sys.setrecursionlimit(DEPTH + 100)
@@ -79,6 +85,20 @@ def _answer(handler: Handler, job: Job) -> JobAnswer:
         return JobAnswer(refusal=JobRefusal(message, job.param, 400, "invalid_value"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+@contextlib.contextmanager
+def _without_output() -> Iterator[None]:
+    """The library of tokenizers writes stacks of its faults to stderr, which all come back as errors, too."""
+    sys.stderr.flush()
+    own, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+        os.close(nowhere)
 
 
 def _file_size(begin: Begin) -> int:

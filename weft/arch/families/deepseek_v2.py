@@ -12,6 +12,7 @@ from weft.arch.reading.config import (
     MOST_LAYERS,
     MOST_WIDTH,
     checked_experts,
+    no_windows,
     read_block,
     read_config,
 )
@@ -30,6 +31,7 @@ LATENT = {
 def latent_block(fields: Fields) -> BlockSpec:
     """The block of DeepSeek-V2 and V3."""
     block = read_block(fields)
+    no_windows(fields)
     if fields.flag("attention_bias", False):
         raise fields.wrong("attention_bias", "false", "biases are not supported for DeepSeek")
     return block
@@ -59,7 +61,6 @@ def experts(fields: Fields) -> MoEConfig:
         intermediate_size=wide,
         shared_intermediate_size=wide * fields.whole("n_shared_experts", 0, low=0, high=1024),
         first_layer=fields.whole("first_k_dense_replace", 0, low=0, high=MOST_LAYERS),
-        step=fields.whole("moe_layer_freq", 1, high=MOST_LAYERS),
         normalize=False,
         scale=fields.number("routed_scaling_factor", 1.0),
     )

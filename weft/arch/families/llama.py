@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.family import GgufForm, ModelFamily
-from weft.arch.reading.config import MLP_BIAS, attention_biases, read_block, read_config
+from weft.arch.reading.config import MLP_BIAS, attention_biases, no_windows, read_block, read_config
 from weft.fields import Fields
 
 
 def _config(fields: Fields) -> ModelConfig:
     block, (bias, o_bias) = read_block(fields), attention_biases(fields)
+    no_windows(fields)
     mlp_bias = fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True)
     return read_config(fields, "llama", replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias))
 

@@ -97,22 +97,38 @@ def attention_biases(fields: Fields, key: str = "attention_bias") -> tuple[bool,
 
 def every_window(fields: Fields, used: bool = True) -> tuple[int, ...]:
     """Each layer's window where all have the same: `sliding_window`, if it is `used`."""
-    window = fields.whole("sliding_window", 0, low=0) if used else 0
+    window, kinds = _window(fields, used), {*_layer_kinds(fields)}
+    if len(kinds) > 1 or (kinds == {LAYER_TYPES[1]} and not window):
+        raise fields.wrong("layer_types", f"one kind for all layers, {LAYER_TYPES[1]} only with a sliding_window")
     return (window,) * layers_of(fields) if window else ()
+
+
+def no_windows(fields: Fields) -> None:
+    """FieldError: the config has a window that this model's layers do not have, and transformers' cache has."""
+    kinds, window = _layer_kinds(fields), _window(fields)
+    sliding = LAYER_TYPES[1] in kinds or not kinds
+    if sliding and 0 < window < fields.whole("max_position_embeddings", 2048):
+        raise fields.wrong("sliding_window", "null", "windows of attention are not supported for this architecture")
 
 
 def named_windows(fields: Fields) -> tuple[int, ...]:
     """Each layer's window: `sliding_window` in the layers that `layer_types` names, in all where there are none."""
-    kinds, windows = _layer_kinds(fields), every_window(fields)
-    found = tuple(window if kind == LAYER_TYPES[1] else 0 for kind, window in zip(kinds, windows, strict=False))
-    return (found if any(found) else ()) if kinds else windows
+    kinds, window = _layer_kinds(fields), _window(fields)
+    if LAYER_TYPES[1] in kinds and not window:
+        raise fields.wrong("layer_types", f"{LAYER_TYPES[0]} alone, without a sliding_window")
+    windows = [window if not kinds or kind == LAYER_TYPES[1] else 0 for kind in kinds or ("",) * layers_of(fields)]
+    return tuple(windows) if any(windows) else ()
+
+
+def _window(fields: Fields, used: bool = True) -> int:
+    return fields.whole("sliding_window", 0, low=0) if used else 0
 
 
 def upper_windows(fields: Fields) -> tuple[int, ...]:
     """Each layer's window in Qwen's configs: `sliding_window`, if it is used, in the layers that `layer_types` names,
     else in those from `max_window_layers` on."""
     layers, used, kinds = layers_of(fields), fields.flag("use_sliding_window", False), _layer_kinds(fields)
-    window = fields.whole("sliding_window", 0, low=0) if used else 0
+    window = _window(fields, used)
     first = fields.whole("max_window_layers", 0, low=0)
     chosen = [kind == LAYER_TYPES[1] for kind in kinds] if kinds else [layer >= first for layer in range(layers)]
     if kinds and any(chosen) and not window:

@@ -26,8 +26,8 @@ def layer_number(names: TensorNames, name: str) -> int | None:
 def count_faults(
     where: str, config: Mapping[str, Any], model: ModelConfig, tensors: Mapping[str, TensorInfo], family: ModelFamily
 ) -> list[str]:
-    """A line for layers, and one for experts, where the files hold another number than the config says, or so few
-    tensors that most of them are missing."""
+    """A line each for layers, experts and rows of the vocabulary, where the files hold another number than the config
+    says, or so few tensors that most of them are missing."""
     names, first = family.names, next(iter(tensors), "none")
     layers: set[int] = set()
     experts = 0
@@ -52,8 +52,14 @@ def count_faults(
         missing = next(layer for layer in range(count) if layer not in layers)
         have = f"the files hold tensors of {counted(len(layers), 'layer')}, none of layer {missing}"
         found.append(f"{where}: num_hidden_layers {count}: {have}")
+    matrix = tensors.get(f"{names.embedding}.weight") or tensors.get(f"{names.lm_head}.weight")
+    rows = matrix.shape[0] if matrix is not None and len(matrix.shape) == 2 else model.vocab_size
+    if rows != model.vocab_size:
+        found.append(f"{where}: vocab_size {model.vocab_size}: the embedding has {rows} rows; legal: {rows}")
     word = next((family.word(key, config) or key for key in EXPERTS if key in config), EXPERTS[0])
-    if experts != model.num_experts and layers:
+    if experts and not model.num_experts:
+        found.append(f"{where}: no layer has experts by it; the files hold {counted(experts, 'expert')}")
+    elif experts != model.num_experts and layers:
         found.append(f"{where}: {word} {model.num_experts}: the files hold {experts} experts; legal: {experts}")
     sparse = sum(model.has_experts(layer) for layer in range(model.num_layers)) if layers else 0
     if not found and sparse * model.num_experts > len(tensors):

@@ -109,11 +109,11 @@ def named_templates(value: Any, file: Path, problems: list[str]) -> dict[str, st
         return {}
     if isinstance(value, str):
         return {"default": value}
-    if isinstance(value, list):
-        entries = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-        value = entries if len(entries) == len(value) else None
-    if isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair):
-        return value
+    entries = value
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):  # of one name, the last counts
+        entries = {item.get("name"): item.get("template") for item in value}
+    if isinstance(entries, dict) and all(isinstance(item, str) for pair in entries.items() for item in pair):
+        return entries
     fields = Fields({"chat_template": value}, str(file))
     problems.append(str(fields.wrong("chat_template", "a string, or a list of objects with name and template")))
     return {}
