@@ -36,8 +36,12 @@ CASES: dict[str, Burst] = {
     "8 streams": (8, 128, 128),
     "32 streams": (32, 128, 128),
 }
-LONG_PROMPT: dict[str, Burst] = {"prefill of 7,000": (1, 7000, 1)}
-"""Measured where it is asked for."""
+OF_STAGES: dict[str, Burst] = {
+    "4 streams": (4, 128, 128),
+    "16 streams": (16, 128, 128),
+    "prefill of 7,000": (1, 7000, 1),
+}
+"""Measured where they are asked for: what pipeline stages can gain follows from batches of half the size."""
 WAYS = {
     "several": ("auto", True),
     "several, even heads": ("balanced", True),
@@ -51,7 +55,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
     parser.add_argument("--even-heads", action="store_true")
-    ways, cases = [*WAYS, STAGES], CASES | LONG_PROMPT
+    ways, cases = [*WAYS, STAGES], CASES | OF_STAGES
     parser.add_argument("--ways", nargs="+", choices=ways, default=list(WAYS), help="those beside one rank")
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(CASES))
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
