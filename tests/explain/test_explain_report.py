@@ -16,6 +16,7 @@ from weft.arch.block import BlockSpec
 from weft.arch.config import ModelConfig, MoEConfig
 from weft.arch.families import parse_config
 from weft.arch.params import param_specs
+from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.cli.main import main
 from weft.errors import LayoutError
@@ -346,3 +347,20 @@ def test_log_probabilities_are_priced() -> None:
         return sampling.calls[0].received[0].most
 
     assert [received(logprobs) for logprobs in (None, 0, 1, 20)] == [16, 32, 48, 352]
+
+
+def test_packed_matrices_have_whole_panels() -> None:
+    """Of q, k and v together, and of gate and up: 32 rows at a time."""
+    storage = WeightStorage(packed=True, pads=True)
+    layout = resolve({"attention.tp": 2}, 2)
+    plain, filled = (
+        memory_of_ranks(Shards(SMALL, layout, storage=each), 4)[0].bytes
+        for each in (WeightStorage(packed=True), storage)
+    )
+    width, layers = SMALL.hidden_size * 4, SMALL.num_layers
+    qkv, gate_up = 3 * 4 + 2 * 4, SMALL.intermediate_size  # rows of a rank: three heads, a KV head twice; half of both
+    assert filled["attention"] - plain["attention"] == layers * (-qkv % 32) * width
+    down = (-SMALL.hidden_size % 32) * SMALL.intermediate_size // 2 * 4
+    assert filled["dense"] - plain["dense"] == layers * ((-gate_up % 32) * width + down)
+    assert filled["lm_head"] - plain["lm_head"] == (-SMALL.vocab_size // 2 % 32) * width
+    assert filled["embedding"] == plain["embedding"] and filled["norm"] == plain["norm"]

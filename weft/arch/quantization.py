@@ -35,6 +35,10 @@ QUANTIZABLE = frozenset({"attention", "o_proj", "dense", "experts", "shared_expe
 """Modules whose matrices weft quantizes, beside the lm_head; not the router, nor MLA's projections."""
 
 
+PANEL_ROWS = 32
+"""Of a packed matrix: a pair of panels of 16."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightStorage:
     """How matrices that layers multiply by are stored: `quantization` as the engine's setting, and, for gguf, the
@@ -48,6 +52,8 @@ class WeightStorage:
     """Whether bf16 matrices that are not quantized take 12 bits a number; routed experts' never do."""
     packed: bool = False
     """Whether matrices are packed, quantized or not: an lm_head that is a part of a tied embedding is then a copy."""
+    pads: bool = False
+    """Whether packed matrices have whole panels: rows that are no multiple of PANEL_ROWS are filled up."""
     int8_activations: bool = False
     """Whether activations are rounded to int8 before they meet quantized weights; bounds of logits then only help few
     rows."""

@@ -198,7 +198,7 @@ class Shards:
         return self.elements_of(spec, rank) * (8 * itemsize if bits is None else bits) // 8
 
     def _stored_bytes(self, spec: ParamSpec, rank: int) -> int | None:
-        if len(spec.shape) != 2 or not self._multiplies(spec) or (self.is_view(spec) and not self.packs_head_again):
+        if len(spec.shape) != 2 or not self.multiplies(spec) or (self.is_view(spec) and not self.packs_head_again):
             return None
         shape = self.local_shape(spec, rank)
         if spec.expert is not None:  # a file's blocks are taken of matrices that are one tensor
@@ -208,7 +208,7 @@ class Shards:
         compresses = self.storage.compressed and not self.config.quantization
         return compressed_bytes(shape) if found is None and compresses else found
 
-    def _multiplies(self, spec: ParamSpec) -> bool:
+    def multiplies(self, spec: ParamSpec) -> bool:
         """Whether it is a matrix that is quantized, where any is."""
         latent = spec.module == "attention" and self.config.mla
         return self._is_head(spec) or (spec.module in QUANTIZABLE and not latent)
@@ -234,7 +234,7 @@ class Shards:
     def _depth_ends(self) -> Iterator[int]:
         """Where quantized matrices are split along their depth; none at 0."""
         for spec in self.counted_specs:
-            if spec.dim == 1 and self._multiplies(spec) and (spec.expert is None or self.storage.experts):
+            if spec.dim == 1 and self.multiplies(spec) and (spec.expert is None or self.storage.experts):
                 for rank in range(self.layout.stage_size):
                     yield from {*(self.interval(spec, rank) or ())} - {0, spec.shape[1]}
 

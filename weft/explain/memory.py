@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
+from weft.arch.quantization import PANEL_ROWS
 from weft.arch.shards import Shards
 from weft.arch.spec import Cut, ParamSpec
 from weft.arch.stages import stage_layers
@@ -132,7 +134,28 @@ def held_bytes(shards: Shards, rank: int, itemsize: int, alike: Alike | None = N
     held: Counter[str] = Counter(dict.fromkeys(modules_of(shards.config), 0))
     for spec, times in alike or alike_weights(shards, rank):
         held[spec.module] += times * shards.bytes_of(spec, rank, itemsize)
+    for parts in _matrices(shards, rank) if shards.storage.pads else ():
+        held[parts[0].module] += _padding(shards, parts, rank, itemsize)
     return dict(held)
+
+
+def _padding(shards: Shards, parts: list[ParamSpec], rank: int, itemsize: int) -> int:
+    """Bytes that fill up the last panels of the packed matrix of `parts` on `rank`, of each slot; 0: not packed."""
+    first = parts[0]
+    held = not shards.is_view(first) or shards.packs_head_again
+    if shards.config.quantization or not held or not shards.multiplies(first):
+        return 0
+    counts = [shards.local_shape(part, rank)[0] for part in parts]
+    return -sum(counts) % PANEL_ROWS * shards.bytes_of(first, rank, itemsize) // max(1, counts[0])
+
+
+def _matrices(shards: Shards, rank: int) -> Iterable[list[ParamSpec]]:
+    """The parts of each matrix of the rank's stage, routed experts' once."""
+    found: dict[tuple[str, int | None], list[ParamSpec]] = {}
+    for spec in shards.counted_of(rank):
+        if len(spec.shape) == 2:
+            found.setdefault((spec.target, spec.expert), []).append(spec)
+    return found.values()
 
 
 def alike_weights(shards: Shards, rank: int) -> Alike:

@@ -32,7 +32,10 @@ def weight_storage(
             legal=("auto", "full"),
         )
     packed = engine.device == "cpu" and engine.dtype != "float16"
-    storage = WeightStorage(asked, packed=packed, prunes=variant is not None and isa.suits_argmax_pruning(variant))
+    pads = packed and variant is not None
+    storage = WeightStorage(
+        asked, packed=packed, pads=pads, prunes=variant is not None and isa.suits_argmax_pruning(variant)
+    )
     if asked == "none":
         return storage
     if engine.device != "cpu":
