@@ -273,7 +273,7 @@ def test_two_containers_are_one_engine(write: Write, tmp_path: Path, kind: str) 
         assert all(each.probe(name) for each in (leader, worker) for name in each.container.probes)
         assert found[0].python(ASK.replace("KEY", key_of(kind, documents))).strip() == "200"
         os.kill(worker.command.pid, 9)
-        until(lambda: not leader.probe(ready), "host 0 does not see it", 20)
+        until(lambda: not leader.probe(ready), "host 0 does not see it")
         assert not worker.probe(ready)
         worker.command = containers.start(worker.host, worker.container)
         until(lambda: worker.probe(ready) and leader.probe(ready), "the host does not come back", 120)
