@@ -38,8 +38,8 @@ class AnswerBlocks:
 
     @property
     def called(self) -> bool:
-        """Whether a tool is called."""
-        return any(block.kind == "call" for block in self.blocks)
+        """Whether tools are called, and the last call is whole."""
+        return self._parser is not None and self._parser.called
 
     def whole(self, pieces: Sequence[ChoiceDelta]) -> list[AnswerBlock]:
         """The blocks of an answer that has ended."""

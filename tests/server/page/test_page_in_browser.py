@@ -119,6 +119,39 @@ def test_hosts_have_headings(browser: Any, start_server: Start) -> None:
         server.stop()
 
 
+BALANCE = """\
+weft:expert_layer_balance{engine="0",layer="0",model_name="m",placement="before"} 0.4
+weft:expert_layer_balance{engine="0",layer="0",model_name="m",placement="now"} 0.93
+weft:expert_layer_balance{engine="0",layer="1",model_name="m",placement="now"} 0.42
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1",model_name="m"} 50
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.2",model_name="m"} 100
+vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf",model_name="m"} 100
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+http_requests_total{handler="/v1/messages",method="POST",status="5xx"} COUNT
+"""
+
+
+def test_numbers_are_those_of_metrics(browser: Any, start_server: Start) -> None:
+    """Percentiles by hand: half of the first tokens came within 0.1 s, and 95 % within 0.19 s."""
+    server = start_server("abc", reports=reports_of(16), layout=view_of(16))
+    looks = iter(range(1, 1000))
+    try:
+        with opened(browser, f"{server.url}/docs") as page:
+            page.route("**/metrics", lambda route: route.fulfill(body=BALANCE.replace("COUNT", str(next(looks)))))
+            page.goto(f"{server.url}/")
+            page.get_by_text("layer 1: 42 %").wait_for()
+            assert page.locator("#heat-cells li").all_inner_texts() == ["layer 0: 93 %", "layer 1: 42 %"]
+            assert "100 ms / 190 ms / 198 ms" in page.locator("#tiles").inner_text()
+            assert "50 %" in page.locator("#tiles").inner_text()
+            page.get_by_text("POST /v1/messages: 5xx").first.wait_for()
+            page.get_by_text("KV 75 %").first.wait_for()
+            assert page.get_by_text("KV 25 %").count() == page.get_by_text("KV 75 %").count() == 8
+            assert violations(page) == []
+    finally:
+        server.stop()
+
+
 def test_an_answer_is_stopped_and_an_error_is_listed(browser: Any, start_server: Start) -> None:
     server = start_server("abcdefghij" * 30, longest=512, step_s=0.02)
     try:
