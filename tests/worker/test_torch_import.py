@@ -13,7 +13,7 @@ from weft.worker.torch_import import _is_known
 READ = "torch._decomp"
 """Imported by `torch._meta_registrations`, and by nothing else that comes with torch."""
 META = "torch._meta_registrations"
-IS_LATER = "type(sys.modules[name]).__name__ == '_Later'"
+IS_LATER = "type(sys.modules[name]).__name__ == '_DeferredModule'"
 
 needs_known = pytest.mark.skipif(
     not _is_known(torch.__version__), reason=f"torch {torch.__version__} is imported whole"
@@ -42,7 +42,7 @@ with torch.inference_mode():
 assert y.tolist() == [0, 1, 2]
 import importlib.util
 assert importlib.util.find_spec("torch_nothing") is None and importlib.util.find_spec("torch.nothing") is None
-assert all({IS_LATER} for name in PUT_OFF) and {READ!r} not in sys.modules
+assert all({IS_LATER} for name in DEFERRED) and {READ!r} not in sys.modules
 assert importlib.util.find_spec("torch.export") is not None and not hasattr(torch.export, "nothing")
 """)
 
@@ -57,9 +57,9 @@ import torch
 import_rest()
 warnings.simplefilter("default")
 assert {READ!r} in sys.modules and callable(torch._meta_registrations.register_meta)
-before = [sys.modules[name] for name in PUT_OFF]
+before = [sys.modules[name] for name in DEFERRED]
 import_rest()
-assert [sys.modules[name] for name in PUT_OFF] == before
+assert [sys.modules[name] for name in DEFERRED] == before
 torch.Generator().manual_seed(0)
 x = torch.empty(1, 2, 4, 8, device="meta")
 assert torch.nn.functional.scaled_dot_product_attention(x, x, x).shape == x.shape
@@ -71,7 +71,7 @@ NAMES = """
 modules = {name for name in sys.modules if name.split(".")[0] in ("torch", "torchgen")}
 print(sorted(modules), sorted((name, type(found).__name__) for name, found in vars(torch).items()))
 print([name for name in sorted(modules) for found in vars(sys.modules[name]).values()
-    if type(found).__name__ in ("_Later", "_Function")])
+    if type(found).__name__ in ("_DeferredModule", "_DeferredFunction")])
 """
 
 
@@ -102,7 +102,7 @@ def test_whoever_looks_for_a_name_has_it_all(use: str) -> None:
 import_torch()
 import torch
 {use}
-assert {READ!r} in sys.modules and not any({IS_LATER} for name in PUT_OFF)
+assert {READ!r} in sys.modules and not any({IS_LATER} for name in DEFERRED)
 """)
 
 
@@ -137,7 +137,7 @@ def test_a_backend_of_others_is_imported_with_all_that_it_may_need() -> None:
     run(f"""
 torch_import.entry_points = lambda group: [group]
 import_torch()
-assert {READ!r} in sys.modules and not any({IS_LATER} for name in PUT_OFF)
+assert {READ!r} in sys.modules and not any({IS_LATER} for name in DEFERRED)
 """)
 
 

@@ -1,10 +1,11 @@
-"""Imports torch in a rank, at first without what serves compilers, training and the like.
+"""Imports torch in a rank, at first without the modules for compilers, training and the like (`DEFERRED`).
 
-They are more than a third of the time that `import torch` takes (`benchmarks/start.py`); a rank whose steps run in C++
-does without. One that computes with torch's own operations must call `import_rest` first: `torch.Generator`, tensors
-without data and `torch.compile` need `torch._meta_registrations`, and nothing reads that otherwise. Of the others,
-a look for a name in one has all of them read, and so has an import of any part of torch that was not
-there yet: they import one another, and in another order than torch's own some would meet themselves half read.
+They take more than a third of the time of `import torch` (`benchmarks/start.py`), and a rank whose steps run in C++
+does not need them. A rank that computes with torch's own operations must call `import_rest` first: `torch.Generator`,
+tensors without data and `torch.compile` need `torch._meta_registrations`, and nothing else imports it. The other
+deferred modules are imported, all together, when a name is looked up in one of them, or when any module of torch is
+imported that was not imported yet. Never one alone: they import each other, and in another order than torch's own an
+import would be circular.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-PUT_OFF = (
+DEFERRED = (
     "torch.utils.data",
     "torch.distributions",
     "torch.hub",
@@ -43,16 +44,16 @@ PUT_OFF = (
     "torch.compiler",
     "torch._native",
 )
-"""As `import torch` comes to them."""
+"""In the order in which `import torch` imports them."""
 KNOWN = ("2.13.",)
-"""Versions of which releases were seen to be whole without them; others are imported as they are."""
+"""Versions of torch that were tested without `DEFERRED`; others are imported whole."""
 
 
-class _Later(ModuleType):
-    """In the place of a module that is put off."""
+class _DeferredModule(ModuleType):
+    """Stands for a module of `DEFERRED` until it is imported."""
 
     def __init__(self, name: str, torch: Sequence[str]) -> None:
-        """`torch`: the folders that it lies in."""
+        """`torch`: the folders of package torch."""
         super().__init__(name)
         self.__spec__ = ModuleSpec(name, None)  # importlib.util.find_spec finds it
         self.__path__ = [os.path.join(folder, *name.split(".")[1:]) for folder in torch]
@@ -61,14 +62,14 @@ class _Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if not self.torch_is_there:  # it hands some functions on as its own
-            return _Function(self.__name__, name)
+        if not self.torch_is_there:  # torch takes some functions into its own namespace
+            return _DeferredFunction(self.__name__, name)
         import_rest()
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class _Function:
-    """In the place of a function of a module that is put off, in torch's own namespace."""
+class _DeferredFunction:
+    """Stands for a function of a deferred module, in the namespaces of modules that took it from there."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
@@ -81,46 +82,47 @@ class _Function:
         return getattr(importlib.import_module(self._module), self._name)
 
 
-class _RestFirst(MetaPathFinder):
-    """Of parts of torch that were not read yet: they are read after the rest."""
+class _RestFinder(MetaPathFinder):
+    """Finds modules of torch that were not imported yet; the deferred ones are imported before them."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target) if name.startswith("torch.") else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _BehindTheRest(spec.loader)
+            spec.loader = _RestLoader(spec.loader)
         return spec
 
 
-class _BehindTheRest(Loader):
-    """Not the finder has the rest read: other threads that import anything would wait for it, perhaps for ever."""
+class _RestLoader(Loader):
+    """Imports the deferred modules. The finder must not: other threads that import anything would wait for it, perhaps
+    for ever."""
 
     def __init__(self, loader: Loader) -> None:
-        self._loader, self._came_with_it = loader, False
+        self._loader, self._imported_with_rest = loader, False
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         import_rest()
-        self._came_with_it = spec.name in sys.modules
+        self._imported_with_rest = spec.name in sys.modules
         return sys.modules.get(spec.name) or self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self._loader
-        if not self._came_with_it:
+        if not self._imported_with_rest:
             self._loader.exec_module(module)
 
 
 def import_torch() -> None:
-    """`import torch`, with other modules in the places of `PUT_OFF`."""
+    """`import torch` without `DEFERRED`, where that is known to work."""
     if "torch" in sys.modules or not _is_known(_version()) or _has_extensions():
         importlib.import_module("torch")
         return
     torch = find_spec("torch")
     folders = (torch and torch.submodule_search_locations) or ()
-    put_off = [_Later(name, folders) for name in PUT_OFF]
-    sys.modules.update(zip(PUT_OFF, put_off, strict=True))
+    deferred = [_DeferredModule(name, folders) for name in DEFERRED]
+    sys.modules.update(zip(DEFERRED, deferred, strict=True))
     importlib.import_module("torch")
-    sys.meta_path.insert(0, _RestFirst())
-    for module in put_off:
+    sys.meta_path.insert(0, _RestFinder())
+    for module in deferred:
         module.torch_is_there = True
         parent, _, child = module.__name__.rpartition(".")
         if child not in vars(sys.modules[parent]):
@@ -128,9 +130,14 @@ def import_torch() -> None:
 
 
 def import_rest() -> None:
-    """`PUT_OFF`, where `import_torch` has left it out."""
-    sys.meta_path = [finder for finder in sys.meta_path if type(finder) is not _RestFirst]  # another may be in the old
-    missing = [name for name in PUT_OFF if isinstance(sys.modules.get(name), _Later)]
+    """Imports what `import_torch` has left out."""
+    sys.meta_path = [
+        finder
+        for finder in sys.meta_path
+        if type(finder) is not _RestFinder
+        # a new list: another thread may iterate over the old one
+    ]
+    missing = [name for name in DEFERRED if isinstance(sys.modules.get(name), _DeferredModule)]
     for name in missing:
         del sys.modules[name]
     for name in missing:
@@ -140,22 +147,22 @@ def import_rest() -> None:
 
 
 def _put_in_place() -> None:
-    """Of what parts of torch took from others by name before these were read: the functions themselves."""
+    """Replaces each `_DeferredFunction` in torch's modules by the function."""
     parts = [module for name, module in list(sys.modules.items()) if name == "torch" or name.startswith("torch.")]
     for names in [vars(module) for module in parts if isinstance(module, ModuleType)]:
         for name, found in list(names.items()):
-            if type(found) is _Function:  # isinstance would ask objects that warn of every look at them
+            if type(found) is _DeferredFunction:  # isinstance would trigger warnings of some objects
                 names[name] = found.itself()
 
 
 def _is_known(found: str) -> bool:
-    """Whether it is a release of a version that is `KNOWN`, for whatever device."""
+    """Whether it is a release of one of the `KNOWN` versions, for any device."""
     release = re.fullmatch(r"(\d+\.\d+\.)\d+(\+(cpu|cu\d+|rocm[\d.]+|xpu))?", found)
     return release is not None and release[1] in KNOWN
 
 
 def _has_extensions() -> bool:
-    """Whether `import torch` will import a backend of others, which may need any part of it."""
+    """Whether `import torch` will import other packages' backends, which may need any module of torch."""
     return os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") == "1" and bool(entry_points(group="torch.backends"))
 
 

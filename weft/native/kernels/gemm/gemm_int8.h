@@ -174,8 +174,6 @@ public:
     // Rows that are multiplied at a time.
     int64_t near(int64_t) const { return std::max<int64_t>(kNearCodes / rounding_.stride(), 8 * kPanelTile); }
 
-    void fetch_cache(const Step&, const LinearParts&, const TeamMember&) {}
-
     // Pairs [first, last) of `count` rows from row `from` on.
     void run(int first, int last, int64_t from, int64_t count) {
         const RoundedRows rows = rounding_.chunk(from, count);
