@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from weft.cli.args.dialects import take_foreign
 from weft.cli.args.flags import values_of
-from weft.cli.args.hosts import take_placement
+from weft.cli.args.hosts import is_agent, take_placement
 from weft.cli.args.parser import CommandParser
 from weft.errors import ConfigError, UsageError, WeftError
 from weft.launchers.slurm_nodes import expanded
@@ -94,6 +94,20 @@ def test_what_is_taken(words: str, environ: dict[str, str], expected: tuple[obje
 def test_what_is_refused(words: str, environ: dict[str, str], said: str) -> None:
     with pytest.raises((UsageError, ConfigError), match=said):
         placed(words, environ)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("M --launcher ray --nnodes 2 --node-rank 1", "host 0, but --node-rank gives 1; leave one out"),
+        ("M --nnodes 2 --ray-address auto", "ray_address is for Ray: give --launcher ray, or leave it out"),
+    ],
+)
+def test_launchers_that_number_the_hosts(words: str, said: str) -> None:
+    parser = CommandParser(prog="weft serve")
+    import_module("weft.cli.commands.serve").add_arguments(parser)
+    with pytest.raises(ConfigError, match=said):
+        is_agent(parser.parse_command(words.split()))
 
 
 def test_lists_of_nodes() -> None:

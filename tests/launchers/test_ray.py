@@ -164,7 +164,7 @@ def test_what_cannot_be_placed_is_refused_at_once(ray: RayHosts, tmp_path: Path)
 
     refused = {
         "--tp 1": "launcher ray: the layout has one host; give --nnodes",
-        f"{' '.join(DP)} --node-rank 1": "and makes a secret for each start: leave node_rank out",
+        f"{' '.join(DP)} --node-rank 1": "from host 0, but --node-rank gives 1; leave one out",
         f"{' '.join(DP)} --ray-address ray://h:1": "must run on a host of the cluster; legal: auto, or HOST:PORT",
     }
     for given, said in refused.items():

@@ -92,7 +92,8 @@ def met_hosts(
 
 
 def is_agent(args: argparse.Namespace) -> bool:
-    """Whether this command is the agent of a host beyond host 0."""
+    """Whether this command is the agent of a host beyond host 0. ConfigError: a launcher is to start those."""
+    launcher_of(args)
     return bool(hosts_from(args).node_rank)
 
 

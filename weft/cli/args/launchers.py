@@ -31,11 +31,18 @@ _NODE = ("--node-rank", "--node_rank")
 
 
 def launcher_of(args: argparse.Namespace) -> LauncherConfig:
-    """LauncherConfig of the command line. ConfigError: an address without the launcher that it is for."""
+    """LauncherConfig of the command line. ConfigError: an address without the launcher that it is for, or a number of
+    this host beside a launcher that numbers the hosts."""
     config = made(LauncherConfig, values_of(args.launcher_given))
     if config.launcher is None and "ray_address" in args.launcher_given:
         message = "ray_address is for Ray: give --launcher ray, or leave it out"
         raise ConfigError(message, field="ray_address", value=config.ray_address)
+    number = args.hosts_given.get("node_rank")
+    if config.launcher is not None and number is not None and number.value:
+        message = (
+            f"launcher {config.launcher} starts the other hosts from host 0, but {number.flag} gives {number.value}"
+        )
+        raise ConfigError(f"{message}; leave one out", field="node_rank", value=number.value)
     return config
 
 
@@ -73,10 +80,9 @@ def _refuse(config: HostsConfig, layout: Layout) -> None:
     if layout.nodes == 1:
         message = "launcher ray: the layout has one host; give --nnodes, or leave --launcher out"
         raise ConfigError(message, field="launcher", value="ray")
-    given = {"dist_secret_file": config.dist_secret_file, DIST_SECRET: dist_secret(), "node_rank": config.node_rank}
-    for name, value in given.items():
-        if value not in (None, "", 0):
-            message = f"launcher ray numbers the hosts, and makes a secret for each start: leave {name} out"
+    for name, value in {"dist_secret_file": config.dist_secret_file, DIST_SECRET: dist_secret()}.items():
+        if value:
+            message = f"launcher ray makes a secret for each start: leave {name} out"
             raise ConfigError(message, field=name)
 
 
