@@ -22,8 +22,9 @@ VERSION = "2.14.0"
 SUITE = Client(
     "anthropic-suite",
     (
-        f"anthropic[aiohttp]=={VERSION}", "pytest", "pytest-asyncio", "inline-snapshot", "http-snapshot[httpx]==0.1.9",
-        "respx", "dirty-equals", "time-machine", "rich", "boto3", "httpx2", "opentelemetry-sdk", "nest_asyncio",
+        f"anthropic[aiohttp]=={VERSION}", "pytest", "pytest-asyncio", "pytest-xdist", "inline-snapshot", "respx",
+        "http-snapshot[httpx]==0.1.9", "dirty-equals", "time-machine", "rich", "boto3", "httpx2", "nest_asyncio",
+        "opentelemetry-sdk",
     ),
     lambda place: [],
 )  # fmt: skip
@@ -75,7 +76,7 @@ def test_the_plain_tests_of_messages_pass(url: str, tmp_path: Path) -> None:
         pytest.skip(f"pip cannot have the source archive: {error}")
     chosen = ["tests/api_resources/test_messages.py", "-k", "not all_params and not deprecated"]
     done = subprocess.run(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+        [python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *chosen],
         cwd=suite,
         env={**environment(tmp_path), "TEST_API_BASE_URL": url, "PATH": os.environ["PATH"]},
         timeout=LIMIT_S,
