@@ -171,7 +171,7 @@ def test_a_prompt_of_seven_rows_has_one_in_the_last_mlp(tmp_path: Path) -> None:
 def test_a_step_that_samples_all_rows_has_nothing_to_select() -> None:
     geometry = Geometry(resolve({}), 0, 16, torch.device("cpu"), full(1))
     streams, chunk = (3, ((2, True, 1),)), (3, ((2, True, 0),))
-    every, some = shape_of(streams, (5,), (), geometry), shape_of(chunk, (5,), (4,), geometry)
+    every, some = shape_of(streams, (5,), (), b"", geometry), shape_of(chunk, (5,), (4,), b"", geometry)
     assert every.sampled_ends is every.row_ends and every.sampled_rows.tolist() == [0, 1, 2, 3, 4]
     assert some.sampled_ends == (1, 2, 3, 4) and some.sampled_rows.tolist() == [0, 1, 2, 4]
 
@@ -179,4 +179,4 @@ def test_a_step_that_samples_all_rows_has_nothing_to_select() -> None:
 def test_scored_rows_apart_from_the_sampled_one_are_refused() -> None:
     geometry = Geometry(resolve({}), 0, 16, torch.device("cpu"), full(1))
     with pytest.raises(WeftError, match="a run of 4 rows with 2 scored ones that end before the sampled one"):
-        shape_of((0, ((4, True, 2),)), (4,), (3,), geometry)
+        shape_of((0, ((4, True, 2),)), (4,), (3,), b"", geometry)

@@ -201,7 +201,8 @@ def test_the_rank_that_did_not_sample_a_row_can_sample_the_next() -> None:
             values = ranks[owner].sample(logits, rows, 2)
             assert (values == ranks[1 - owner].sample(logits, rows, 2)).all()
             records = [
-                rank.remember(values, rows, (0, 1) if number == owner else (0, 0)) for number, rank in enumerate(ranks)
+                rank.remember(values, rows, range(1) if number == owner else range(0))
+                for number, rank in enumerate(ranks)
             ]
             assert records[0] == records[1]
             if records[0].runs[0].token_id in (END, IM_END):

@@ -21,6 +21,7 @@ from weft.ops.attention import (
     AttentionBackend,
     AttentionMeta,
     AttentionSpec,
+    KeyShare,
     KVCache,
     merge_partials,
     pack_partial,
@@ -38,8 +39,6 @@ SIZES = {
     "window": Sizes((0, 1, 1, 1), 2, 10, 5, window=7),
     "crossed": Sizes((1, 0), 2, 32, 32),
 }
-BLOCK = 7
-"""Keys that one part has in a row; no multiple of a block or a chunk."""
 
 
 class ToyAttention(AttentionBackend[AttentionMeta]):
@@ -64,10 +63,10 @@ class ToyAttention(AttentionBackend[AttentionMeta]):
             at = torch.arange(int(prepared.positions[row]) + 1)
             if spec.window:
                 at = at[-spec.window :]
-            if prepared.held is not None:
-                at = at[prepared.held[at]]
-            size = cache.k.shape[2]
-            blocks = prepared.block_tables[int(prepared.run_of_row[row])][at // size].long()
+            size, owners = cache.k.shape[2], 1
+            if (share := prepared.share) is not None:
+                at, owners = at[at // size % share.owners == share.owner], share.owners
+            blocks = prepared.block_tables[int(prepared.run_of_row[row])][at // size // owners].long()
             for head in range(heads):
                 kv = int(spec.kv_of_head[head])
                 k, v = (x[blocks, kv, at % size].to(dtype) for x in (cache.k, cache.v))
@@ -108,16 +107,23 @@ def spec_of(sizes: Sizes) -> AttentionSpec:
     return AttentionSpec(torch.tensor(sizes.kv_of_head, dtype=torch.int32), sizes.dim, sizes.scale, sizes.window)
 
 
-def run(backend: AttentionBackend[Any], sizes: Sizes, case: Case, held: Tensor | None = None) -> Tensor:
-    """The output, or the partial one over the positions that are `held`."""
-    prepared = backend.prepare(replace(case.meta, held=held))
-    return backend.forward(case.q, case.cache, prepared, spec_of(sizes), partial=held is not None)
+def run(backend: AttentionBackend[Any], sizes: Sizes, case: Case, share: KeyShare | None = None) -> Tensor:
+    """The output, or the partial one over the blocks of a share."""
+    meta = case.meta
+    if share is not None:
+        tables = case.meta.block_tables[:, share.owner :: share.owners].contiguous()
+        nothing = tables.new_zeros(len(tables), 1)
+        meta = replace(meta, block_tables=tables if tables.shape[1] else nothing, share=share)
+    return backend.forward(case.q, case.cache, backend.prepare(meta), spec_of(sizes), partial=share is not None)
 
 
-def splits(parts: int, longest: int = 400) -> list[Tensor]:
-    """Which positions each part has: blocks in turn, and then one part that has none."""
-    owner = torch.arange(longest) // BLOCK % parts
-    return [owner == part for part in range(parts + 1)]
+def splits(parts: int) -> list[KeyShare]:
+    """Blocks in turn."""
+    return [KeyShare(part, parts) for part in range(parts)]
+
+
+NOTHING = KeyShare(1000, 1001)
+"""Blocks beyond every context."""
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
@@ -149,7 +155,7 @@ def test_a_cache_has_room_for_keys_and_values(backend: AttentionBackend[Any]) ->
 def test_any_split_of_keys_merges_to_the_whole(splitting: AttentionBackend[Any], sizes: Sizes, parts: int) -> None:
     case = paged(sizes, RUNS, torch.float64)
     whole = run(splitting, sizes, case)
-    pieces = [run(splitting, sizes, case, held) for held in splits(parts)]
+    pieces = [run(splitting, sizes, case, share) for share in (*splits(parts), NOTHING)]
     rows, heads = len(case.q), len(sizes.kv_of_head)
     assert all(piece.shape == (rows, heads * (sizes.dim + 2)) and piece.dtype == torch.float64 for piece in pieces)
     merged = splitting.merge(pieces, heads)
@@ -167,7 +173,7 @@ def test_exact_ties_merge_bit_for_bit() -> None:
     flat = Case(torch.zeros_like(case.q), case.cache, case.meta, case.kv_of_head)
     whole = run(TorchAttention(), sizes, flat)
     for parts in (1, 2, 3, 4):
-        pieces = [run(TorchAttention(), sizes, flat, held) for held in splits(parts)]
+        pieces = [run(TorchAttention(), sizes, flat, share) for share in splits(parts)]
         assert torch.equal(TorchAttention().merge(pieces, 3), whole)
         assert torch.equal(TorchAttention().merge(pieces[::-1], 3), whole)
 
@@ -175,7 +181,7 @@ def test_exact_ties_merge_bit_for_bit() -> None:
 def test_a_row_that_saw_no_key_is_zero_and_no_nan(splitting: AttentionBackend[Any]) -> None:
     sizes = SIZES["window"]
     case = paged(sizes, RUNS, torch.float64)
-    nothing = run(splitting, sizes, case, torch.zeros(400, dtype=torch.bool))
+    nothing = run(splitting, sizes, case, NOTHING)
     state = nothing.view(len(case.q), 4, sizes.dim + 2)
     assert (state[..., :-2] == 0).all() and (state[..., -1] == 0).all() and (state[..., -2] == -torch.inf).all()
     assert (splitting.merge([nothing, nothing], 4) == 0).all()
@@ -184,7 +190,7 @@ def test_a_row_that_saw_no_key_is_zero_and_no_nan(splitting: AttentionBackend[An
 def test_partial_outputs_of_halves_are_in_fp32() -> None:
     sizes = SIZES["grouped"]
     case = paged(sizes, RUNS, torch.bfloat16)
-    pieces = [run(TorchAttention(), sizes, case, held) for held in splits(2)]
+    pieces = [run(TorchAttention(), sizes, case, share) for share in splits(2)]
     assert {piece.dtype for piece in pieces} == {torch.float32}
     merged = merge_partials(pieces, 9)
     assert (merged.double() - dense_attention(sizes, RUNS, torch.bfloat16)).abs().max() < 2e-2
@@ -194,7 +200,7 @@ def test_kernels_refuse_partial_outputs_by_name() -> None:
     step, sizes = backend_named("step"), SIZES["grouped"]
     case = paged(sizes, RUNS, torch.float64)
     with pytest.raises(WeftError, match="attention backend step gives no partial attention yet"):
-        run(step, sizes, case, torch.ones(400, dtype=torch.bool))
+        run(step, sizes, case, KeyShare(0, 1))
     with pytest.raises(WeftError, match="attention backend step gives no partial attention yet"):
         step.forward(case.q, case.cache, step.prepare(case.meta), spec_of(sizes), partial=True)
 

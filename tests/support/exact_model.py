@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model_type": "qwen3",
         "attention_bias": True,
         "tie_word_embeddings": True,
+    },
+    # one KV head, which any ranks share, and windows that end inside a context
+    "window": {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "num_key_value_heads": 1,
+        "sliding_window": 9,
     },
     # enough layers for uneven pipeline stages
     "deep": {"num_hidden_layers": 5, "attention_bias": True, "mlp_bias": True},
@@ -79,13 +86,20 @@ def exact_config(variant: str) -> dict[str, Any]:
     return {**BASE, **VARIANTS[variant]}
 
 
-def write_exact(directory: Path, variant: str, *, seed: int = 0) -> Path:
-    """Writes a checkpoint with weights in multiples of 2^-6, |w| <= 3/8; norms in [1/2, 3/2]."""
+def write_exact(
+    directory: Path,
+    variant: str,
+    *,
+    seed: int = 0,
+    changed: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, x: x,
+) -> Path:
+    """Writes a checkpoint with weights in multiples of 2^-6, |w| <= 3/8; norms in [1/2, 3/2]. `changed`: what a weight
+    becomes."""
     draw = torch.Generator().manual_seed(seed)
 
     def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         low, high = (32, 97) if "norm" in name else (-24, 25)
-        return torch.randint(low, high, shape, generator=draw).float() / 64
+        return changed(name, torch.randint(low, high, shape, generator=draw).float() / 64)
 
     return _write(directory, exact_config(variant), tensor)
 

@@ -9,10 +9,13 @@ from weft.arch.config import ModelConfig
 from weft.errors import LayoutError
 from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
-from weft.layout.layout import Layout
+from weft.layout.layout import Layout, Split
 from weft.layout.placement import Interval
-from weft.layout.splits import even_splits, splits_after
+from weft.layout.splits import assign_heads, even_splits, splits_after
 from weft.plural import counted, up_to
+
+SHOWN_PAIRS = 12
+"""Pairs of sizes that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,39 @@ def check_fit(layout: Layout, config: ModelConfig) -> None:
                 value=need.size,
                 legal=legal,
             )
+    _check_kv_split(layout, config)
     _check_layers(layout, config.num_layers)
+
+
+def _check_kv_split(layout: Layout, config: ModelConfig) -> None:
+    attention = layout.attention
+    if _shares_kv_heads(config, attention.tp, attention.kv_split, attention.split):
+        return
+    pairs = _kv_split_pairs(config, attention.split)
+    shown = ", ".join(f"{tp} and {split}" for tp, split in pairs[:SHOWN_PAIRS])
+    more = f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
+    raise LayoutError(
+        f"attention.kv_split {attention.kv_split}: with attention.tp {attention.tp} the ranks of a split do not hold"
+        f" the same KV heads, of which the model has {config.num_kv_heads}; legal tp and kv_split:"
+        f" {shown + more or 'none above 1'}; --attn-cp-size splits the cache over ranks of its own",
+        field="attention.kv_split",
+        value=attention.kv_split,
+        legal=(1, *(split for tp, split in pairs if tp == attention.tp)),
+    )
+
+
+def _shares_kv_heads(config: ModelConfig, tp: int, kv_split: int, split: Split) -> bool:
+    """Whether runs of `kv_split` neighbouring ranks hold the same KV heads, and so can split positions instead."""
+    if kv_split == 1 or config.mla is not None:
+        return True
+    held = [share.kv for share in assign_heads(config.num_heads, config.num_kv_heads, tp, split)]
+    return all(len({*held[first : first + kv_split]}) == 1 for first in range(0, tp, kv_split))
+
+
+def _kv_split_pairs(config: ModelConfig, split: Split) -> list[tuple[int, int]]:
+    """Legal (tp, kv_split) with a kv_split above 1."""
+    sizes = [(tp, kv_split) for tp in range(2, config.num_heads + 1) for kv_split in divisors(tp)[1:]]
+    return [each for each in sizes if _shares_kv_heads(config, *each, split)]
 
 
 def _needs(layout: Layout, config: ModelConfig) -> Iterator[_Need]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
-from weft.layout.boundaries import Boundary, RoutedExchange, dense_boundaries, residual, routed_exchanges
+from weft.layout.boundaries import (
+    Boundary,
+    OwnerExchange,
+    RoutedExchange,
+    dense_boundaries,
+    owner_exchanges,
+    residual,
+    routed_exchanges,
+)
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
 from weft.layout.routed import Dispatch, Routing, dispatch_of
@@ -20,6 +28,8 @@ class ForwardPlan:
     boundaries: dict[str, Boundary]
     exchanges: tuple[RoutedExchange, ...]
     dispatch: Dispatch | None
+    owner_exchanges: tuple[OwnerExchange, ...] = ()
+    """Between attention.in and o_proj.in, where ranks share the KV cache of a request."""
 
 
 def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
@@ -38,4 +48,6 @@ def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
         dispatch=form,
     )
     exchanges = routed_exchanges(layout.experts, routing, form) if layout.experts else ()
-    return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch)
+    key_dim = config.mla.latent_dim if config.mla else config.head_dim
+    owners = owner_exchanges(layout, heads=config.num_heads, kv_heads=config.num_kv_heads, key_dim=key_dim)
+    return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch, owners)

@@ -104,6 +104,13 @@ class Shards:
         """The heads of `rank`."""
         return self.heads[rank % self.layout.attention.tp]
 
+    def attended_share(self, rank: int) -> HeadShare:
+        """The heads that `rank` attends for over its own keys: those of all ranks of its kv_split, whose KV heads are
+        alike."""
+        own, size = self.head_share(rank), self.layout.attention.kv_split
+        first = rank % self.layout.attention.tp // size * size
+        return HeadShare((self.heads[first].q[0], self.heads[first + size - 1].q[1]), own.kv)
+
     def interval(self, spec: ParamSpec, rank: int) -> Interval | None:
         """What `rank` holds of spec's dim; None: the whole tensor."""
         if spec.cut is Cut.NONE:
@@ -259,7 +266,12 @@ class Shards:
         return sum(self.bytes_of(spec, rank, itemsize) for spec in own) // max(1, hi - lo)
 
     def kv_bytes_per_token(self, rank: int, itemsize: int) -> int:
-        """Bytes of K and V of its stage's layers for one token on `rank`."""
+        """Bytes of K and V of its stage's layers that `rank` keeps for each token of a context: a part of a token's
+        where several ranks share a context."""
+        return -(-self.kv_bytes_of_owned(rank, itemsize) // self.layout.kv_owners)
+
+    def kv_bytes_of_owned(self, rank: int, itemsize: int) -> int:
+        """Bytes of K and V of its stage's layers for one token that `rank` keeps."""
         heads, dims = self.cache_shape(rank)
         return (1 if self.config.mla else 2) * heads * dims * len(self.layers_of(rank)) * itemsize
 

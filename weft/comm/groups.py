@@ -6,8 +6,14 @@ from collections.abc import Iterable
 
 from weft.arch.shards import Shards
 from weft.layout.boundaries import Boundary
+from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import pipeline_pairs, pipeline_transfers
-from weft.layout.ranks import Group
+from weft.layout.ranks import Group, owners_of
+
+
+def owner_groups(layout: Layout) -> set[Group]:
+    """Of a stage: ranks that share the KV cache of a request by position."""
+    return {owners_of(layout, rank) for rank in range(layout.stage_size)} if layout.kv_owners > 1 else set()
 
 
 def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Group, ...]:
@@ -17,12 +23,12 @@ def distinct_groups(boundaries: Iterable[Boundary], stage_size: int) -> tuple[Gr
 
 
 def groups_of(shards: Shards) -> tuple[Group, ...]:
-    """Every group that the model's boundaries call on in any pipeline stage of one replica, and the pairs of ranks that
-    send to each other between stages, in the one global order."""
+    """Every group that the model's boundaries call on in any pipeline stage of one replica, those that share a KV cache
+    by position, and the pairs of ranks that send to each other between stages, in the one global order."""
     layout = shards.layout
     transfers = pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual)
     boundaries = (*shards.forward_plan.boundaries.values(), *(each.gather for each in transfers))
-    own = distinct_groups(boundaries, layout.stage_size)
+    own = {*distinct_groups(boundaries, layout.stage_size), *owner_groups(layout)}
     firsts = range(0, layout.stage_size * layout.pipeline.stages, layout.stage_size)
     of_stages = {tuple(first + rank for rank in group) for first in firsts for group in own}
     return tuple(sorted(of_stages | {*pipeline_pairs(layout)}))

@@ -45,7 +45,8 @@ class Engine:
         after the other."""
         self.executor, self.balancing = executor, balancing
         stages, lanes = executor.layout.pipeline.stages, lanes_of(executor, balancing)
-        self.limits = limits_of(config, executor.num_blocks, keys_per_row if lanes > 1 else 0.0, vocab_size)
+        per_row = keys_per_row if lanes > 1 else 0.0
+        self.limits = limits_of(config, executor.num_blocks, per_row, vocab_size, executor.layout)
         self.failed_with: WeftError | None = None
         """What the executor failed with."""
         self.failure: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
+from weft.layout.layout import Layout
 from weft.settings import DEFAULT_LOGPROBS, EngineConfig
 
 
@@ -23,6 +24,8 @@ class Limits:
     keys_per_row: float = 0.0
     """Keys whose attention costs a row as much as its products with weights: chunks of a prompt take as long as each
     other. 0: they have as many rows as each other."""
+    chunk: int = 1
+    """Chunks of a prompt are whole multiples of so many tokens, where a step has room for as many."""
 
     @property
     def capacity(self) -> int:
@@ -35,9 +38,14 @@ class Limits:
 
 
 def limits_of(
-    config: EngineConfig, num_blocks: int, keys_per_row: float = 0.0, vocab_size: int | None = None
+    config: EngineConfig,
+    num_blocks: int,
+    keys_per_row: float = 0.0,
+    vocab_size: int | None = None,
+    layout: Layout | None = None,
 ) -> Limits:
     """The limits of a group with `num_blocks` KV blocks on each of its ranks. `vocab_size` None: it is not known.
+    `layout`: where its ranks may share the KV cache of a request: a block is then one of each of them.
 
     ConfigError: max_model_len undecided, or a pool without blocks.
     """
@@ -50,15 +58,17 @@ def limits_of(
             field="kv_cache_memory",
             value=num_blocks,
         )
+    block_size = config.tokens_per_block * (layout.kv_owners if layout else 1)
     return Limits(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
-        block_size=config.tokens_per_block,
+        block_size=block_size,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
         max_logprobs=max_logprobs(config, vocab_size),
         keys_per_row=keys_per_row,
+        chunk=block_size if layout and layout.attention.cp > 1 else 1,
     )
 
 

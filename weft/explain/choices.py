@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from weft.explain.notes import LayoutNote
-from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
+from weft.layout.boundaries import SEVERAL_BLOCKS, SHARED_CONTEXT, finds_largest
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
 
@@ -43,13 +43,16 @@ def choices_of(
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
     prunes = bf16 and not engine.enforce_eager
     wanted = prunes and _chosen(engine.prune_argmax, machine.prunes)
-    bounded = wanted and finds_largest(layout)
+    why_not = "" if finds_largest(layout) else SEVERAL_BLOCKS
+    why_not = SHARED_CONTEXT if layout.kv_owners > 1 else why_not
+    bounded = wanted and not why_not
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
-        *(_bounds(engine.prune_argmax, wanted, bounded, machine) if prunes else ()),
+        *(_bounds(engine.prune_argmax, wanted, why_not, machine) if prunes else ()),
         *_rows(engine, int8_activations, bounded, machine),
     ]
-    programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
+    eager = engine.enforce_eager or layout.kv_owners > 1
+    programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not eager
     return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
 
 
@@ -77,13 +80,13 @@ def _numbers(asked: bool | None, compressed: bool, machine: Machine, quantizatio
         yield LayoutNote("info", "not_compressed", f"{text}; --compress-weights counts 12")
 
 
-def _bounds(asked: bool | None, wanted: bool, bounded: bool, machine: Machine) -> Iterator[LayoutNote]:
-    if wanted and not bounded and asked:
-        text = f"prune_argmax: {SEVERAL_BLOCKS}; leave --prune-argmax out"
+def _bounds(asked: bool | None, wanted: bool, why_not: str, machine: Machine) -> Iterator[LayoutNote]:
+    if wanted and why_not and asked:
+        text = f"prune_argmax: {why_not}; leave --prune-argmax out"
         yield LayoutNote("warning", "not_served", text)
-    elif wanted and not bounded:
-        yield LayoutNote("info", "no_bounds", f"prune_argmax is off: {SEVERAL_BLOCKS}")
-    elif bounded:
+    elif wanted and why_not:
+        yield LayoutNote("info", "no_bounds", f"prune_argmax is off: {why_not}")
+    elif wanted:
         whose = "as asked" if asked else f"the default of this CPU ({machine.name}); --no-prune-argmax leaves it out"
         yield LayoutNote("info", "bounds", f"the small copy of lm_head for prune_argmax is counted, {whose}")
     elif asked is None:

@@ -9,7 +9,7 @@ from weft.data_files import read_schema
 from weft.explain.hops import TransferTraffic
 from weft.explain.memory import RankMemoryUse
 from weft.explain.report import LayoutReport
-from weft.explain.traffic import BoundaryTraffic, CollectiveCall, RoutedTraffic
+from weft.explain.traffic import BoundaryTraffic, CollectiveCall, OwnerTraffic, RoutedTraffic
 from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
@@ -47,6 +47,7 @@ def document(report: LayoutReport) -> Json:
         "hops": [_hop(passed) for passed in report.hops],
         "dispatch": asdict(report.dispatch) if report.dispatch else None,
         "routed": [_routed(passed) for passed in report.routed],
+        "owners": [_of_owners(passed) for passed in report.of_owners],
         "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
         "received_for_largest": [
             _received(batch, report.received_for_largest(batch)) for batch in report.batches if report.largest
@@ -111,6 +112,18 @@ def _routed(passed: RoutedTraffic) -> Json:
         "times_of_stage": list(passed.times_of_stage),
         "collectives": [_call(call) for call in passed.calls],
         "most": [_received(received.batch, received.per_rank) for received in passed.most],
+    }
+
+
+def _of_owners(passed: OwnerTraffic) -> Json:
+    exchange = passed.exchange
+    return {
+        "name": exchange.name,
+        "way": exchange.way,
+        "heads": list(exchange.heads),
+        "width": exchange.width,
+        "times_of_stage": list(passed.times_of_stage),
+        "collectives": [_call(call) for call in passed.calls],
     }
 
 

@@ -14,7 +14,7 @@ from weft.arch.shards import Shards
 from weft.arch.slots import staged_slots
 from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.proposals import StepLoad, proposals
-from weft.explain.traffic import RoutedTraffic, traffic_of
+from weft.explain.traffic import OwnerTraffic, RoutedTraffic, traffic_of
 from weft.explain.units import binary
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
@@ -177,8 +177,10 @@ def _exchange(shards: Shards, load: StepLoad) -> list[int]:
     for passed in traffic_of(shards, load.itemsize, (load.rows,)):
         if isinstance(passed, RoutedTraffic):
             found = [passed.most[0]]
+        elif isinstance(passed, OwnerTraffic) or passed.boundary.rows == "rows":
+            found = [call.received[0] for call in passed.calls]
         else:
-            found = [call.received[0] for call in passed.calls] if passed.boundary.rows == "rows" else []
+            found = []
         for received in found:
             most = [max(pair) for pair in zip(most, received.per_rank, strict=True)]
     return [2 * nbytes for nbytes in most]

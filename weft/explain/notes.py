@@ -149,9 +149,11 @@ def _tied(shards: Shards, ranks: tuple[RankMemoryUse, ...]) -> Iterator[LayoutNo
 
 def _latents(shards: Shards) -> Iterator[LayoutNote]:
     tp, mla = shards.layout.attention.tp, shards.config.mla
-    if mla is not None and tp > 1:
-        text = f"the latent KV cache, {mla.latent_dim} numbers a token and layer, is held {tp} times, once on each rank"
-        yield LayoutNote("warning", "latent_copies", f"{text} of an attention block; attention dp holds it once")
+    copies = tp // shards.layout.attention.kv_split
+    if mla is not None and copies > 1:
+        text = f"the latent KV cache, {mla.latent_dim} numbers a token and layer, is held {copies} times in each"
+        other = f"attention.kv_split {tp} or attention dp holds it once"
+        yield LayoutNote("warning", "latent_copies", f"{text} attention block of {tp} ranks; {other}")
 
 
 def _slots(shards: Shards) -> Iterator[LayoutNote]:
@@ -199,12 +201,18 @@ def _left_out(layout: Layout) -> Iterator[LayoutNote]:
     if layout.replicas > 1:
         yield LayoutNote("info", "replicas_alike", "every replica holds and moves the same; boundaries show the first")
     if layout.attention.cp > 1 or layout.attention.kv_split > 1:
-        shared = layout.attention.cp * layout.attention.kv_split
+        shared = layout.kv_owners
         text = (
-            f"a request's KV cache is split by position over {shared} ranks; a token's KV bytes lie on one of them, "
-            "and what attention exchanges inside itself is not counted"
+            f"a request's KV cache is split by position over {shared} ranks: KV blocks go to them in turn, and a prefix"
+            f" shorter than {shared} blocks is not cached; steps run eagerly, operation by operation"
         )
         yield LayoutNote("info", "positions_split", text)
+    if layout.attention.cp > 1:
+        text = (
+            "with cp a row is computed by the rank that keeps its position: decode rows that stand at one position are"
+            " all on one rank; bytes are those of rows spread evenly"
+        )
+        yield LayoutNote("info", "rows_of_owners", text)
 
 
 def _idle(counts: list[int]) -> str:

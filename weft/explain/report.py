@@ -14,7 +14,7 @@ from weft.explain.hops import TransferTraffic, hop_traffic
 from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note, logprobs_note
 from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.notes import LayoutNote, notes_of
-from weft.explain.traffic import BoundaryTraffic, RoutedTraffic, Traffic, traffic_of
+from weft.explain.traffic import BoundaryTraffic, OwnerTraffic, RoutedTraffic, Traffic, traffic_of
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
 from weft.layout.routed import Dispatch
@@ -62,6 +62,11 @@ class LayoutReport:
     def routed(self) -> tuple[RoutedTraffic, ...]:
         """Exchanges of rows with the experts that they chose."""
         return tuple(passed for passed in self.traffic if isinstance(passed, RoutedTraffic))
+
+    @property
+    def of_owners(self) -> tuple[OwnerTraffic, ...]:
+        """Exchanges between ranks that share the KV cache of a request."""
+        return tuple(passed for passed in self.traffic if isinstance(passed, OwnerTraffic))
 
     def received_per_step(self, batch: int) -> tuple[int, ...]:
         """Bytes that each rank of the world receives in one decode step, all boundaries together, with even

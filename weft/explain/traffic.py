@@ -12,9 +12,9 @@ from math import lcm
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.stages import stage_layers
-from weft.layout.boundaries import Boundary, RoutedExchange, sampled_columns
+from weft.layout.boundaries import Boundary, OwnerExchange, RoutedExchange, sampled_columns
 from weft.layout.layout import Layout
-from weft.layout.ranks import Group
+from weft.layout.ranks import Group, owners_of
 from weft.layout.ranks import block as block_of
 from weft.layout.rows import RowTable, row_table, sampled_table
 from weft.layout.transition import Step, received_bytes
@@ -23,6 +23,8 @@ Tables = dict[int, tuple[RowTable, RowTable]]
 """Rows and sampled rows, by rows in every attention-dp group."""
 LOGIT_BYTES = 4
 """Logits travel in fp32 at least."""
+PARTIAL_BYTES = 4
+"""Partial outputs of attention travel in fp32 at least."""
 ID_BYTES = 8
 """Token ids travel as int64; a choice as an int32 and a weight in fp32 at least."""
 PER_LAYER = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
@@ -107,7 +109,32 @@ class RoutedTraffic:
         return sum(self.times_of_stage)
 
 
-Traffic = BoundaryTraffic | RoutedTraffic
+@dataclass(frozen=True, slots=True)
+class OwnerTraffic:
+    """An exchange between ranks that share the KV cache of a request."""
+
+    exchange: OwnerExchange
+    times_of_stage: tuple[int, ...]
+    calls: tuple[CollectiveCall, ...]
+
+    @property
+    def name(self) -> str:
+        """The exchange's."""
+        return self.exchange.name
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What travels, and where to, for a person."""
+        queries = self.exchange.way == "queries"
+        return ("queries", "every owner") if queries else ("partial outputs", "the row's rank")
+
+    @property
+    def times(self) -> int:
+        """How often a step of the whole model passes it."""
+        return sum(self.times_of_stage)
+
+
+Traffic = BoundaryTraffic | RoutedTraffic | OwnerTraffic
 
 
 def traffic_of(
@@ -125,6 +152,8 @@ def traffic_of(
         times = _times(layout, config, boundary.name)
         if boundary.name == "sampling.out":
             boundary = replace(boundary, width=sampled_columns(logprobs))
+        if boundary.name == "o_proj.in":
+            found += [_of_owners(layout, exchange, times, itemsize, tables) for exchange in route.owner_exchanges]
         if boundary.name == "experts.out":
             found += [_routed(layout, exchange, times, itemsize, tables) for exchange in route.exchanges]
         calls = tuple(call_of(layout, boundary, step, itemsize, tables) for step in boundary.steps)
@@ -151,6 +180,33 @@ def _routed(
     groups = tuple(block_of(rank, block.size) for rank in range(0, layout.stage_size, block.size))
     call = CollectiveCall("all_to_all", block.size, 1, groups, tuple(even))
     return RoutedTraffic(exchange, times, (call,), tuple(most))
+
+
+def _of_owners(
+    layout: Layout, exchange: OwnerExchange, times: tuple[int, ...], itemsize: int, tables: Tables
+) -> OwnerTraffic:
+    received = []
+    for batch, (table, _) in tables.items():
+        counts = tuple(_owned_heads(layout, exchange, rank, table) for rank in range(layout.stage_size))
+        size = itemsize if exchange.way == "queries" else max(PARTIAL_BYTES, itemsize)
+        received.append(Received(batch, tuple(count * exchange.width * size for count in counts)))
+    groups = tuple(sorted({owners_of(layout, rank) for rank in range(layout.stage_size)}))
+    kind = "all_gather" if exchange.way == "queries" else "all_to_all"
+    stride = groups[0][1] - groups[0][0]
+    return OwnerTraffic(exchange, times, (CollectiveCall(kind, layout.kv_owners, stride, groups, tuple(received)),))
+
+
+def _owned_heads(layout: Layout, exchange: OwnerExchange, rank: int, table: RowTable) -> int:
+    """Heads of rows that a rank of the stage receives."""
+    tp, group = layout.attention.tp, owners_of(layout, rank)
+
+    def own(member: int) -> int:
+        first = member - member % tp
+        return table.count(first, first + tp) * exchange.heads[member % tp]
+
+    if exchange.way == "queries":
+        return sum(own(member) for member in group if member != rank)
+    return (len(group) - 1) * own(rank)
 
 
 def _times(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ def rank_memories(
             workspace=workspace_bytes(shards, engine, itemsize, rank)
             + staged_slots * shards.slot_bytes(rank, itemsize),
             process=PROCESS_BYTES if available is not None else 0,
-            block=shards.kv_bytes_per_token(rank, itemsize) * engine.tokens_per_block,
+            block=shards.kv_bytes_of_owned(rank, itemsize) * engine.tokens_per_block,
             share=share_of(rank),
         )
         for rank in range(world)
@@ -132,7 +132,8 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: i
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     logits = logits if shards.is_last(rank) else 0
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    prunes = may_prune_argmax(engine) and shards.storage.prunes
+    activations += _of_owners(shards, engine.max_num_batched_tokens)
+    prunes = may_prune_argmax(engine, shards.layout) and shards.storage.prunes
     bounds = shards.argmax_sketch_bytes(rank, pruned_rows(engine, shards.layout)) if prunes else 0
     mail = mailboxes_of(shards, engine)
     of_replica = rank % (shards.layout.world // shards.layout.replicas)
@@ -140,9 +141,9 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: i
     return activations * itemsize + logits + bounds + taken
 
 
-def may_prune_argmax(engine: EngineConfig) -> bool:
+def may_prune_argmax(engine: EngineConfig, layout: Layout) -> bool:
     """Whether logits may be bounded, as far as settings say."""
-    able = engine.dtype == "bfloat16" and engine.device == "cpu"
+    able = layout.kv_owners == 1 and engine.dtype == "bfloat16" and engine.device == "cpu"
     return able and not engine.enforce_eager and engine.prune_argmax is not False
 
 
@@ -165,6 +166,16 @@ def _latents(shards: Shards, rows: int) -> int:
     """Numbers of MLA's queries in the latents' space, and of what they gather there."""
     mla, tp = shards.config.mla, shards.layout.attention.tp
     return 0 if mla is None else 2 * rows * -(-shards.config.num_heads // tp) * mla.latent_dim
+
+
+def _of_owners(shards: Shards, rows: int) -> int:
+    """Numbers of queries that owners of a KV cache have of a group's rows, and of partial outputs, which are fp32 or
+    wider: what it finds, what it sends and what it receives."""
+    if shards.layout.kv_owners == 1:
+        return 0
+    heads = max(hi - lo for lo, hi in (shards.attended_share(rank).q for rank in range(shards.layout.attention.tp)))
+    dim = shards.config.mla.latent_dim if shards.config.mla else shards.config.head_dim
+    return rows * heads * (2 * dim + 3 * 2 * (dim + 2))
 
 
 def plan_memory(
@@ -202,11 +213,12 @@ def finish_plan(
     free = tuple(memory.of_device(each, engine) for memory, each in zip(ranks, free, strict=bool(free)))
     blocks = min(m.blocks(engine.kv_cache_memory, free[i] if free else None) for i, m in enumerate(ranks))
     if engine.kv_cache_memory is None and engine.mem_fraction_static is None:
-        blocks = min(blocks, _modest(ranks, model_len, engine))
-    wanted = -(-engine.max_model_len // engine.tokens_per_block) if engine.max_model_len else 1
+        blocks = min(blocks, _modest(ranks, -(-model_len // shards.layout.kv_owners), engine))
+    size = engine.tokens_per_block * shards.layout.kv_owners
+    wanted = -(-engine.max_model_len // size) if engine.max_model_len else 1
     if blocks < wanted:
-        raise _too_small(ranks, engine, wanted, blocks, free)
-    return MemoryPlan(ranks, blocks, min(model_len, blocks * engine.tokens_per_block), available)
+        raise _too_small(ranks, engine, wanted, blocks, free, shards.layout.kv_owners)
+    return MemoryPlan(ranks, blocks, min(model_len, blocks * size), available)
 
 
 def _modest(ranks: tuple[RankMemory, ...], model_len: int, engine: EngineConfig) -> int:
@@ -231,7 +243,7 @@ def _check_given_cache(ranks: tuple[RankMemory, ...], cache: int, available: Ava
 
 
 def _too_small(
-    ranks: tuple[RankMemory, ...], engine: EngineConfig, wanted: int, blocks: int, free: tuple[int, ...]
+    ranks: tuple[RankMemory, ...], engine: EngineConfig, wanted: int, blocks: int, free: tuple[int, ...], owners: int
 ) -> ConfigError:
     worst = min(range(len(ranks)), key=lambda i: ranks[i].blocks(engine.kv_cache_memory, free[i] if free else None))
     memory = ranks[worst]
@@ -246,9 +258,10 @@ def _too_small(
             "raise --mem-fraction-static, lower --max-model-len or --max-num-batched-tokens, or spread the weights"
             " over more ranks"
         )
+    shared = f", one of {owners} that share a context" if owners > 1 else ""
     return ConfigError(
         f"{memory.where} needs {size(needed)}: {_parts(memory)}, KV cache {size((wanted + 1) * memory.block)}"
-        f" ({counted(wanted, 'block')} of {counted(engine.tokens_per_block, 'token')}); {has}; {change}",
+        f" ({counted(wanted, 'block')} of {counted(engine.tokens_per_block, 'token')}{shared}); {has}; {change}",
         field="max_model_len" if engine.max_model_len else "mem_fraction_static",
         value=engine.max_model_len or engine.mem_fraction_static,
     )

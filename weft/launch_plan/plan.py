@@ -222,7 +222,7 @@ def plan_launch(
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=chosen.name == "shared_memory",
-        program=_runs_programs(engine),
+        program=_runs_programs(engine, layout),
         own_cores=all(share.cpus for share in assignment.shares),
     )
     check_asked(engine.steal_work, why_not)
@@ -248,7 +248,7 @@ def plan_launch(
 def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
     threads that cannot be."""
-    can_yield = layout.world == layout.replicas and _runs_programs(engine)
+    can_yield = layout.world == layout.replicas and _runs_programs(engine, layout)
     return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, can_yield=can_yield)
 
 
@@ -283,6 +283,6 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
         raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
 
 
-def _runs_programs(engine: EngineConfig) -> bool:
+def _runs_programs(engine: EngineConfig, layout: Layout) -> bool:
     """Whether steps run as programs, whose threads may come later to them."""
-    return not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)
+    return layout.kv_owners == 1 and not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)

@@ -6,6 +6,7 @@ Shapes: N rows, H hidden, A query heads here, K KV heads here, D head dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,8 +24,17 @@ class Attention:
     """One layer's attention over the heads of `share`."""
 
     def __init__(
-        self, params: Params, name: str, config: ModelConfig, layer: int, share: HeadShare, ops: Ops, cos_sin: Tensor
+        self,
+        params: Params,
+        name: str,
+        config: ModelConfig,
+        layer: int,
+        share: HeadShare,
+        ops: Ops,
+        cos_sin: Tensor,
+        attends: HeadShare | None = None,
     ) -> None:
+        """`attends`: the heads, of several ranks, that it attends for over its own keys; None: its own."""
         self.ops = ops
         self.weight, self.bias = params[f"{name}.qkv.weight"], tensor_or_none(params, f"{name}.qkv.bias")
         q_norm, k_norm = (tensor_or_none(params, f"{name}.{each}_norm.weight") for each in "qk")
@@ -34,7 +44,7 @@ class Attention:
         q, kv = share.q[1] - share.q[0], share.kv[1] - share.kv[0]
         self.heads = Heads(q, kv, config.head_dim, cos_sin, norms)
         group = config.num_heads // config.num_kv_heads
-        owners = [head // group - share.kv[0] for head in range(*share.q)]
+        owners = [head // group - share.kv[0] for head in range(*(attends or share).q)]
         kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
         spec = AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
         self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
@@ -46,3 +56,11 @@ class Attention:
     def attend(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
         """[N, A, D] -> [N, A * D]; `prepared`: of these rows, which may be some of those that have keys."""
         return self.ops.attention(q_NAD, cache, prepared, self.spec)
+
+    def attend_partly(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """Queries [N, A, D] of all heads that it attends for -> their partial output over this rank's keys."""
+        return self.ops.partial_attention(q_NAD, cache, prepared, self.spec)
+
+    def merge(self, parts: Sequence[Tensor]) -> Tensor:
+        """Partial outputs of its own heads, in the owners' order -> [N, A * D]."""
+        return self.ops.merged(parts, self.heads.q)

@@ -8,6 +8,7 @@ Shapes: N rows, H hidden, A heads here, L latent, R rotated dims.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,11 +25,21 @@ from weft.ops.weights import Weight, plain
 
 
 class LatentAttention:
-    """One layer's attention over the heads of `share`; latents are whole on every rank."""
+    """One layer's attention over the heads of `share`; every rank of an attention block has latents of all positions,
+    or with kv_split of its own."""
 
     def __init__(
-        self, params: Params, name: str, config: ModelConfig, layer: int, share: HeadShare, ops: Ops, cos_sin: Tensor
+        self,
+        params: Params,
+        name: str,
+        config: ModelConfig,
+        layer: int,
+        share: HeadShare,
+        ops: Ops,
+        cos_sin: Tensor,
+        attends: HeadShare | None = None,
     ) -> None:
+        """`attends`: the heads, of several ranks, that it attends for over its own latents; None: its own."""
         mla = config.mla
         assert mla is not None
         self.ops, self.mla = ops, mla
@@ -42,7 +53,8 @@ class LatentAttention:
         parts = (unfold.to_latent, unfold.to_value) if isinstance(unfold, Unfolding) else unfolded(plain(unfold), mla)
         self.way = Latents(tensor(params, f"{name}.kv_a_norm.weight"), config.rms_norm_eps, parts[0], cos_sin)
         self.to_value: Weight = parts[1]
-        kv_of_head = torch.zeros(self.heads, dtype=torch.int32, device=cos_sin.device)
+        lo, hi = (attends or share).q
+        kv_of_head = torch.zeros(hi - lo, dtype=torch.int32, device=cos_sin.device)
         dim = self.way.norm.shape[0] + cos_sin.shape[1]
         spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
         self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
@@ -57,6 +69,15 @@ class LatentAttention:
         latents."""
         found = self.ops.attention(q, cache, prepared, self.spec)
         return self.ops.per_head(found, self.to_value, self.heads)
+
+    def attend_partly(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """Queries [N, A, L + R] of all heads that it attends for -> their partial output over this rank's latents."""
+        return self.ops.partial_attention(q, cache, prepared, self.spec)
+
+    def merge(self, parts: Sequence[Tensor]) -> Tensor:
+        """Partial outputs of its own heads, in the owners' order -> [N, A * value dim]. They are merged as latents, and
+        unfolded once."""
+        return self.ops.per_head(self.ops.merged(parts, self.heads), self.to_value, self.heads)
 
     def _projected(self, x: Tensor) -> Tensor:
         if self.q_a is not None and self.q_a_norm is not None:

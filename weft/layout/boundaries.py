@@ -31,6 +31,8 @@ def sampled_columns(logprobs: int | None) -> int:
 
 SEVERAL_BLOCKS = "ranks of several attention blocks bring their logits together"
 """Why logits are not bounded, in words."""
+SHARED_CONTEXT = "steps of ranks that share the KV cache of a request run eagerly"
+"""Another reason."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,32 @@ class RoutedExchange:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerExchange:
+    """What ranks that share the KV cache of a request exchange inside attention, in every layer: `queries` of each to
+    all, `partials` of each back to the rank of the row and head. `heads`: query heads of each rank of an attention
+    block; a head of a row takes `width` numbers."""
+
+    name: str
+    way: Literal["queries", "partials"]
+    heads: tuple[int, ...]
+    width: int
+
+
+QUERIES, PARTIALS = "attention.queries", "attention.partials"
+"""Names of owners' exchanges."""
+
+
+def owner_exchanges(layout: Layout, *, heads: int, kv_heads: int, key_dim: int) -> tuple[OwnerExchange, ...]:
+    """In order; none where every rank has all positions. `key_dim`: of what attention multiplies queries by."""
+    if layout.kv_owners == 1:
+        return ()
+    shares = assign_heads(heads, kv_heads, layout.attention.tp, layout.attention.split)
+    counts = tuple(share.q[1] - share.q[0] for share in shares)
+    # a partial output has a level and a sum of weights beside the values
+    return OwnerExchange(QUERIES, "queries", counts, key_dim), OwnerExchange(PARTIALS, "partials", counts, key_dim + 2)
+
+
 def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
     """Where the residual stream lies: FULL(attention.tp) where o_proj, dense and expert blocks have attention's size,
     else scattered. Experts after an all_to_all take scattered rows, as a module of size 1.
@@ -101,8 +129,8 @@ def module_placements(
     """What each module takes and gives, in the order of a forward pass.
 
     A module of size 1 takes the residual's placement and gives it back: rows that lie scattered stay so. An lm_head
-    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention block. Experts after an
-    all_to_all take scattered rows and give them back so; what moves in between are the block's `routed_exchanges`.
+    of size 1, and sampling, take scattered rows. Sampling gives the ids to its whole attention-dp group. Experts after
+    an all_to_all take scattered rows and give them back so; what moves in between are the block's `routed_exchanges`.
     """
     t, stream = layout.attention.tp, residual(layout, dispatch)
     columns = head_columns(layout, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
@@ -113,7 +141,7 @@ def module_placements(
         "o_proj": _summing(layout.o_proj.tp, o_in, stream),
         "dense": _summing(layout.dense.tp, full(layout.dense.tp), stream),
         "lm_head": ModulePlacement(full(layout.lm_head.tp), shard(even_splits(vocab, layout.lm_head.tp))),
-        "sampling": ModulePlacement(full(1), full(t)),
+        "sampling": ModulePlacement(full(1), full(layout.group_size)),
     }
     if layout.experts and layout.shared_experts:
         size, shared = layout.experts.tp * layout.experts.ep, layout.shared_experts.tp

@@ -181,6 +181,16 @@ class Layout:
         return self.attention.tp * self.attention.cp * self.attention.dp
 
     @property
+    def kv_owners(self) -> int:
+        """Ranks that share the KV cache of a request by position."""
+        return self.attention.cp * self.attention.kv_split
+
+    @property
+    def group_size(self) -> int:
+        """Ranks of an attention-dp group: its attention blocks, one for each cp."""
+        return self.attention.tp * self.attention.cp
+
+    @property
     def world(self) -> int:
         """All ranks."""
         return self.stage_size * self.pipeline.stages * self.replicas

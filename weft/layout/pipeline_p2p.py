@@ -58,8 +58,8 @@ def pipeline_transfers(layout: Layout, hidden: int, stream: Placement) -> tuple[
         PipelineTransfer("stage.in", stage - 1, stage, hidden, "rows", "stream", full(1), stream)
         for stage in range(1, stages)
     )
-    block = full(layout.attention.tp)
-    return (*forward, PipelineTransfer("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", block, block))
+    group = full(layout.group_size)
+    return (*forward, PipelineTransfer("ids.in", stages - 1, 0, SAMPLED_COLUMNS, "sampled", "id", group, group))
 
 
 def pipeline_pairs(layout: Layout) -> tuple[tuple[int, int], ...]:

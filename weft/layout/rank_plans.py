@@ -6,10 +6,14 @@ Pure numbers. The supervisor sends each rank its part, whose size does not grow 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weft.errors import WeftError
-from weft.layout.rows import row_table, sampled_table
+from weft.layout.rows import KVOwners, RowTable, row_table, sampled_table
 from weft.step.plan import GroupPlan, RankPlan, StepPlan
 
 RunCounts = tuple[int, bool, int]
@@ -18,6 +22,8 @@ GroupCounts = tuple[int, tuple[RunCounts, ...]]
 """Of a group: its decode rows, and the counts of its runs."""
 SHAPES = 4096
 """Groups of different counts whose row tables are kept."""
+WHOLE = KVOwners(1, 1, 1)
+"""Each rank keeps all positions."""
 
 
 def counts_of(group: GroupPlan) -> GroupCounts:
@@ -54,20 +60,63 @@ def rows_of_ranks(counts: GroupCounts, tp: int) -> tuple[tuple[int, ...], tuple[
     return rows.rows, sampled.rows
 
 
+def cp_of_rows(group: GroupPlan, owners: KVOwners) -> bytes:
+    """Of each row of the group, in the plan's order: the cp block that computes it, a byte each; none with cp 1."""
+    if owners.cp == 1:
+        return b""
+    parts = [group.decodes.array()[1], *(np.arange(run.start, run.start + run.count) for run in group.runs)]
+    return owners.cp_of(np.concatenate(parts)).astype(np.uint8).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfBlocks:
+    """The rows of a group by the cp block that computes each. `rows_of[c]`: numbers of the rows of block c among the
+    group's, `sampled_of[c]`: of its sampled rows among the group's sampled ones. `rows`, `sampled` and `offsets`: of
+    the ranks of all the group's blocks, as of `sampled_table`."""
+
+    rows_of: tuple[NDArray[np.int64], ...]
+    sampled_of: tuple[NDArray[np.int64], ...]
+    rows: RowTable
+    sampled: RowTable
+    offsets: tuple[tuple[int, ...], ...]
+
+
+def rows_of_blocks(counts: GroupCounts, tp: int, cp: int, cp_of: bytes) -> RowsOfBlocks:
+    """`cp_of`: as of `cp_of_rows`."""
+    runs = every_run(counts)
+    blocks = np.frombuffer(cp_of, np.uint8) if cp > 1 else np.zeros(sum(count for count, _, _ in runs), np.uint8)
+    sampled = np.asarray(sampled_rows_of(runs), np.int64)
+    rows_of = tuple((blocks == block).nonzero()[0] for block in range(cp))
+    sampled_of = tuple((blocks[sampled] == block).nonzero()[0] for block in range(cp))
+    within = [np.searchsorted(rows, sampled[own]).tolist() for rows, own in zip(rows_of, sampled_of, strict=True)]
+    table = row_table(map(len, rows_of), tp)
+    of_ranks, offsets = sampled_table(within, table, tp)
+    return RowsOfBlocks(rows_of, sampled_of, table, of_ranks, offsets)
+
+
 class RankPlans:
     """Parts of plans, for a stage whose attention blocks have `tp` ranks. `split(plan)[g]` is what every rank of group
-    g runs."""
+    g runs. `owners`: of positions, where several ranks keep those of a request."""
 
-    def __init__(self, tp: int) -> None:
+    def __init__(self, tp: int, owners: KVOwners = WHOLE) -> None:
+        self._owners = owners
         self._rows_of_ranks = lru_cache(SHAPES)(lambda counts: rows_of_ranks(counts, tp))
+        self._rows_of_blocks = lru_cache(SHAPES)(lambda counts, cp_of: rows_of_blocks(counts, tp, owners.cp, cp_of))
 
     def split(self, plan: StepPlan) -> list[RankPlan]:
         """One part for each group."""
         rows: list[int] = []
         sampled: list[int] = []
         for group in plan.groups:
-            own, own_sampled = self._rows_of_ranks(counts_of(group))
+            own, own_sampled = self._rows_of(group)
             rows += own
             sampled += own_sampled
         tables = tuple(rows), () if sampled == rows else tuple(sampled)
         return [RankPlan(plan.index, *tables, group, plan.experts, plan.awaits) for group in plan.groups]
+
+    def _rows_of(self, group: GroupPlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Rows and sampled rows of each rank of the group."""
+        if self._owners.cp == 1:
+            return self._rows_of_ranks(counts_of(group))
+        found = self._rows_of_blocks(counts_of(group), cp_of_rows(group, self._owners))
+        return found.rows.rows, found.sampled.rows

@@ -51,6 +51,15 @@ def stage_ranks(layout: Layout, rank: int) -> Group:
     return block(rank, layout.stage_size)
 
 
+def owners_of(layout: Layout, rank: int) -> Group:
+    """The ranks that keep the positions of one request, each its own, for the KV heads of `rank`: owner o is the o-th.
+    Numbers inside the stage. With kv_split they are neighbours in an attention block, with cp alike in several."""
+    attention, place = layout.attention, rank % layout.stage_size
+    first = place - place % layout.group_size + place % attention.tp // attention.kv_split * attention.kv_split
+    blocks = range(first, first + layout.group_size, attention.tp)
+    return tuple(block + member for block in blocks for member in range(attention.kv_split))
+
+
 def node_of(layout: Layout, rank: int) -> int:
     """The node that a rank is on."""
     return rank // layout.ranks_per_node

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weft.errors import WeftError
 from weft.layout.splits import even_splits
 
@@ -31,6 +34,34 @@ class RowTable:
     def count(self, lo: int, hi: int) -> int:
         """Rows in the runs [lo, hi)."""
         return self.starts[hi] - self.starts[lo]
+
+
+@dataclass(frozen=True, slots=True)
+class KVOwners:
+    """Who keeps the keys and values of a position: KV block b of a request, of `block_size` positions, belongs to owner
+    b mod (cp * kv_split). Owners are numbered by cp, then inside the split."""
+
+    cp: int
+    kv_split: int
+    block_size: int
+
+    @property
+    def count(self) -> int:
+        """How many owners there are."""
+        return self.cp * self.kv_split
+
+    @property
+    def span(self) -> int:
+        """Positions of one block of every owner: a block of the scheduler."""
+        return self.count * self.block_size
+
+    def owner(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The owner of each position."""
+        return positions // self.block_size % self.count
+
+    def cp_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The attention block, of those of a dp group, that computes the row of each position: its owner's."""
+        return self.owner(positions) // self.kv_split
 
 
 def row_table(group_rows: Iterable[int], tp: int) -> RowTable:

@@ -40,10 +40,7 @@ def refuse_without_model_code(layout: Layout) -> None:
 
 
 def _exceeded(layout: Layout) -> Iterator[_Limit]:
-    limits = [
-        _Limit("attention.cp", layout.attention.cp, 1, "use attention dp or tp instead"),
-        _Limit("attention.kv_split", layout.attention.kv_split, 1, "use kv_split 1"),
-    ]
+    limits: list[_Limit] = []
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         limits.append(_Limit("experts.dispatch", layout.experts.dispatch, "all_to_all", "use all_to_all"))
     return (limit for limit in limits if limit.value != limit.legal)

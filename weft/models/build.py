@@ -15,6 +15,7 @@ from weft.comm.base import Comm
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
 from weft.models.decoder import Decoder, DecoderLayer
 from weft.models.dispatch import AllGather, AllToAll, SplitsOf, TokenDispatcher, counted_splits
+from weft.models.kv_exchange import KVExchange
 from weft.models.transitions import Transitions
 from weft.ops.interface import Ops
 from weft.ops.slot_tables import SlotTables
@@ -59,6 +60,7 @@ def build_decoder(
         dispatcher or make_dispatcher(shards, transitions, splits),
         ops,
         stages[stage][0],
+        KVExchange(shards, comm.rank, transitions) if shards.layout.kv_owners > 1 else None,
     )
 
 
@@ -80,10 +82,10 @@ def _layer(
 ) -> DecoderLayer:
     name, eps = f"layers.{index}", config.rms_norm_eps
     attention = LatentAttention if config.mla else Attention
-    routed = config.has_experts(index)
+    routed, own, attended = config.has_experts(index), shards.head_share(rank), shards.attended_share(rank)
     return DecoderLayer(
         attention_norm=Norm(params, f"{name}.attention_norm", eps, ops),
-        attention=attention(params, f"{name}.attention", config, index, shards.head_share(rank), ops, cos_sin),
+        attention=attention(params, f"{name}.attention", config, index, own, ops, cos_sin, attended),
         o_proj=OProj(params, f"{name}.o_proj", ops),
         dense_norm=Norm(params, f"{name}.dense_norm", eps, ops),
         dense=None if routed else DenseMLP(params, f"{name}.dense", ops),

@@ -16,6 +16,7 @@ from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention
 from weft.layout.placement import Placement
 from weft.layout.rows import RowTable
 from weft.models.dispatch import TokenDispatcher
+from weft.models.kv_exchange import GroupRows, KVExchange
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.interface import Ops
@@ -30,7 +31,9 @@ Prepared = tuple[Any, Any]
 class Batch:
     """One rank's view of one step. ids [N, 1] of the attention block's rows; `rows` and `sampled` count the rows and
     the sampled rows of every rank of the stage; `sampled_rows` are numbers of those among the rows that this rank holds
-    of the residual stream. `meta`: of the attention block's rows, `sampled_meta`: of its sampled ones."""
+    of the residual stream. `meta`: of the attention block's rows, `sampled_meta`: of its sampled ones. Where ranks
+    share the KV cache of a request, `group` and `sampled_group` are all rows, and all sampled rows, of the attention-dp
+    group."""
 
     ids: Tensor
     meta: AttentionMeta
@@ -38,6 +41,8 @@ class Batch:
     sampled: RowTable
     sampled_rows: Tensor
     sampled_meta: AttentionMeta
+    group: GroupRows | None = None
+    sampled_group: GroupRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,10 @@ class Decoder:
         dispatcher: TokenDispatcher,
         ops: Ops,
         first_layer: int = 0,
+        kv_exchange: KVExchange | None = None,
     ) -> None:
-        self.first_layer = first_layer
+        """`kv_exchange`: where ranks share the KV cache of a request by position."""
+        self.first_layer, self.kv_exchange = first_layer, kv_exchange
         self.embedding, self.layers, self.norm, self.lm_head = embedding, tuple(layers), norm, lm_head
         self.transitions, self.dispatcher, self.ops = transitions, dispatcher, ops
         self.boundaries = transitions.boundaries
@@ -90,10 +97,13 @@ class Decoder:
     def prepare(self, batch: Batch) -> Prepared:
         """What attention needs of the rows, asked once for all layers; outside a graph's capture."""
         backend = self.ops.attention_backend
-        rows = backend.prepare(batch.meta)
+        meta, sampled = batch.meta, batch.sampled_meta
+        if batch.group is not None and batch.sampled_group is not None:
+            meta, sampled = batch.group.meta, batch.sampled_group.meta
+        rows = backend.prepare(meta)
         if not self._early or self.norm is None:
             return rows, None
-        return rows, rows if batch.sampled_meta is batch.meta else backend.prepare(batch.sampled_meta)
+        return rows, rows if sampled is meta else backend.prepare(sampled)
 
     def forward(
         self,
@@ -137,10 +147,11 @@ class Decoder:
         """`ends`: gives the sampled rows alone."""
         h = self._move("attention.in", layer.attention_norm.forward(x), batch.rows)
         h, table, of_rows = layer.attention.queries(h, batch.meta, cache), batch.rows, prepared[0]
+        group = batch.group
         if ends and self._early:
             x, h = self.ops.select((x, h), batch.sampled_rows)
-            table, of_rows = batch.sampled, prepared[1]
-        h = layer.attention.attend(h, of_rows, cache)
+            table, of_rows, group = batch.sampled, prepared[1], batch.sampled_group
+        h = self._attend(layer.attention, h, of_rows, cache, group)
         self._show(f"{name}.attention", h, self.boundaries["o_proj.in"].src)
         h = self._move("o_proj.in", h, table)
         h = self._move("o_proj.out", layer.o_proj.forward(h), table)
@@ -148,6 +159,16 @@ class Decoder:
         self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
         x = self.ops.add(x, h)
         return self.ops.select((x,), batch.sampled_rows)[0] if ends and not self._early else x
+
+    def _attend(
+        self, attention: Attention | LatentAttention, q: Tensor, prepared: Any, cache: KVCache, group: GroupRows | None
+    ) -> Tensor:
+        """Queries [N, A, D] of this rank's rows and heads -> what they found; `prepared`: of these rows, or with
+        `group` of its."""
+        if self.kv_exchange is None or group is None:
+            return attention.attend(q, prepared, cache)
+        part = attention.attend_partly(self.kv_exchange.queries(q, group), prepared, cache)
+        return attention.merge(self.kv_exchange.partials(part, group))
 
     def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, table: RowTable) -> Tensor:
         if layer.dense is not None:
@@ -175,7 +196,8 @@ class Decoder:
         return logits
 
     def share_sampled(self, values: Tensor, batch: Batch) -> Tensor:
-        """Values [own sampled rows, width] -> those of the whole attention block, on each of its ranks."""
+        """Values [own sampled rows, width] -> those of the whole attention-dp group, on each of its ranks, in the order
+        of ranks."""
         return self.transitions.move_columns("sampling.out", values, batch.sampled)
 
     def _move(self, name: str, x: Tensor, table: RowTable) -> Tensor:

@@ -47,8 +47,13 @@ class Transitions:
             self.comm.recv(out, peer)
         return out
 
+    def gather(self, name: str, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
+        """outs[i] = x of the group's member i, as the exchange `name`."""
+        with _naming(name):
+            self.comm.all_gather(x.contiguous(), outs, group)
+
     def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        """The exchange `name` of routed rows: xs[i] goes to the group's member i, outs[i] comes from it."""
+        """The exchange `name`: xs[i] goes to the group's member i, outs[i] comes from it."""
         if len(group) == 1:
             outs[0].copy_(xs[0])
             return

@@ -30,14 +30,16 @@ def make_ops(
     pages: Pages = OWN_PAGES,
     attention: str = "auto",
     attention_backends: Backends = BACKENDS,
+    partial: bool = False,
 ) -> Ops:
     """The fastest implementation that this machine has for `numerics` on `device`, with as many threads as torch has.
 
     `spin_ns`: how long its threads spin before they sleep; `pages`: where the step library's weights lie; `attention`:
-    the backend's name, `auto` for the one that the implementation brings.
+    the backend's name, `auto` for the one that the implementation brings. `partial`: whether partial outputs are
+    needed, where ranks share the KV cache of a request.
     """
     ops = _fastest(numerics, torch.device(device), spin_ns, pages)
-    ops.attention_backend = choose_attention(attention, ops, attention_backends)
+    ops.attention_backend = choose_attention(attention, ops, attention_backends, partial=partial)
     return ops
 
 

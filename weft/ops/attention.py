@@ -25,12 +25,25 @@ Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True, slots=True)
+class KeyShare:
+    """Which keys of a request a cache has, for a partial output: of its KV blocks those with a number b where b mod
+    `owners` is `owner`. Block tables then list these alone."""
+
+    owner: int
+    owners: int
+
+    def positions(self, places: Tensor, block_size: int) -> Tensor:
+        """The positions of keys at `places` among those that the cache has."""
+        return (places // block_size * self.owners + self.owner) * block_size + places % block_size
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionMeta:
     """Where the N rows of one attention block stand, and where their keys lie. int32, on the device, but `row_ends`.
 
     positions[N]; slots[N] = block * S + offset for the row's own K/V; run_of_row[N]; block_tables[R, max blocks];
-    row_ends: cumulative rows of the runs (host integers, for the twin). `held`: bool [positions], the positions whose
-    keys this cache has, for a partial output; None: all.
+    row_ends: cumulative rows of the runs (host integers, for the twin). `share`: the keys that this cache has, for a
+    partial output; None: all.
     """
 
     positions: Tensor
@@ -38,7 +51,7 @@ class AttentionMeta:
     run_of_row: Tensor
     block_tables: Tensor
     row_ends: tuple[int, ...]
-    held: Tensor | None = None
+    share: KeyShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,8 @@ class AttentionBackend(ABC, Generic[Prepared]):
     """One way to compute causal attention over a paged cache."""
 
     name: str
+    gives_partial = True
+    """Whether `forward` gives partial outputs."""
     divides_first = False
     """Whether a partial output's sums were divided and rounded by the library that gave them (`partial_of_lse`)."""
 
@@ -132,7 +147,7 @@ def pack_partial(sums: Tensor, level: Tensor, total: Tensor) -> Tensor:
 
 def merge_partials(parts: Sequence[Tensor], heads: int) -> Tensor:
     """See `AttentionBackend.merge`. A row that saw no key in any part gives 0."""
-    split = [part.view(len(part), heads, -1) for part in parts]
+    split = [part.unflatten(1, (heads, -1)) for part in parts]
     level = torch.stack([part[..., -2] for part in split]).amax(0).unsqueeze(-1)
     finite = level.masked_fill(level == -torch.inf, 0)  # -inf - -inf would be NaN
     sums, total = torch.zeros_like(split[0][..., :-2]), torch.zeros_like(level)

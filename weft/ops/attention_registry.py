@@ -16,9 +16,14 @@ BACKENDS: Backends = {"torch": lambda ops: TorchAttention()}
 """Those that any operations can use. The operations of C++, of CUDA devices and of the exact model bring their own."""
 
 
-def choose_attention(wanted: str, ops: Ops, backends: Backends = BACKENDS) -> AttentionBackend[Any]:
-    """The backend named `wanted`; with `auto` the one that the operations bring. ConfigError: an unknown name."""
+def choose_attention(
+    wanted: str, ops: Ops, backends: Backends = BACKENDS, *, partial: bool = False
+) -> AttentionBackend[Any]:
+    """The backend named `wanted`; with `auto` the one that the operations bring, or where `partial` outputs are needed
+    and it gives none, torch's. ConfigError: an unknown name."""
     own = ops.attention_backend
+    if wanted == "auto" and partial and not own.gives_partial:
+        wanted = TorchAttention.name
     if wanted in ("auto", own.name):
         return own
     if wanted in backends:

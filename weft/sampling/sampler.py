@@ -10,7 +10,7 @@ position). A row's result depends on no other row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 import numpy as np
@@ -167,10 +167,9 @@ class Sampler:
         values[:, _ID], values[:, _OK] = ids.masked_fill(~fine, 0), fine
         _put_failed(values, masks)
 
-    def remember(self, values: Tensor, rows: SampledRows, own: tuple[int, int] | None = None) -> GroupResult:
-        """Stores what the whole attention block sampled, and returns the results to report; rows that score a request's
-        prompt are part of its one record. `own`: the first of the rows that this rank sampled, and the end of them;
-        None: all."""
+    def remember(self, values: Tensor, rows: SampledRows, own: Container[int] | None = None) -> GroupResult:
+        """Stores what the whole attention-dp group sampled, and returns the results to report; rows that score a
+        request's prompt are part of its one record. `own`: numbers of the rows that this rank sampled; None: all."""
         host = values.cpu().numpy()
         ids = host[:, _ID].astype(WORD)
         fine = host[:, _OK] > 0
@@ -178,7 +177,7 @@ class Sampler:
         if self._asking or not fine.all():
             extras = [self._record(host[row].tolist(), slot) for row, slot in self._with_extras(rows, fine)]
         if self._following:
-            self._follow(rows, ids, fine, own or (0, len(rows)))
+            self._follow(rows, ids, fine, range(len(rows)) if own is None else own)
         runs = self._of_runs(host, rows) if len(rows) > rows.decodes else []
         return GroupResult(ids[: rows.decodes].tobytes(), extras, runs)
 
@@ -187,13 +186,13 @@ class Sampler:
         pairs = enumerate(zip(rows.slots[: rows.decodes].tolist(), fine.tolist(), strict=False))
         return [(row, slot) for row, (slot, good) in pairs if not good or slot in self._asking]
 
-    def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_], own: tuple[int, int]) -> None:
+    def _follow(self, rows: SampledRows, ids: Column, fine: NDArray[np.bool_], own: Container[int]) -> None:
         given = zip(rows.pairs(), ids.tolist(), fine.tolist(), strict=True)
         for row, ((slot, position), token, good) in enumerate(given):
             if slot in self._following and position >= 0 and good:
                 self._slots[slot].add(token)
                 if slot in self.grammars.slots:
-                    self.grammars.feed(slot, token, own[0] <= row < own[1])
+                    self.grammars.feed(slot, token, row in own)
 
     def _of_runs(self, host: NDArray[np.float64], rows: SampledRows) -> list[Sampled]:
         records: list[Sampled] = []

@@ -1,4 +1,4 @@
-"""ProcessExecutor: every rank's process gets its part of a step, the first rank of each attention block answers.
+"""ProcessExecutor: every rank's process gets its part of a step, the first rank of each attention-dp group answers.
 
 Plans in, sampled ids out.
 """
@@ -18,6 +18,8 @@ from weft.launch_plan.timeouts import StepClock
 from weft.layout.layout import Layout
 from weft.layout.rank_plans import RankPlans
 from weft.layout.ranks import coords
+from weft.layout.rows import KVOwners
+from weft.settings import TOKENS_PER_BLOCK
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.supervisor.link import RankLink, end_all, senders
 from weft.supervisor.watch import Watch
@@ -71,15 +73,17 @@ class ProcessExecutor:
         watch: Watch,
         clock: StepClock,
         num_experts: int = 0,
+        block_size: int = TOKENS_PER_BLOCK,
     ) -> None:
         """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer."""
+        of a layer. `block_size`: tokens that a rank has of a KV block."""
         self._num_experts = num_experts
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._senders = senders(self.workers)
         self._group_of = reporting_ranks(layout)
-        self._plans = RankPlans(layout.attention.tp)
+        attention = layout.attention
+        self._plans = RankPlans(attention.tp, KVOwners(attention.cp, attention.kv_split, block_size))
         self._groups = [coords(layout, rank).dp for rank in range(layout.world)]
         """Attention-dp group of each rank."""
         self._waiting: deque[_Waiting] = deque()
@@ -183,6 +187,6 @@ class ProcessExecutor:
 
 
 def reporting_ranks(layout: Layout) -> dict[int, int]:
-    """Rank -> attention-dp group, for the first rank of each attention block of the last pipeline stage."""
+    """Rank -> attention-dp group, for the first rank of each group of the last pipeline stage."""
     places, last = [(rank, coords(layout, rank)) for rank in range(layout.world)], layout.pipeline.stages - 1
     return {rank: at.dp for rank, at in places if at.tp == 0 and at.cp == 0 and at.stage == last and at.replica == 0}

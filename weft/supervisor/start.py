@@ -184,8 +184,11 @@ class Starting:
             raise
         self._watch.rendezvous.met()
         assert self.memory is not None
-        layout, clock, experts = self.plan.layout, StepClock(self.plan.limits.step_limit), self.plan.config.num_experts
-        return ProcessExecutor(layout, self.memory.num_blocks, self._watch, clock, experts)
+        plan, clock = self.plan, StepClock(self.plan.limits.step_limit)
+        block_size = plan.engine.tokens_per_block
+        return ProcessExecutor(
+            plan.layout, self.memory.num_blocks, self._watch, clock, plan.config.num_experts, block_size
+        )
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

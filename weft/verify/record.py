@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from weft.engine.engine import Engine
 from weft.experts.statistics.loads import IntArray
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement, PlacementKind
+from weft.layout.rank_plans import counts_of, cp_of_rows, rows_of_blocks
 from weft.models.decoder import Tap
 from weft.step.plan import StepPlan, StepResult
 from weft.step.sampling_params import SamplingParams
@@ -59,7 +61,7 @@ class LogitsRecorder:
         """Runs the plan and stores each sampled row's logits under its request's prompt."""
         parts = Parts(self.executor, only="lm_head")
         result = self.executor.step(plan)
-        self._record(plan, parts.whole("lm_head"))
+        self._record(plan, parts.in_plan_order(plan, parts.whole("lm_head")))
         return result
 
     def _record(self, plan: StepPlan, rows: Tensor) -> None:
@@ -80,7 +82,7 @@ class Parts:
     def __init__(self, executor: LockstepExecutor, only: str | None = None) -> None:
         self.parts: dict[str, list[Tensor | None]] = {}
         self.placements: dict[str, Placement] = {}
-        self._world, self._only = len(executor.runners), only
+        self._world, self._only, self._executor = len(executor.runners), only, executor
         for rank, runner in enumerate(executor.runners):
             runner.decoder.tap = self._tap(rank)
 
@@ -93,7 +95,7 @@ class Parts:
         return tap
 
     def whole(self, name: str) -> Tensor:
-        """The module's result for all rows of the stage, in row order: [rows, width]."""
+        """The module's result for all rows of the stage, in the order of ranks: [rows, width]."""
         parts, placement = self.parts[name], self.placements[name]
         ready = [part for part in parts if part is not None]
         blocks = [ready[first : first + placement.size] for first in range(0, len(ready), placement.size)]
@@ -101,6 +103,18 @@ class Parts:
             return torch.cat([block[0] for block in blocks])
         order = sorted(range(placement.size), key=lambda position: placement.cuts[position])
         return torch.cat([torch.cat([block[position] for position in order], 1) for block in blocks])
+
+    def in_plan_order(self, plan: StepPlan, rows: Tensor) -> Tensor:
+        """Rows of the stage, or its sampled rows alone, in the plan's order: with cp, ranks have them by position."""
+        owners, tp = self._executor.owners, self._executor.layout.attention.tp
+        if owners.cp == 1:
+            return rows
+        blocks = [rows_of_blocks(counts_of(each), tp, owners.cp, cp_of_rows(each, owners)) for each in plan.groups]
+        order: list[int] = []
+        for each in blocks:
+            numbers = np.concatenate(each.rows_of if len(rows) == plan.num_rows else each.sampled_of)
+            order += (len(order) + np.argsort(numbers)).tolist()
+        return rows[order]
 
 
 def outcomes(

@@ -38,10 +38,12 @@ def trace(
     groups = other.layout.attention.dp
     for step, plans in (("prefill", _plan(prompt[:-1], 0)), ("decode", _plan(prompt[-1:], len(prompt) - 1))):
         want, got = Parts(reference), Parts(other)
-        reference.step(_for_groups(plans, 1, reference.limits.block_size, len(prompt)))
-        other.step(_for_groups(plans, groups, other.limits.block_size, len(prompt)))
+        reference.step(_for_groups(plans, 1, reference.owners.span, len(prompt)))
+        of_groups = _for_groups(plans, groups, other.owners.span, len(prompt))
+        other.step(of_groups)
         for name in want.parts:
-            found = _differs(name, step, want.whole(name), got.whole(name), groups, tolerance)
+            rows = got.in_plan_order(of_groups, got.whole(name))
+            found = _differs(name, step, want.whole(name), rows, groups, tolerance)
             if found:
                 return found
     return None

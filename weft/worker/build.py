@@ -82,7 +82,8 @@ def make_rank_ops(setup: Setup, device: torch.device, arena: SharedArena | NoAre
     """The operations, whose weights and buffers lie in the arena where there is one."""
     pages = ArenaPages(arena) if isinstance(arena, SharedArena) else OWN_PAGES
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
-    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, pages=pages)
+    partial = setup.world.layout.kv_owners > 1
+    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, pages=pages, partial=partial)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
         import_rest()  # torch's own operations are all there is, or multiply experts
     return ops

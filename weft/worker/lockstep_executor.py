@@ -19,6 +19,7 @@ from weft.layers import Prepare
 from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import steps_in_flight
 from weft.layout.rank_plans import RankPlans
+from weft.layout.rows import KVOwners
 from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.sampling.grammar_masks import grammar_masks
@@ -47,9 +48,11 @@ class LockstepExecutor:
     ) -> None:
         """`enforce_eager`: no rank has a step program, or graphs. `vocabulary`: for grammars; None: there are none."""
         self.shards, self.limits = shards, limits
-        self._plans = RankPlans(shards.layout.attention.tp)
+        attention = shards.layout.attention
+        self.owners = KVOwners(attention.cp, attention.kv_split, limits.block_size)
+        self._plans = RankPlans(attention.tp, self.owners)
         self.world = LockstepWorld(shards.layout.world, groups_of(shards), steps_in_flight(shards.layout))
-        ops = make_ops(numerics, device)
+        ops = make_ops(numerics, device, partial=shards.layout.kv_owners > 1)
         self.runners: list[Runner] = []
         for rank, comm in enumerate(self.world.comms):
             prepare = Prepare(ops, shards, rank)
@@ -69,7 +72,7 @@ class LockstepExecutor:
         return self.limits.num_blocks
 
     def step(self, plan: StepPlan) -> StepResult:
-        """Runs `plan` on all ranks; the first rank of each attention block answers for its group."""
+        """Runs `plan` on all ranks; the first rank of each attention-dp group answers for it."""
         plans = self._plans.split(plan)
         parts = self.world.run([partial(_step, runner, plans[runner.geometry.group]) for runner in self.runners])
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]

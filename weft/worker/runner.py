@@ -43,7 +43,8 @@ from weft.worker.warm_up import linear_weights, not_captured
 
 @dataclass(frozen=True, slots=True)
 class RankCapacity:
-    """Sizes that a rank allocates for: blocks of the cache (without the null block), tokens a block, slots, tokens."""
+    """Sizes that a rank allocates for: blocks of the cache (without the null block), tokens that it has of a block,
+    slots, tokens."""
 
     num_blocks: int
     block_size: int
@@ -98,7 +99,7 @@ class Runner:
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
         self.ids = SampledIds(self.pipeline, self.last_ids)
-        width = -(-limits.max_model_len // limits.block_size)
+        width = -(-limits.max_model_len // self.geometry.owners.span)
         self.inputs = InputBuilder(self.geometry, self.last_ids, width)
         self.graphs: StepGraphs | None = None
         """Captured in `warm_up`."""
@@ -170,8 +171,8 @@ class Runner:
 
     @property
     def reports(self) -> bool:
-        """Whether this rank sends the engine what its attention block sampled."""
-        return self.geometry.position == 0 and self.pipeline.last
+        """Whether this rank sends the engine what its attention-dp group sampled."""
+        return self.geometry.stage_rank % self.shards.layout.group_size == 0 and self.pipeline.last
 
     def prefault(self, steps: Callable[[], Steps], cpus: Iterable[int] = ()) -> Prefault | None:
         """Of its cache, not yet started; None where that is not the host's memory."""
@@ -255,25 +256,26 @@ class Runner:
     @torch.inference_mode()
     def _sample(self, logits: Tensor, inputs: StepInputs, greedy: Tensor | None = None) -> GroupResult:
         """`greedy`: values of the rows if all are sampled greedily, where they are computed already."""
-        rows, own = inputs.sampled, inputs.sampled.part(*inputs.own)
+        rows, own = inputs.sampled, inputs.own_sampled
         width = self.sampler.width(rows)
         if greedy is None or not self.sampler.takes_largest(own, width):
             greedy = self.sampler.sample(logits, own, width)
         values = self.decoder.share_sampled(greedy, inputs.batch)
+        values = values if inputs.order is None else values[inputs.order]
         self.pipeline.send_ids(values, inputs.batch.sampled)
         drawn = values if inputs.drawn is None else values[inputs.drawn]
         self.last_ids.index_copy_(0, inputs.slots, drawn[:, 0].to(torch.int64))
-        return self.sampler.remember(values, rows, inputs.own)
+        return self.sampler.remember(values, rows, inputs.own_numbers)
 
     def warm_up(self) -> Invariance:
         """Chooses matrix products whose result for a row does not depend on the number of rows, and returns what it
         found. Then runs steps: with a few rows for every group, which write to the null block, and without rows."""
         seconds = CHECK_S if self.device.type == "cpu" else CHECK_ON_DEVICE_S
         invariance = self.ops.check_batch_invariance(linear_weights(self.params, self.device), seconds)
-        blocks = [0] * -(-WARM_UP_ROWS // self.limits.block_size)
+        blocks = [0] * -(-WARM_UP_ROWS // self.geometry.owners.span)
         run = ScheduledRequest(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
         attention = self.shards.layout.attention
-        plans = RankPlans(attention.tp)
+        plans = RankPlans(attention.tp, self.geometry.owners)
         for runs in ([run], [run], []):
             every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(attention.dp)])
             self.step(plans.split(every)[self.geometry.group])

@@ -61,7 +61,7 @@ def _memory(plan: LaunchPlan) -> str:
         return "the KV cache takes what the device has left after loading"
     weights = max(rank.weights for rank in memory.ranks)
     cache = max((memory.num_blocks + 1) * rank.block for rank in memory.ranks)
-    tokens = memory.num_blocks * plan.engine.tokens_per_block
+    tokens = memory.num_blocks * plan.engine.tokens_per_block * plan.layout.kv_owners
     each = " a rank" if len(memory.ranks) > 1 else ""
     return (
         f"{size(weights)} of weights{each}, {size(cache)} of KV cache{each} ({tokens:,} tokens), requests of up to"

@@ -120,6 +120,7 @@ class TritonAttention(AttentionBackend[AttentionMeta]):
     """These kernels; which heads read which KV head is asked of the device once for a layer."""
 
     name = "triton"
+    gives_partial = False
 
     def __init__(self) -> None:
         self._heads = WeakTensorKeyDictionary()
@@ -130,7 +131,7 @@ class TritonAttention(AttentionBackend[AttentionMeta]):
         return "" if dtype in DTYPES else f"it has no kernels for {str(dtype).removeprefix('torch.')}"
 
     def prepare(self, meta: AttentionMeta) -> AttentionMeta:
-        if meta.held is not None:
+        if meta.share is not None:
             raise self.no_partial()
         return meta
 

@@ -18,6 +18,7 @@ class StepAttention(AttentionBackend[AttentionMeta]):
     """Kernels on `pool`."""
 
     name = "step"
+    gives_partial = False
 
     def __init__(self, pool: Pool, exact: bool = False) -> None:
         self._builder = run_now(pool, exact)
@@ -36,7 +37,7 @@ class StepAttention(AttentionBackend[AttentionMeta]):
         return CacheLayout((heads, 2, block_size, dim), packed=True)
 
     def prepare(self, meta: AttentionMeta) -> AttentionMeta:
-        if meta.held is not None:
+        if meta.share is not None:
             raise self.no_partial()
         return meta
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from weft.native.records import Epilogue, InstructionRecord
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
-from weft.ops.base import Heads, Latents
+from weft.ops.base import Heads, Latents, Numerics
 from weft.ops.native.calls import Call, Sink
 from weft.ops.native.packed import PackedSlots, packed_slots
 from weft.ops.operations.declare import N, OpCode, P, numbers, operation, pointers
@@ -97,6 +98,7 @@ class AttentionCalls:
 class AttentionOps(ABC):
     """What layers call."""
 
+    numerics: Numerics
     attention_backend: AttentionBackend[Any]
     calls: AttentionCalls
 
@@ -117,6 +119,16 @@ class AttentionOps(ABC):
         """Causal attention of q [N, A, D] over cached keys: [N, A * D]. `prepared`: what the backend made of these
         rows (`AttentionBackend.prepare`)."""
         return self.attention_backend.forward(q, cache, prepared, spec)
+
+    def partial_attention(self, q: Tensor, cache: KVCache, prepared: Any, spec: AttentionSpec) -> Tensor:
+        """Of q [N, A, D] over the keys that this rank's cache has of each request: the partial output
+        [N, A * (D + 2)] (`weft.ops.attention`)."""
+        return self.attention_backend.forward(q, cache, prepared, spec, partial=True)
+
+    def merged(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        """Partial outputs of the same rows over different keys, added up in the given order and then divided:
+        [N, A * D] as activations."""
+        return self.attention_backend.merge(parts, heads).to(self.numerics.dtype)
 
     @operation()
     def per_head(self, x: Tensor, weight: Weight, heads: int) -> Tensor:

@@ -56,7 +56,7 @@ class ExactAttention(AttentionBackend[tuple[Any, Tiles | None]]):
         self._inner, self._twin = inner, TorchAttention()
 
     def prepare(self, meta: AttentionMeta) -> tuple[Any, Tiles | None]:
-        return self._inner.prepare(meta), self._twin.prepare(meta)
+        return None if meta.share else self._inner.prepare(meta), self._twin.prepare(meta)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """The plain torch twin of paged attention: flat, on any device, bit-equal for a row in any batch and any chunking.
 
 Rows are laid into tiles of `TILE` consecutive absolute positions of one run, keys are taken in chunks of `CHUNK`
-absolute positions, so a row always stands at the same place of a product of the same shape (MKL's fp64 products
+places of its block table, so a row always stands at the same place of a product of the same shape (MKL's fp64 products
 differ in their last bits even so). Number of torch operations: a function of the width of the block table alone.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache, pack_partial
+from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KeyShare, KVCache, pack_partial
 
 TILE = 16
 CHUNK = 128
@@ -21,14 +21,14 @@ CHUNK = 128
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """place[N]: row's place among the G * TILE places; first[G] and last[G]: first place's position, last row's
-    position; tables[G, max blocks]: block table of the tile's run; `held` as of AttentionMeta."""
+    position; tables[G, max blocks]: block table of the tile's run; `share` as of AttentionMeta."""
 
     count: int
     place: Tensor
     first: Tensor
     last: Tensor
     tables: Tensor
-    held: Tensor | None
+    share: KeyShare | None
 
 
 def _tiles(meta: AttentionMeta) -> Tiles:
@@ -51,31 +51,30 @@ def _tiles(meta: AttentionMeta) -> Tiles:
         first=(first_tile[run_of_tile] + index_in_run) * TILE,
         last=end[run_of_tile],
         tables=meta.block_tables[run_of_tile].long(),
-        held=meta.held,
+        share=meta.share,
     )
 
 
-def _chunk(cache: KVCache, tiles: Tiles, key_pos: Tensor, kv_of_head: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Keys and values [G, A, C, D] at absolute positions key_pos[C]; values that no row may see are zero."""
+def _chunk(
+    cache: KVCache, tiles: Tiles, places: Tensor, key_pos: Tensor, kv_of_head: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Keys and values [G, A, C, D] at places[C] of the runs' tables, whose absolute positions are key_pos[C]; values
+    that no row may see are zero."""
     size = cache.k.shape[2]
-    column = (key_pos // size).clamp(max=tiles.tables.shape[1] - 1)
+    column = (places // size).clamp(max=tiles.tables.shape[1] - 1)
     blocks = tiles.tables[:, column]
-    offsets = (key_pos % size).expand_as(blocks)
+    offsets = (places % size).expand_as(blocks)
     k, v = (x[blocks, :, offsets][:, :, kv_of_head].transpose(1, 2).to(dtype) for x in (cache.k, cache.v))
     # Memory of a block that nothing was written to yet may hold NaN, and 0 * NaN is NaN.
     unseen = (key_pos > tiles.last[:, None])[:, None, :, None]
-    if tiles.held is not None:
-        unseen = unseen | ~tiles.held[key_pos.clamp(max=len(tiles.held) - 1)][None, None, :, None]
     return k, v.masked_fill(unseen, 0)
 
 
 def _hidden(tiles: Tiles, key_pos: Tensor, row_pos: Tensor, window: int) -> Tensor:
-    """Which keys [G, TILE, C] a row does not see: later ones, ones before its window, ones of other caches."""
+    """Which keys [G, TILE, C] a row does not see: later ones, and ones before its window."""
     hidden = (key_pos > row_pos[:, :, None]) | (key_pos > tiles.last[:, None, None])
     if window:
         hidden |= key_pos <= row_pos[:, :, None] - window
-    if tiles.held is not None:
-        hidden |= ~tiles.held[key_pos.clamp(max=len(tiles.held) - 1)]
     return hidden
 
 
@@ -113,8 +112,9 @@ def _summed(q: Tensor, cache: KVCache, tiles: Tiles, spec: AttentionSpec) -> tup
     total, out = torch.zeros_like(peak), torch.zeros_like(tiled)
     heads_index = spec.kv_of_head.long()
     for begin in range(0, tiles.tables.shape[1] * cache.k.shape[2], CHUNK):
-        key_pos = torch.arange(begin, begin + CHUNK, device=q.device)
-        k, v = _chunk(cache, tiles, key_pos, heads_index, q.dtype)
+        places = torch.arange(begin, begin + CHUNK, device=q.device)
+        key_pos = places if tiles.share is None else tiles.share.positions(places, cache.k.shape[2])
+        k, v = _chunk(cache, tiles, places, key_pos, heads_index, q.dtype)
         hidden = _hidden(tiles, key_pos, row_pos, spec.window)
         scores = (tiled @ k.transpose(2, 3)).masked_fill(hidden[:, None], -torch.inf)
         higher = torch.maximum(peak, scores.amax(-1, keepdim=True))

@@ -22,7 +22,10 @@ class ShapeAttention(AttentionBackend[None]):
     def forward(
         self, q: Tensor, cache: KVCache, prepared: None, spec: AttentionSpec, *, partial: bool = False
     ) -> Tensor:
-        return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
+        rows, heads, dim = q.shape
+        if partial:
+            return q.new_empty(rows, heads * (dim + 2), dtype=torch.promote_types(q.dtype, torch.float32))
+        return q.new_empty(rows, heads * dim)
 
 
 class ShapeOps(TorchOps):

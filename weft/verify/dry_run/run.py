@@ -15,15 +15,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from weft.arch.shards import Shards
 from weft.comm.base import Group
 from weft.explain.memory import bounds_of, held_bytes
+from weft.explain.traffic import decode_tables
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
+from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import PipelineTransfer
 from weft.layout.ranks import Coords, coords
-from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.rows import RowTable
 from weft.layout.support import refuse_without_model_code
 from weft.layout.transition import Step
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch, Decoder
 from weft.models.dispatch import uniform_splits
+from weft.models.kv_exchange import GroupRows
 from weft.models.pipeline import PipelineStage
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
@@ -131,6 +134,10 @@ class _CountingTransitions(Transitions):
         self._file(name)
         return moved
 
+    def gather(self, name: str, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
+        super().gather(name, x, outs, group)
+        self._file(name)
+
     def exchange(self, name: str, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
         super().exchange(name, xs, outs, group)
         self._file(name)
@@ -171,13 +178,28 @@ def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _CountingTran
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:
     layout, held = shards.layout, shards.forward_plan.residual.size
-    rows = row_table([batch] * layout.attention.dp, layout.attention.tp)
-    sampled, _ = sampled_table([range(batch)] * layout.attention.dp, rows, layout.attention.tp)
-    numbers = torch.zeros(batch, dtype=torch.int32)
-    meta = AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, batch + 1)))
-    first = rank % layout.stage_size // held * held
-    among = torch.zeros(sampled.count(first, first + held), dtype=torch.int64)
-    return Batch(torch.zeros(batch, 1, dtype=torch.int64), meta, rows, sampled, among, meta)
+    rows, sampled = decode_tables(layout, batch)
+    tp, of_stage = layout.attention.tp, rank % layout.stage_size
+    first, own = of_stage // held * held, of_stage // tp * tp
+    count = rows.count(own, own + tp)
+    meta, among = _meta(count), torch.zeros(sampled.count(first, first + held), dtype=torch.int64)
+    group = _group(layout, of_stage, rows, batch) if layout.kv_owners > 1 else None
+    return Batch(torch.zeros(count, 1, dtype=torch.int64), meta, rows, sampled, among, meta, group, group)
+
+
+def _meta(rows: int) -> AttentionMeta:
+    numbers = torch.zeros(rows, dtype=torch.int32)
+    return AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, rows + 1)))
+
+
+def _group(layout: Layout, rank: int, rows: RowTable, batch: int) -> GroupRows:
+    """The rows of the group of a rank of the stage."""
+    if layout.attention.cp == 1:
+        return GroupRows(_meta(batch))
+    tp, first = layout.attention.tp, rank - rank % layout.group_size
+    blocks = range(first, first + layout.group_size, tp)
+    of_blocks = [torch.zeros(rows.count(block, block + tp), dtype=torch.int64) for block in blocks]
+    return GroupRows(_meta(batch), tuple(of_blocks), torch.zeros(batch, dtype=torch.int64))
 
 
 def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:

@@ -19,18 +19,27 @@ from torch import Tensor
 from weft.errors import WeftError
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
-from weft.layout.rank_plans import GroupCounts, counts_of, every_run, sampled_rows_of
-from weft.layout.rows import RowTable, sampled_among, sampled_table
+from weft.layout.rank_plans import (
+    GroupCounts,
+    RowsOfBlocks,
+    counts_of,
+    cp_of_rows,
+    every_run,
+    rows_of_blocks,
+    sampled_rows_of,
+)
+from weft.layout.rows import KVOwners, RowTable, sampled_among
 from weft.models.decoder import Batch
-from weft.ops.attention import AttentionMeta
+from weft.models.kv_exchange import GroupRows
+from weft.ops.attention import AttentionMeta, KeyShare
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.step.plan import GroupPlan, RankPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What a rank must know to place rows: its layout, number, block size (tokens), device, and where the residual
-    stream lies."""
+    """What a rank must know to place rows: its layout, number, block size (tokens that a block of its cache has),
+    device, and where the residual stream lies."""
 
     layout: Layout
     rank: int
@@ -46,12 +55,29 @@ class Geometry:
     @property
     def group(self) -> int:
         """Number of this rank's attention-dp group."""
-        return self.stage_rank // self.layout.attention.tp
+        return self.stage_rank // self.layout.group_size
+
+    @property
+    def cp(self) -> int:
+        """Number of this rank's attention block among those of its group."""
+        return self.stage_rank % self.layout.group_size // self.layout.attention.tp
 
     @property
     def position(self) -> int:
         """This rank's position inside its attention block."""
         return self.stage_rank % self.layout.attention.tp
+
+    @property
+    def owners(self) -> KVOwners:
+        """Who keeps which positions of a request."""
+        attention = self.layout.attention
+        return KVOwners(attention.cp, attention.kv_split, self.block_size)
+
+    @property
+    def share(self) -> KeyShare | None:
+        """The keys of a request that this rank keeps; None: all."""
+        split, count = self.layout.attention.kv_split, self.layout.kv_owners
+        return KeyShare(self.cp * split + self.position % split, count) if count > 1 else None
 
 
 SHAPES = 64
@@ -59,11 +85,31 @@ SHAPES = 64
 
 
 @dataclass(frozen=True, slots=True)
+class BlockRows:
+    """With cp, rows of the group by the attention block that computes them, on the device: numbers of a block's rows in
+    the plan's order (`rows_of`, `sampled_of` among the sampled ones), and where each row of the plan is among those of
+    one block after the other (`order`, `sampled_order`)."""
+
+    rows_of: tuple[Tensor, ...]
+    sampled_of: tuple[Tensor, ...]
+    order: Tensor
+    sampled_order: Tensor
+
+    @classmethod
+    def of(cls, blocks: RowsOfBlocks, device: torch.device) -> BlockRows:
+        """The same as tensors."""
+        orders = [np.argsort(np.concatenate(numbers)) for numbers in (blocks.rows_of, blocks.sampled_of)]
+        rows_of, sampled_of = (tuple(_to(own, device) for own in each) for each in (blocks.rows_of, blocks.sampled_of))
+        return cls(rows_of, sampled_of, _to(orders[0], device), _to(orders[1], device))
+
+
+@dataclass(frozen=True, slots=True)
 class StepShape:
     """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
     its number in it; `row_ends`: cumulative rows of the runs; `group_sampled`: numbers of the group's sampled rows,
     `sampled_ends`: their `row_ends`, the same object where all rows are sampled; `chosen_by`: sampled rows of each rank
-    of the attention block; the rest as in `Batch` and `StepInputs`."""
+    of the attention block; `blocks`: with cp, which of the group's rows each of its attention blocks has; the rest as
+    in `Batch` and `StepInputs`."""
 
     rows: RowTable
     sampled: RowTable
@@ -76,18 +122,37 @@ class StepShape:
     row_ends: tuple[int, ...]
     group_sampled: Tensor
     sampled_ends: tuple[int, ...]
+    blocks: BlockRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """`batch` for the decoder; `sampled`: the group's sampled rows; `own`: which of them lie on this rank, [lo, hi);
-    `drawn`: numbers of those that give a token (None: all), and `slots` [tokens] where it belongs, on the device."""
+    """`batch` for the decoder; `sampled`: the group's sampled rows; `own`: which of them lie on this rank, [lo, hi) in
+    the order of ranks; `drawn`: numbers of those that give a token (None: all), and `slots` [tokens] where it belongs,
+    on the device. `order`: where each sampled row is in the order of ranks, None: at its own place."""
 
     batch: Batch
     sampled: SampledRows
     own: tuple[int, int]
     drawn: Tensor | None
     slots: Tensor
+    order: Tensor | None = None
+
+    @property
+    def own_numbers(self) -> Sequence[int]:
+        """Of the sampled rows that lie on this rank."""
+        numbers = range(*self.own)
+        if self.order is None:
+            return numbers
+        plan = torch.argsort(self.order).tolist()
+        return [plan[number] for number in numbers]
+
+    @property
+    def own_sampled(self) -> SampledRows:
+        """The sampled rows that lie on this rank."""
+        if self.order is None:
+            return self.sampled.part(*self.own)
+        return self.sampled.take(np.asarray(self.own_numbers, np.int64))
 
 
 class BlockTables:
@@ -129,7 +194,7 @@ class InputBuilder:
     def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
         self._geometry, self._last_ids = geometry, last_ids
         self.tables = BlockTables(len(last_ids), width)
-        self._shape = lru_cache(SHAPES)(lambda own, rows, sampled: shape_of(own, rows, sampled, geometry))
+        self._shape = lru_cache(SHAPES)(lambda *of_step: shape_of(*of_step, geometry))
 
     def build(self, plan: RankPlan) -> StepInputs:
         """The step's inputs; the block tables take in what the plan has."""
@@ -146,8 +211,9 @@ class InputBuilder:
             ids = _ids(*_sources(group, slots, shape), self._last_ids)
         else:
             ids = self._last_ids.index_select(0, there)
-        batch = Batch(ids.unsqueeze(1), meta, shape.rows, shape.sampled, shape.sampled_rows, _of_sampled(meta, shape))
-        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there)
+        batch = _batch(ids.unsqueeze(1), meta, shape, self._geometry)
+        order = None if shape.blocks is None else shape.blocks.sampled_order
+        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there, order)
 
     def learn(self, plan: RankPlan) -> StepShape:
         """What follows from the step's counts; the block tables take in what the plan has. To be called once."""
@@ -159,27 +225,31 @@ class InputBuilder:
         for run in group.runs:
             if run.blocks:
                 self.tables.take(run.slot, run.known, run.blocks)
-        return self._shape(counts_of(group), plan.rows, plan.sampled)
+        cp_of = cp_of_rows(group, self._geometry.owners)
+        return self._shape(counts_of(group), plan.rows, plan.sampled, cp_of)
 
 
 def _column(decodes: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
     return np.concatenate((decodes, np.array(runs, np.int64))) if runs else decodes
 
 
-def shape_of(counts: GroupCounts, rows: tuple[int, ...], sampled: tuple[int, ...], geometry: Geometry) -> StepShape:
-    """For the runs of this rank's group; `rows` and `sampled` of every rank of the stage as in `RankPlan`. WeftError:
-    they are not those of the group."""
-    tp, own = geometry.layout.attention.tp, every_run(counts)
-    first, table = geometry.stage_rank - geometry.position, RowTable(rows)
-    of_block = RowTable(rows[first : first + tp])
-    sampled_of_block, offsets = sampled_table([sampled_rows_of(own)], of_block, tp)
-    of_all = RowTable(sampled or rows)
+def shape_of(
+    counts: GroupCounts, rows: tuple[int, ...], sampled: tuple[int, ...], cp_of: bytes, geometry: Geometry
+) -> StepShape:
+    """For the runs of this rank's group; `rows` and `sampled` of every rank of the stage as in `RankPlan`, `cp_of` as
+    of `cp_of_rows`. WeftError: they are not those of the group."""
+    tp, cp, own = geometry.layout.attention.tp, geometry.layout.attention.cp, every_run(counts)
+    table, of_all = RowTable(rows), RowTable(sampled or rows)
+    found, of_group = rows_of_blocks(counts, tp, cp, cp_of), geometry.group * tp * cp
+    in_tables = [each.rows[of_group : of_group + tp * cp] for each in (table, of_all)]
     sizes = np.array([count for count, _, _ in own], np.int64)
-    if sum(of_block.rows) != sizes.sum() or sampled_of_block.rows != of_all.rows[first : first + tp]:
+    if in_tables != [found.rows.rows, found.sampled.rows]:
         raise WeftError(
-            f"attention-dp group {geometry.group} has {sizes.sum()} rows, the step's tables have {of_block.rows} and"
-            f" {of_all.rows[first : first + tp]} sampled ones on its ranks, not {sampled_of_block.rows}"
+            f"attention-dp group {geometry.group} has {sizes.sum()} rows, on its ranks {found.rows.rows} and"
+            f" {found.sampled.rows} sampled ones; the step's tables have {in_tables[0]} and {in_tables[1]}"
         )
+    first = geometry.cp * tp
+    of_block, offsets = RowTable(found.rows.rows[first : first + tp]), found.offsets[first : first + tp]
     ends = np.cumsum(sizes)
     run_of_row = np.repeat(np.arange(len(own)), sizes)
     row_ends = tuple(ends.tolist())
@@ -193,36 +263,60 @@ def shape_of(counts: GroupCounts, rows: tuple[int, ...], sampled: tuple[int, ...
         rows=table,
         sampled=of_all,
         sampled_rows=among_block_of(geometry.stream.size),
-        own=_own(of_all, geometry),
-        chosen_by=sampled_of_block.rows,
+        own=(found.sampled.start(first + geometry.position), found.sampled.start(first + geometry.position + 1)),
+        chosen_by=found.sampled.rows[first : first + tp],
         run_of_row=run_of_row,
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
         row_ends=row_ends,
-        group_sampled=among_block_of(tp),
+        group_sampled=_to(np.asarray(sampled_rows_of(own), np.int64), geometry.device),
         sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
+        blocks=BlockRows.of(found, geometry.device) if cp > 1 else None,
     )
 
 
-def _own(sampled: RowTable, geometry: Geometry) -> tuple[int, int]:
-    first = geometry.stage_rank - geometry.position
-    before = sum(sampled.rows[first : geometry.stage_rank])
-    return before, before + sampled.rows[geometry.stage_rank]
+def _batch(ids: Tensor, meta: AttentionMeta, shape: StepShape, geometry: Geometry) -> Batch:
+    """`ids` and `meta` of the group's rows."""
+    sampled, blocks = _of_sampled(meta, shape), shape.blocks
+    tables = shape.rows, shape.sampled, shape.sampled_rows
+    if geometry.share is None:
+        return Batch(ids, meta, *tables, sampled)
+    if blocks is None:
+        return Batch(ids, meta, *tables, sampled, GroupRows(meta), GroupRows(sampled))
+    own, own_sampled = blocks.rows_of[geometry.cp], blocks.sampled_of[geometry.cp]
+    return Batch(
+        ids[own],
+        _rows_of(meta, own),
+        *tables,
+        _rows_of(sampled, own_sampled),
+        GroupRows(meta, blocks.rows_of, blocks.order),
+        GroupRows(sampled, blocks.sampled_of, blocks.sampled_order),
+    )
+
+
+def _rows_of(meta: AttentionMeta, rows: Tensor) -> AttentionMeta:
+    """Of an attention block's rows alone: where their keys and values go."""
+    return AttentionMeta(meta.positions[rows], meta.slots[rows], meta.run_of_row[rows], meta.block_tables, ())
 
 
 def _meta(
     starts: NDArray[np.int64], tables: BlockTables, slots: NDArray[np.int64], shape: StepShape, geometry: Geometry
 ) -> AttentionMeta:
     """starts, slots [runs]: decode rows count as runs."""
-    of_row, size = shape.run_of_row, geometry.block_size
+    of_row, owners = shape.run_of_row, geometry.owners
     positions = starts
     if len(of_row) > len(starts):
         positions = positions[of_row] + shape.within
     packed = np.empty((2, len(of_row)), np.int32)
     packed[0] = positions
-    table = put_places(packed[1], positions, tables, slots, of_row, size)
+    table = put_places(packed[1], positions, tables, slots, of_row, owners.span)
+    if (share := geometry.share) is not None:
+        packed[1] = packed[1] // owners.span * owners.block_size + positions % owners.block_size
+        # what other owners keep goes to the null block
+        packed[1, owners.owner(positions) != share.owner] = 0
     there = _to(packed, geometry.device)
-    return AttentionMeta(there[0], there[1], shape.run_of_row_there, _to(table, geometry.device), shape.row_ends)
+    run_of_row, blocks = shape.run_of_row_there, _to(table, geometry.device)
+    return AttentionMeta(there[0], there[1], run_of_row, blocks, shape.row_ends, share)
 
 
 def put_places(
@@ -248,7 +342,7 @@ def _of_sampled(meta: AttentionMeta, shape: StepShape) -> AttentionMeta:
         return meta
     rows = shape.group_sampled
     positions, slots, run_of_row = meta.positions[rows], meta.slots[rows], meta.run_of_row[rows]
-    return AttentionMeta(positions, slots, run_of_row, meta.block_tables, shape.sampled_ends)
+    return AttentionMeta(positions, slots, run_of_row, meta.block_tables, shape.sampled_ends, meta.share)
 
 
 def _sources(
