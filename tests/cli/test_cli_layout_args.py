@@ -113,11 +113,9 @@ def test_file_and_flag_that_differ_are_refused_naming_both(tmp_path: Path) -> No
         layout(f"--layout {file}")
 
 
-def test_a_layout_that_cannot_run_is_explained_only() -> None:
+def test_a_context_is_shared() -> None:
     words = "--attn-cp-size 2"
-    assert layout(words, runnable=False).attention.cp == 2
-    with pytest.raises(LayoutError, match=r"attention\.cp 2: .* cannot run it yet"):
-        layout(words)
+    assert layout(words, runnable=False).attention.cp == layout(words).attention.cp == 2
 
 
 def test_the_model_is_checked_too() -> None:

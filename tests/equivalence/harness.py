@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,6 +114,22 @@ class ExpertSizes:
         return resolve(given, world, num_experts=num_experts)
 
 
+@dataclass(frozen=True)
+class ContextSizes:
+    """Sizes of a layout whose ranks share the KV cache of a request by position."""
+
+    tp: int
+    cp: int
+    kv_split: int
+
+    def layout(self, world: int, num_experts: int) -> Layout:
+        sizes = {f"attention.{name}": size for name, size in asdict(self).items()}
+        return resolve(sizes, world, num_experts=num_experts)
+
+
+AnySizes = Sizes | ExpertSizes | ContextSizes
+
+
 def all_expert_sizes(world: int, num_experts: int) -> Iterator[ExpertSizes]:
     """Every legal (attention tp, expert tp x ep, slots, shared size) of a world; replicas: none, or a few slots more.
 
@@ -151,9 +167,9 @@ def layout_of(world: int, sizes: Sizes, split: str = "groups") -> Layout:
     return resolve({**given, "attention.split": split}, world)
 
 
-def any_layout(path: Path, world: int, sizes: Sizes | ExpertSizes) -> Layout:
-    """The layout that sizes of either kind mean for a checkpoint."""
-    if isinstance(sizes, ExpertSizes):
+def any_layout(path: Path, world: int, sizes: AnySizes) -> Layout:
+    """The layout that sizes of any kind mean for a checkpoint."""
+    if isinstance(sizes, (ExpertSizes, ContextSizes)):
         return sizes.layout(world, parse_config(checkpoint_at(path).config).num_experts)
     return layout_of(world, sizes)
 

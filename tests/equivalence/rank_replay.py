@@ -23,7 +23,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from tests.equivalence.harness import EXACT, LIMITS, ExpertSizes, any_layout, checkpoint_at
+from tests.equivalence.harness import EXACT, LIMITS, AnySizes, ContextSizes, ExpertSizes, any_layout, checkpoint_at
 from weft.arch import Shards, parse_config
 from weft.comm.backend import CommSpec, HostSite, RankEnd
 from weft.comm.base import Comm, Group
@@ -63,8 +63,14 @@ class Digests:
 
 def shards_of(job: dict[str, Any], case: dict[str, Any]) -> Shards:
     config = parse_config(checkpoint_at(Path(job["checkpoint"])).config)
-    sizes = ExpertSizes(**case["sizes"]) if isinstance(case["sizes"], dict) else tuple(case["sizes"])
-    return Shards(config, any_layout(Path(job["checkpoint"]), job["world"], sizes))
+    return Shards(config, any_layout(Path(job["checkpoint"]), job["world"], sizes_of(case["sizes"])))
+
+
+def sizes_of(given: Any) -> AnySizes:
+    """What the test wrote as JSON."""
+    if not isinstance(given, dict):
+        return tuple(given)
+    return ContextSizes(**given) if "cp" in given else ExpertSizes(**given)
 
 
 def groups_of(job: dict[str, Any]) -> tuple[Group, ...]:
@@ -115,7 +121,7 @@ def replay(job: dict[str, Any], case: dict[str, Any], comm: Comm) -> list[str]:
     if job["backend"] == "program":
         runner.program = ExactProgram(runner, comm, job.get("threads", 1), digests)  # type: ignore[assignment]
     runner.decoder.tap = digests
-    plans = RankPlans(runner.shards.layout.attention.tp)
+    plans = RankPlans(runner.shards.layout.attention.tp, runner.geometry.owners)
     for plan in msgspec.msgpack.decode(base64.b64decode(case["plans"]), type=list[StepPlan]):
         runner.step(plans.split(plan)[runner.geometry.group])
     return digests.found

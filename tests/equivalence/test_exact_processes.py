@@ -23,6 +23,8 @@ from tests.equivalence.harness import (
     EXACT,
     LONG,
     MIXED,
+    AnySizes,
+    ContextSizes,
     ExpertSizes,
     Sizes,
     Workload,
@@ -81,10 +83,10 @@ def _both(one: Callable[..., None], two: Callable[..., None] | None) -> Callable
 
 
 Case = tuple[dict[str, Any], list[list[str]]]
-RECORDED: dict[tuple[Path, int, Sizes | ExpertSizes, Workload], Case] = {}
+RECORDED: dict[tuple[Path, int, AnySizes, Workload], Case] = {}
 
 
-def record(model: Model, world: int, sizes: Sizes | ExpertSizes, work: Workload = MIXED) -> Case:
+def record(model: Model, world: int, sizes: AnySizes, work: Workload = MIXED) -> Case:
     """A case for the processes, and what lockstep's ranks gave for it (which equals one rank); run once."""
     if (model.path, world, sizes, work) in RECORDED:
         return RECORDED[model.path, world, sizes, work]
@@ -92,7 +94,7 @@ def record(model: Model, world: int, sizes: Sizes | ExpertSizes, work: Workload 
     alone = model.reference if work is MIXED else of_one_rank(model.path, EXACT, work)
     assert same_bits(run_workload(recording, work), alone)
     plans = base64.b64encode(msgspec.msgpack.encode(recording.plans)).decode()
-    sizes_of_all = asdict(sizes) if isinstance(sizes, ExpertSizes) else sizes
+    sizes_of_all = sizes if isinstance(sizes, tuple) else asdict(sizes)
     found = {"sizes": sizes_of_all, "plans": plans}, [digests.found for digests in recording.digests]
     return RECORDED.setdefault((model.path, world, sizes, work), found)
 
@@ -260,4 +262,18 @@ def test_routed_rows_between_processes_equal_lockstep(
     recorded = [record(exact, world, sizes) for sizes in ROUTED[world]]
     job = {"backend": backend, "world": world, "checkpoint": str(exact.path), "cases": [case for case, _ in recorded]}
     for rank, answer in enumerate(replayed(job)):
+        assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"
+
+
+SHARED_CONTEXTS = [ContextSizes(2, 2, 2), ContextSizes(4, 1, 4), ContextSizes(1, 4, 1), ContextSizes(2, 1, 2)]
+
+
+@pytest.mark.parametrize("backend", ["shared_memory", "gloo", "tcp"])
+def test_shared_contexts_between_processes_equal_lockstep(backend: str, model: Models, replayed: Replayed) -> None:
+    """`tcp`: on two hosts."""
+    need("comm")
+    exact = model("latent", EXACT)
+    recorded = [record(exact, 4, sizes) for sizes in SHARED_CONTEXTS]
+    job = {"backend": backend, "hosts": 2 if backend == "tcp" else 1, "world": 4, "checkpoint": str(exact.path)}
+    for rank, answer in enumerate(replayed(job | {"cases": [case for case, _ in recorded]})):
         assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"

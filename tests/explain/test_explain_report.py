@@ -196,15 +196,32 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
 @pytest.mark.parametrize(
     ("values", "codes_wanted"),
     [
-        ({"attention.cp": 2}, {"not_served", "positions_split"}),
-        ({"attention.tp": 2, "attention.kv_split": 2}, {"not_served", "positions_split"}),
+        ({"attention.cp": 2}, {"rows_of_owners", "positions_split"}),
+        ({"attention.tp": 4, "attention.kv_split": 2}, {"positions_split"}),
     ],
 )
-def test_what_is_not_served_is_explained_and_said(values: dict[str, object], codes_wanted: set[str]) -> None:
+def test_shared_contexts_are_explained(values: dict[str, object], codes_wanted: set[str]) -> None:
     report = report_of(SMALL, values)
-    assert codes_wanted <= set(codes(report))
-    assert report.notes[0].level == "warning"
+    found = codes(report)
+    assert codes_wanted <= set(found) and "not_served" not in found
+    assert "a prefix shorter than 2 blocks is not cached; steps run eagerly" in found["positions_split"]
     assert len(report.ranks) == report.layout.world
+    whole = report_of(SMALL, {**values, "attention.cp": 1, "attention.kv_split": 1})
+    halves = {rank.kv_bytes_per_token for rank in report.ranks}
+    assert halves == {rank.kv_bytes_per_token // 2 for rank in whole.ranks}
+
+
+def test_what_owners_exchange_is_priced() -> None:
+    """Of the other owner: queries of its heads, and partial outputs of the own heads."""
+    report = report_of(SMALL, {"attention.tp": 4, "attention.kv_split": 2}, batch=8)
+    queries, partials = report.of_owners
+    heads, dim = [hi - lo for lo, hi in (rank.q_heads for rank in report.ranks)], SMALL.head_dim
+    others = [heads[rank ^ 1] for rank in range(4)]
+    assert queries.calls[0].groups == partials.calls[0].groups == ((0, 1), (2, 3))
+    assert queries.calls[0].received[-1].per_rank == tuple(8 * each * dim * 4 for each in others)
+    assert partials.calls[0].received[-1].per_rank == tuple(8 * each * (dim + 2) * 4 for each in heads)
+    assert (queries.name, partials.name) == ("attention.queries", "attention.partials")
+    assert queries.times == SMALL.num_layers
 
 
 def test_context_parallel_ranks_share_a_groups_rows() -> None:

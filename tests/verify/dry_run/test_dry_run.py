@@ -89,6 +89,24 @@ def test_small_layouts_with_experts(variant: str, experts: int) -> None:
         agrees(config_of(variant), sizes.layout(4, experts), (number % 4, 3 - number % 4))
 
 
+@pytest.mark.parametrize(
+    ("variant", "given"),
+    [
+        ("biased", {"attention.cp": 3, "lm_head.tp": 3}),
+        ("biased", {"attention.tp": 2, "attention.cp": 2, "dense.tp": 4}),
+        ("window", {"attention.tp": 3, "attention.kv_split": 3, "attention.dp": 2, "o_proj.tp": 6}),
+        ("latent", {"attention.tp": 2, "attention.kv_split": 2, "attention.cp": 2, "experts.slots": 8}),
+        ("latent", {"attention.tp": 4, "attention.kv_split": 2, "pipeline.stages": 2, "experts.slots": 8}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shared_contexts(variant: str, given: dict[str, object], dtype: str) -> None:
+    config = config_of(variant)
+    layout = resolve(given, num_experts=config.num_experts)
+    agrees(config, layout, range(layout.stage_size), dtype)
+
+
 @pytest.mark.parametrize("layers", [8, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("name", "given", "world"),
@@ -353,8 +371,6 @@ def test_memory_saved_by_fine_grained_sizes_of_deepseek_r1() -> None:
 @pytest.mark.parametrize(
     ("flags", "field"),
     [
-        (("--attn-cp-size", "2"), "attention.cp 2"),
-        (("--attn-tp-size", "2", "--kv-split-size", "2"), "attention.kv_split 2"),
         (("--attn-dp-size", "2", "--moe-dispatch", "deepep_normal"), "experts.dispatch deepep_normal"),
     ],
 )

@@ -142,6 +142,10 @@ def test_the_command_says_what_a_stage_receives(capsys: pytest.CaptureFixture[st
     assert {"kind": "recv", "ranks": [0, 2], "where": "stage.in", **row} in hops
 
 
-def test_split_positions_are_refused_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dry-run", "--without-checkpoint", "Llama-3.1-8B", "--tp", "8", "--kv-split-size", "2"]) == 78
-    assert "attention.kv_split 2: the model code does not run it yet" in capsys.readouterr().err
+def test_a_split_needs_ranks_with_the_same_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["dry-run", "--without-checkpoint", "Llama-3.1-8B", "--kv-split-size", "2", "--tp"]
+    assert main([*words, "8"]) == 78
+    message = capsys.readouterr().err
+    assert "attention.kv_split 2: with attention.tp 8 the ranks of a split do not hold the same KV heads" in message
+    assert "legal tp and kv_split: 16 and 2" in message
+    assert main([*words, "16"]) == 0

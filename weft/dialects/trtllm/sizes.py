@@ -123,7 +123,10 @@ def _cp_type(values: Values, draft: Draft, cp: Size) -> str:
         message = "Ulysses splits the positions outside attention and the heads inside it; read as attention cp"
         draft.note("warning", "approximation", message, values.where("context_parallel_size"))
     elif name == "STAR":
-        draft.note("warning", "approximation", "star attention is approximate; read as attention cp")
+        message = "star attention is approximate, attention cp is exact; read as attention cp"
+        draft.note("warning", "approximation", message)
+    elif name == "RING":
+        draft.note("info", "approximation", "ring attention passes keys from rank to rank; read as attention cp")
     return name
 
 
