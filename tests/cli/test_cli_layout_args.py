@@ -51,7 +51,7 @@ def test_aliases(words: str, same: str) -> None:
         ("--attn-tp-size 2", {"attention.tp": 2}),
         ("--attn-dp-size 2", {"attention.dp": 2}),
         ("--attn-cp-size 2", {"attention.cp": 2}),
-        ("--attn-tp-size 2 --kv-split-size 2", {"attention.tp": 2, "attention.kv_split": 2}),
+        ("--attn-tp-size 8 --kv-split-size 2", {"attention.tp": 8, "attention.kv_split": 2}),
         ("--attn-split balanced", {"attention.split": "balanced"}),
         ("--attn-dp-size 2 --dense-tp-size 2", {"attention.dp": 2, "dense.tp": 2}),
         ("--attn-dp-size 2 --o-proj-tp-size 2", {"attention.dp": 2, "o_proj.tp": 2}),

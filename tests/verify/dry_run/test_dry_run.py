@@ -96,7 +96,7 @@ def test_small_layouts_with_experts(variant: str, experts: int) -> None:
         ("biased", {"attention.tp": 2, "attention.cp": 2, "dense.tp": 4}),
         ("window", {"attention.tp": 3, "attention.kv_split": 3, "attention.dp": 2, "o_proj.tp": 6}),
         ("latent", {"attention.tp": 2, "attention.kv_split": 2, "attention.cp": 2, "experts.slots": 8}),
-        ("latent", {"attention.tp": 4, "attention.kv_split": 2, "pipeline.stages": 2, "experts.slots": 8}),
+        ("latent", {"attention.tp": 4, "attention.kv_split": 2, "experts.slots": 8}),
     ],
     ids=str,
 )
