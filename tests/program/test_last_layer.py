@@ -31,7 +31,7 @@ from weft.verify.record import Parts
 from weft.verify.trace import trace
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import RankCapacity
-from weft.worker.tensors.inputs import Geometry, shape_of
+from weft.worker.tensors.step_shape import Geometry, shape_of
 
 GREEDY = SamplingParams(temperature=0.0)
 SCORED = SamplingParams(temperature=0.0, prompt_logprobs=0)

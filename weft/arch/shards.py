@@ -104,13 +104,6 @@ class Shards:
         """The heads of `rank`."""
         return self.heads[rank % self.layout.attention.tp]
 
-    def attended_share(self, rank: int) -> HeadShare:
-        """The heads that `rank` attends for over its own keys: those of all ranks of its kv_split, whose KV heads are
-        alike."""
-        own, size = self.head_share(rank), self.layout.attention.kv_split
-        first = rank % self.layout.attention.tp // size * size
-        return HeadShare((self.heads[first].q[0], self.heads[first + size - 1].q[1]), own.kv)
-
     def interval(self, spec: ParamSpec, rank: int) -> Interval | None:
         """What `rank` holds of spec's dim; None: the whole tensor."""
         if spec.cut is Cut.NONE:

@@ -32,6 +32,12 @@ class Limits:
         """Tokens whose keys and values fit into all blocks."""
         return self.num_blocks * self.block_size
 
+    def whole_chunk(self, before: int, count: int, left: int) -> int:
+        """Of `count` rows of a prompt after `before`, of which `left` are still to be planned: those up to the end of a
+        whole chunk; all, where they are the last or no chunk ends in them."""
+        over = (before + count) % self.chunk
+        return count - over if count < left and over < count else count
+
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold `tokens` positions."""
         return -(-tokens // self.block_size)

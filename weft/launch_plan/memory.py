@@ -16,6 +16,7 @@ from weft.comm.mailboxes import mailboxes_of
 from weft.errors import ConfigError
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
+from weft.layout.splits import attended_heads
 from weft.plural import counted, size
 from weft.settings import EngineConfig
 from weft.step.plan import most_sampled
@@ -173,7 +174,9 @@ def _of_owners(shards: Shards, rows: int) -> int:
     wider: what it finds, what it sends and what it receives."""
     if shards.layout.kv_owners == 1:
         return 0
-    heads = max(hi - lo for lo, hi in (shards.attended_share(rank).q for rank in range(shards.layout.attention.tp)))
+    sizes = shards.layout.attention
+    attended = [attended_heads(shards.heads, place, sizes.kv_split).q for place in range(sizes.tp)]
+    heads = max(hi - lo for lo, hi in attended)
     dim = shards.config.mla.latent_dim if shards.config.mla else shards.config.head_dim
     return rows * heads * (2 * dim + 3 * 2 * (dim + 2))
 

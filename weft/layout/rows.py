@@ -38,7 +38,7 @@ class RowTable:
 
 @dataclass(frozen=True, slots=True)
 class KVOwners:
-    """Who keeps the keys and values of a position: KV block b of a request, of `block_size` positions, belongs to owner
+    """Which rank keeps the keys and values of a position: KV block b of a request, of `block_size` positions, belongs to owner
     b mod (cp * kv_split). Owners are numbered by cp, then inside the split."""
 
     cp: int

@@ -6,6 +6,7 @@ One rule per unit, read by weights, transitions and pictures alike: `even_splits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.errors import LayoutError
@@ -83,6 +84,13 @@ def _split_groups(group: int, ranks_of_head: tuple[Interval, ...]) -> tuple[Head
         for head, (first, last) in enumerate(ranks_of_head)
         for lo, hi in even_splits(group, last - first)
     )
+
+
+def attended_heads(shares: Sequence[HeadShare], place: int, kv_split: int) -> HeadShare:
+    """The heads that the rank at `place` of an attention block attends for over its own keys: those of all ranks of its
+    kv_split, whose KV heads are alike."""
+    first = place // kv_split * kv_split
+    return HeadShare((shares[first].q[0], shares[first + kv_split - 1].q[1]), shares[place].kv)
 
 
 def splits_after(src_cuts: tuple[Interval, ...], k: int) -> tuple[Interval, ...]:

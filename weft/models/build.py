@@ -13,6 +13,7 @@ from weft.arch.spec import Cut
 from weft.arch.stages import stage_layers
 from weft.comm.base import Comm
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
+from weft.layout.splits import attended_heads
 from weft.models.decoder import Decoder, DecoderLayer
 from weft.models.dispatch import AllGather, AllToAll, SplitsOf, TokenDispatcher, counted_splits
 from weft.models.kv_exchange import KVExchange
@@ -82,7 +83,8 @@ def _layer(
 ) -> DecoderLayer:
     name, eps = f"layers.{index}", config.rms_norm_eps
     attention = LatentAttention if config.mla else Attention
-    routed, own, attended = config.has_experts(index), shards.head_share(rank), shards.attended_share(rank)
+    routed, own, sizes = config.has_experts(index), shards.head_share(rank), shards.layout.attention
+    attended = attended_heads(shards.heads, rank % sizes.tp, sizes.kv_split)
     return DecoderLayer(
         attention_norm=Norm(params, f"{name}.attention_norm", eps, ops),
         attention=attention(params, f"{name}.attention", config, index, own, ops, cos_sin, attended),

@@ -184,11 +184,9 @@ class Starting:
             raise
         self._watch.rendezvous.met()
         assert self.memory is not None
-        plan, clock = self.plan, StepClock(self.plan.limits.step_limit)
-        block_size = plan.engine.tokens_per_block
-        return ProcessExecutor(
-            plan.layout, self.memory.num_blocks, self._watch, clock, plan.config.num_experts, block_size
-        )
+        plan, clock, blocks = self.plan, StepClock(self.plan.limits.step_limit), self.memory.num_blocks
+        size = plan.engine.tokens_per_block
+        return ProcessExecutor(plan.layout, blocks, self._watch, clock, plan.config.num_experts, size)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):

@@ -36,8 +36,9 @@ from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
 from weft.worker.tensors.graphs import StepGraphs, worthwhile_rows
-from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs
+from weft.worker.tensors.inputs import InputBuilder, StepInputs
 from weft.worker.tensors.prefault import Prefault, Steps
+from weft.worker.tensors.step_shape import Geometry
 from weft.worker.warm_up import linear_weights, not_captured
 
 

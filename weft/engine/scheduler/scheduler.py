@@ -173,18 +173,9 @@ class Scheduler:
         before = request.num_planned
         if not (count := budget.most(request.scores, self._late(request), before)):
             return []
-        count = self._whole_chunk(request, before, count)
-        entry = self._prefill_entry(request, count)
+        entry = self._prefill_entry(request, self.limits.whole_chunk(before, count, request.num_unplanned))
         budget.take(entry.run.count, scored_rows(entry), before)
         return [entry]
-
-    def _whole_chunk(self, request: Request, before: int, count: int) -> int:
-        """Of `count` rows after `before`, those that end a chunk, where it is not the prompt's last; all of them where
-        none does."""
-        if count >= request.num_unplanned:
-            return count
-        end = before + count
-        return end - end % self.limits.chunk - before if end % self.limits.chunk < count else count
 
     def _prefill_entry(self, request: Request, count: int) -> Entry:
         return Entry(request, request.admission, request.prompt_run(count))

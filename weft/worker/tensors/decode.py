@@ -25,7 +25,8 @@ from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, RankPlan
-from weft.worker.tensors.inputs import InputBuilder, StepInputs, StepShape
+from weft.worker.tensors.inputs import InputBuilder, StepInputs
+from weft.worker.tensors.step_shape import StepShape
 
 
 class DecodeSteps:

@@ -23,7 +23,8 @@ from weft.sampling.draw import largest
 from weft.sampling.sampled_rows import sampled_rows
 from weft.step.plan import RankPlan
 from weft.worker.tensors.graph_inputs import DecodeMemory, PromptMemory
-from weft.worker.tensors.inputs import Geometry, InputBuilder, StepInputs, StepShape, shape_of
+from weft.worker.tensors.inputs import InputBuilder, StepInputs
+from weft.worker.tensors.step_shape import Geometry, StepShape, shape_of
 
 POSITIONS = 16384
 """Longest context of a graph: one that has room for longer ones starts programs for all of it, which mostly find

@@ -16,113 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weft.errors import WeftError
-from weft.layout.layout import Layout
-from weft.layout.placement import Placement
-from weft.layout.rank_plans import (
-    GroupCounts,
-    RowsOfBlocks,
-    counts_of,
-    cp_of_rows,
-    every_run,
-    rows_of_blocks,
-    sampled_rows_of,
-)
-from weft.layout.rows import KVOwners, RowTable, sampled_among
+from weft.layout.rank_plans import counts_of, cp_of_rows
 from weft.models.decoder import Batch
 from weft.models.kv_exchange import GroupRows
-from weft.ops.attention import AttentionMeta, KeyShare
+from weft.ops.attention import AttentionMeta
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.step.plan import GroupPlan, RankPlan
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What a rank must know to place rows: its layout, number, block size (tokens that a block of its cache has),
-    device, and where the residual stream lies."""
-
-    layout: Layout
-    rank: int
-    block_size: int
-    device: torch.device
-    stream: Placement
-
-    @property
-    def stage_rank(self) -> int:
-        """This rank's number inside its stage."""
-        return self.rank % self.layout.stage_size
-
-    @property
-    def group(self) -> int:
-        """Number of this rank's attention-dp group."""
-        return self.stage_rank // self.layout.group_size
-
-    @property
-    def cp(self) -> int:
-        """Number of this rank's attention block among those of its group."""
-        return self.stage_rank % self.layout.group_size // self.layout.attention.tp
-
-    @property
-    def position(self) -> int:
-        """This rank's position inside its attention block."""
-        return self.stage_rank % self.layout.attention.tp
-
-    @property
-    def owners(self) -> KVOwners:
-        """Who keeps which positions of a request."""
-        attention = self.layout.attention
-        return KVOwners(attention.cp, attention.kv_split, self.block_size)
-
-    @property
-    def share(self) -> KeyShare | None:
-        """The keys of a request that this rank keeps; None: all."""
-        split, count = self.layout.attention.kv_split, self.layout.kv_owners
-        return KeyShare(self.cp * split + self.position % split, count) if count > 1 else None
-
+from weft.worker.tensors.step_shape import Geometry, StepShape, shape_of, to_device
 
 SHAPES = 64
 """Shapes of steps that are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRows:
-    """With cp, rows of the group by the attention block that computes them, on the device: numbers of a block's rows in
-    the plan's order (`rows_of`, `sampled_of` among the sampled ones), and where each row of the plan is among those of
-    one block after the other (`order`, `sampled_order`)."""
-
-    rows_of: tuple[Tensor, ...]
-    sampled_of: tuple[Tensor, ...]
-    order: Tensor
-    sampled_order: Tensor
-
-    @classmethod
-    def of(cls, blocks: RowsOfBlocks, device: torch.device) -> BlockRows:
-        """The same as tensors."""
-        orders = [np.argsort(np.concatenate(numbers)) for numbers in (blocks.rows_of, blocks.sampled_of)]
-        rows_of, sampled_of = (tuple(_to(own, device) for own in each) for each in (blocks.rows_of, blocks.sampled_of))
-        return cls(rows_of, sampled_of, _to(orders[0], device), _to(orders[1], device))
-
-
-@dataclass(frozen=True, slots=True)
-class StepShape:
-    """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
-    its number in it; `row_ends`: cumulative rows of the runs; `group_sampled`: numbers of the group's sampled rows,
-    `sampled_ends`: their `row_ends`, the same object where all rows are sampled; `chosen_by`: sampled rows of each rank
-    of the attention block; `blocks`: with cp, which of the group's rows each of its attention blocks has; the rest as
-    in `Batch` and `StepInputs`."""
-
-    rows: RowTable
-    sampled: RowTable
-    sampled_rows: Tensor
-    own: tuple[int, int]
-    chosen_by: tuple[int, ...]
-    run_of_row: NDArray[np.int64]
-    within: NDArray[np.int64]
-    run_of_row_there: Tensor
-    row_ends: tuple[int, ...]
-    group_sampled: Tensor
-    sampled_ends: tuple[int, ...]
-    blocks: BlockRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +109,14 @@ class InputBuilder:
         meta = _meta(starts, self.tables, slots, shape, self._geometry)
         sampled = sampled_rows(decodes, group.runs)
         drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
-        there = _to(sampled.slots if drawn is None else sampled.slots[drawn], device)
+        there = to_device(sampled.slots if drawn is None else sampled.slots[drawn], device)
         if group.runs:
             ids = _ids(*_sources(group, slots, shape), self._last_ids)
         else:
             ids = self._last_ids.index_select(0, there)
         batch = _batch(ids.unsqueeze(1), meta, shape, self._geometry)
         order = None if shape.blocks is None else shape.blocks.sampled_order
-        return StepInputs(batch, sampled, shape.own, None if drawn is None else _to(drawn, device), there, order)
+        return StepInputs(batch, sampled, shape.own, None if drawn is None else to_device(drawn, device), there, order)
 
     def learn(self, plan: RankPlan) -> StepShape:
         """What follows from the step's counts; the block tables take in what the plan has. To be called once."""
@@ -231,48 +134,6 @@ class InputBuilder:
 
 def _column(decodes: NDArray[np.int64], runs: list[int]) -> NDArray[np.int64]:
     return np.concatenate((decodes, np.array(runs, np.int64))) if runs else decodes
-
-
-def shape_of(
-    counts: GroupCounts, rows: tuple[int, ...], sampled: tuple[int, ...], cp_of: bytes, geometry: Geometry
-) -> StepShape:
-    """For the runs of this rank's group; `rows` and `sampled` of every rank of the stage as in `RankPlan`, `cp_of` as
-    of `cp_of_rows`. WeftError: they are not those of the group."""
-    tp, cp, own = geometry.layout.attention.tp, geometry.layout.attention.cp, every_run(counts)
-    table, of_all = RowTable(rows), RowTable(sampled or rows)
-    found, of_group = rows_of_blocks(counts, tp, cp, cp_of), geometry.group * tp * cp
-    in_tables = [each.rows[of_group : of_group + tp * cp] for each in (table, of_all)]
-    sizes = np.array([count for count, _, _ in own], np.int64)
-    if in_tables != [found.rows.rows, found.sampled.rows]:
-        raise WeftError(
-            f"attention-dp group {geometry.group} has {sizes.sum()} rows, on its ranks {found.rows.rows} and"
-            f" {found.sampled.rows} sampled ones; the step's tables have {in_tables[0]} and {in_tables[1]}"
-        )
-    first = geometry.cp * tp
-    of_block, offsets = RowTable(found.rows.rows[first : first + tp]), found.offsets[first : first + tp]
-    ends = np.cumsum(sizes)
-    run_of_row = np.repeat(np.arange(len(own)), sizes)
-    row_ends = tuple(ends.tolist())
-    sampled_ends = tuple(np.cumsum([targets + sample for _, sample, targets in own]).tolist())
-
-    def among_block_of(size: int) -> Tensor:
-        lo = geometry.position // size * size
-        return _to(np.asarray(sampled_among(offsets, of_block, lo, lo + size), np.int64), geometry.device)
-
-    return StepShape(
-        rows=table,
-        sampled=of_all,
-        sampled_rows=among_block_of(geometry.stream.size),
-        own=(found.sampled.start(first + geometry.position), found.sampled.start(first + geometry.position + 1)),
-        chosen_by=found.sampled.rows[first : first + tp],
-        run_of_row=run_of_row,
-        within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
-        run_of_row_there=_to(run_of_row.astype(np.int32), geometry.device),
-        row_ends=row_ends,
-        group_sampled=_to(np.asarray(sampled_rows_of(own), np.int64), geometry.device),
-        sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
-        blocks=BlockRows.of(found, geometry.device) if cp > 1 else None,
-    )
 
 
 def _batch(ids: Tensor, meta: AttentionMeta, shape: StepShape, geometry: Geometry) -> Batch:
@@ -314,8 +175,8 @@ def _meta(
         packed[1] = packed[1] // owners.span * owners.block_size + positions % owners.block_size
         # what other owners keep goes to the null block
         packed[1, owners.owner(positions) != share.owner] = 0
-    there = _to(packed, geometry.device)
-    run_of_row, blocks = shape.run_of_row_there, _to(table, geometry.device)
+    there = to_device(packed, geometry.device)
+    run_of_row, blocks = shape.run_of_row_there, to_device(table, geometry.device)
     return AttentionMeta(there[0], there[1], run_of_row, blocks, shape.row_ends, share)
 
 
@@ -358,10 +219,5 @@ def _sources(
 
 
 def _ids(from_slot: NDArray[np.int64], tokens: NDArray[np.int64], last_ids: Tensor) -> Tensor:
-    packed = _to(np.stack((tokens, from_slot)), last_ids.device)
+    packed = to_device(np.stack((tokens, from_slot)), last_ids.device)
     return torch.where(packed[1] >= 0, last_ids[packed[1].clamp(min=0)], packed[0])
-
-
-def _to(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    found = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return found if device.type == "cpu" else found.to(device)
