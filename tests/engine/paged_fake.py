@@ -103,8 +103,8 @@ class PagedFake(Uncounted):
         vocab: int = 1000,
         stages: int = 1,
     ) -> None:
-        pipeline = SimpleNamespace(stages=stages)
-        self.layout: Any = SimpleNamespace(attention=SimpleNamespace(dp=dp), pipeline=pipeline)
+        pipeline, attention = SimpleNamespace(stages=stages), SimpleNamespace(dp=dp, cp=1)
+        self.layout: Any = SimpleNamespace(attention=attention, pipeline=pipeline, kv_owners=1)
         self.index = self.awaits = 0
         """Of the plan that runs."""
         self.num_blocks = num_blocks

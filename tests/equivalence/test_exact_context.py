@@ -144,7 +144,8 @@ def test_preempted_and_cached_prompts(model: Models) -> None:
     prompts = (first, (*first[:18], 7), *random_prompts((20, 21), 101, seed=3))
     work = Workload(prompts, (0, 6, 7, 8), max_tokens=12, budget=16)
     wanted = of_one_rank(case.path, EXACT, work)
-    for given in ({"attention.cp": 2}, {"attention.tp": 2, "attention.kv_split": 2}):
+    shared: list[Given] = [{"attention.cp": 2}, {"attention.tp": 2, "attention.kv_split": 2}]
+    for given in shared:
         layout = legal("window", given, case)
         assert layout is not None
         executor = make_executor(case.path, layout, EXACT)

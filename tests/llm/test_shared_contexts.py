@@ -36,7 +36,7 @@ def test_a_context_over_two_processes(model: Path) -> None:
 
 def test_a_cache_that_one_rank_has_no_room_for(model: Path) -> None:
     """Two ranks have each half of a context."""
-    asked = {"max_model_len": 512, "kv_cache_memory": room_for(model, 512) * 3 // 4}
+    asked = {"max_model_len": 256, "kv_cache_memory": room_for(model, 256) * 3 // 4}
     with pytest.raises(ConfigError, match=r"needs .* KV cache .*; --kv-cache-memory .* holds"):
         texts(model, **asked)
     texts(model, layout={"attention.cp": 2}, **asked)

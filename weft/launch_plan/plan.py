@@ -276,10 +276,8 @@ def _check_owners(engine: EngineConfig, layout: Layout) -> None:
     attention = layout.attention
     for name, number in (("attention.cp", attention.cp), ("attention.kv_split", attention.kv_split)):
         if number > 1 and engine.device == "cuda":
-            message = (
-                f"{name} {number}: attention's kernels on CUDA devices give no partial outputs; use {name} 1, or"
-                " --device cpu"
-            )
+            why = "attention's kernels on CUDA devices give no partial outputs"
+            message = f"{name} {number}: {why}; use {name} 1, or --device cpu"
             raise LayoutError(message, field=name, value=number, legal=(1,))
 
 

@@ -38,8 +38,8 @@ class RowTable:
 
 @dataclass(frozen=True, slots=True)
 class KVOwners:
-    """Which rank keeps the keys and values of a position: KV block b of a request, of `block_size` positions, belongs to owner
-    b mod (cp * kv_split). Owners are numbered by cp, then inside the split."""
+    """Which rank keeps the keys and values of a position: KV block b of a request, of `block_size` positions, belongs
+    to owner b mod (cp * kv_split). Owners are numbered by cp, then inside the split."""
 
     cp: int
     kv_split: int

@@ -110,7 +110,7 @@ class StepGraphs:
         if prompts:
             made = partial(self._prompts.batch, count)
         else:  # a shape asks the host, which nothing may while it is captured
-            made = partial(self._decode_batch, count, shape_of((count, ()), (count,), (), self._geometry))
+            made = partial(self._decode_batch, count, shape_of((count, ()), (count,), (), b"", self._geometry))
         prepared = self._decoder.prepare(made())
 
         def step() -> tuple[Batch, Tensor, Tensor]:

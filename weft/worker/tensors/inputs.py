@@ -97,7 +97,9 @@ class InputBuilder:
     def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
         self._geometry, self._last_ids = geometry, last_ids
         self.tables = BlockTables(len(last_ids), width)
-        self._shape = lru_cache(SHAPES)(lambda *of_step: shape_of(*of_step, geometry))
+        self._shape = lru_cache(SHAPES)(
+            lambda counts, rows, sampled, cp_of: shape_of(counts, rows, sampled, cp_of, geometry)
+        )
 
     def build(self, plan: RankPlan) -> StepInputs:
         """The step's inputs; the block tables take in what the plan has."""
