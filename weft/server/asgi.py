@@ -68,7 +68,7 @@ def make_app(
 
 
 def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:
-    """Refuses a path or a method that there is not, in the shape of the path's own errors."""
+    """Refuses a path or a method that there is not, in the shape of the path's own errors, or of the path above it."""
     refusals = {route.path: route.refusal for route in routes}
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -79,6 +79,9 @@ def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:
         shown = words.get(error.status_code, error.detail)
         if error.status_code == 404 and path.isprintable():
             shown = f"there is no {path[:200]}"
-        return refusals.get(path, error_response)(RequestError(shown, status=error.status_code))
+        nearest = path[:200]
+        while nearest and nearest not in refusals:
+            nearest = nearest.rpartition("/")[0]
+        return refusals.get(nearest, error_response)(RequestError(shown, status=error.status_code))
 
     return refused

@@ -126,10 +126,12 @@ def test_the_client_reads_answers_streams_and_what_is_stored(alphabet: Running) 
     assert reader.retrieve(made.id).output_text == made.output_text
     assert [item.type for item in reader.input_items.list(made.id)] == ["message"]
     with reader.stream(model="tiny", input="Hi") as stream:
-        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        deltas = [event for event in stream if event.type == "response.output_text.delta"]
+        text = "".join(event.delta for event in deltas)
+        assert deltas[0].snapshot == deltas[0].delta and deltas[-1].snapshot == text
         assert stream.get_final_response().output_text == text == made.output_text
     reader.delete(made.id)
-    with pytest.raises(openai.NotFoundError, match="it was not stored, or is dropped"):
+    with pytest.raises(openai.NotFoundError, match="it was not stored, or was dropped"):
         reader.retrieve(made.id)
 
 
@@ -141,6 +143,7 @@ def test_events_of_text(alphabet: Running) -> None:
     last = found[-1]["response"]
     assert last["incomplete_details"] == {"reason": "max_output_tokens"} and last["output"][0]["status"] == "incomplete"
     assert last["usage"]["output_tokens"] == 6
+    assert found[2]["item"]["content"] == [] and found[3]["part"]["text"] == ""
     assert alike(ask(alphabet, max_output_tokens=6), last)
     assert kinds(events(alphabet))[-1] == "completed"
 
@@ -157,6 +160,8 @@ def test_calls(caller: Running) -> None:
     for index in (1, 2):
         deltas = [event["delta"] for event in found if "delta" in event and event["output_index"] == index]
         assert "".join(deltas) == ARGUMENTS and len(deltas) > 1
+        added = [event for event in found if event["type"] == "response.output_item.added"]
+        assert added[index]["item"]["arguments"] == ""
 
 
 def test_reasoning_is_an_item_and_comes_back(thinker: Running) -> None:

@@ -164,7 +164,28 @@ def converted(fields: Mapping[str, Any], kind: type[Kind]) -> Kind:
         match = _PATH.search(text)
         path = match["path"] if match else None
         message = _PATH.sub("", text)
+        if path and message.startswith("Invalid enum value") and (legal := _legal(kind, path)):
+            message += "; legal: " + ", ".join(legal)
         raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error
+
+
+def _legal(kind: type[msgspec.Struct], path: str) -> list[str]:
+    """Values of the enumeration at `path`, as `text.format.type` or `include[0]`; empty where there is none."""
+    found: list[Any] = [msgspec.inspect.type_info(kind)]
+    for step in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
+        found = [inner for one in found for inner in _inside(one, step)]
+    return [repr(value) for one in found if isinstance(one, msgspec.inspect.LiteralType) for value in one.values]
+
+
+def _inside(holder: Any, step: str) -> list[Any]:
+    """Types of the field `step`, or of the items of a list; each type of a union alone."""
+    if isinstance(holder, msgspec.inspect.StructType):
+        inner = [field.type for field in holder.fields if field.encode_name == step]
+    elif isinstance(holder, msgspec.inspect.ListType) and step.startswith("["):
+        inner = [holder.item_type]
+    else:
+        inner = []
+    return [one for type in inner for one in (type.types if isinstance(type, msgspec.inspect.UnionType) else [type])]
 
 
 def _check_size(prompt: object, longest: int) -> None:

@@ -90,8 +90,8 @@ class ResponsesForm:
         """Events of items."""
         self._last = piece
         self._new += self._words.of(piece.logprobs)
-        made = [self._event(answer, *change) for change in self._changes(piece)]
-        return b"".join([frame for frames in made for frame in frames])
+        # Each change becomes events before the next one: a block that begins has no text yet.
+        return b"".join(frame for change in self._changes(piece) for frame in self._event(answer, *change))
 
     def ending(self, answer: Answer) -> bytes:
         """The whole response."""

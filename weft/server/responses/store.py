@@ -61,10 +61,10 @@ class ResponseStore:
         """RequestError (404): it is not there."""
         found = self._stored.get(id)
         if found is None or self._is_over(found):
-            bounds = f"{self._most:,} responses, {self._most_bytes >> 20} MiB and {self._kept_s / 3600:g} h"
+            bounds = f"{self._most:,} responses and {self._most_bytes >> 20} MiB for {self._kept_s / 3600:g} h"
             message = (
-                f"there is no response '{id[:80]}': it was not stored, or is dropped; the server keeps {bounds}, the"
-                " latest used, and none beyond its own end"
+                f"there is no response '{id[:80]}': it was not stored, or was dropped. The server keeps at most"
+                f" {bounds} and drops the least recently used first; a restart drops all"
             )
             raise RequestError(message, param=param, status=404, code="response_not_found")
         self._stored.move_to_end(id)
