@@ -77,7 +77,8 @@ class CommandParser(argparse.ArgumentParser):
         return [rewriting.model, *own]
 
     def _unknown(self, name: str) -> UsageError:
-        said = self.said_of(name)
+        dashed = name.replace("_", "-")
+        said = f"did you mean {dashed}?" if dashed in self.flags() else self.said_of(name)
         return UsageError(f"unknown option {name}" + (f"; {said}" if said else nearest(name, self.flags())))
 
     def format_help(self, *, every: bool = False) -> str:

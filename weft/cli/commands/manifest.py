@@ -15,7 +15,7 @@ from weft.chat.config import chat_settings
 from weft.checkpoint import Checkpoint
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import take_foreign
-from weft.cli.args.flags import GivenValue, words_of
+from weft.cli.args.flags import GivenValue, values_of, words_of
 from weft.cli.args.model import engine_config_from, layout_from
 from weft.cli.commands import serve
 from weft.cli.view.say import say
@@ -40,9 +40,9 @@ OWN = frozenset(("host", "port", "uds", "api_key", "api_key_file"))
 """Of the server's options, what the manifest itself gives."""
 NOT_THERE = (
     *("chat_template", "admin_key", "admin_key_file", "ssl_certfile", "ssl_keyfile"),
-    *("expert_stats", "expert_placement"),
+    *("expert_stats", "expert_placement", "launcher"),
 )
-"""Options whose files or keys a manifest does not bring into containers."""
+"""Options whose files or keys a manifest does not bring into containers, or that have no meaning there."""
 ENOUGH = 1 << 60
 """Bytes of a host that is not planned for a machine."""
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,40}[a-z0-9])?")
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     engine, http, limits = engine_config_from(args), serve.http_from(args), serve.limits_from(args)
     serve.chat_from(args)
     _refuse(args, engine)
+    if http.port == 0:
+        raise ConfigError("--port 0: a manifest names its port; legal: 1 to 65535", field="port", value=0)
     checkpoint = opened(args, args.model, _say)
     layout = layout_from(args, checkpoint.model_config())
     memory = _memory(checkpoint, layout, engine, args.comm)
@@ -123,11 +125,16 @@ def _refuse(args: argparse.Namespace, engine: EngineConfig) -> None:
         if name in given:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag}: not in a manifest; leave it out, and add it to what is written", field=name)
+    if node_rank := values_of(args.hosts_given).get("node_rank"):
+        message = f"--node-rank {node_rank}: a manifest is of all hosts; legal: the command of host 0"
+        raise ConfigError(message, field="node_rank", value=node_rank)
     if engine.device != "cpu":
         raise ConfigError(f"device {engine.device}: the image computes on CPUs; legal: cpu", field="device")
     if not _NAME.fullmatch(args.name):
-        message = f"--name {args.name}: legal: at most 42 of a-z, 0-9 and -, as names of Kubernetes are"
+        message = f"--name {args.name!r}: legal: a letter, then at most 41 of a-z, 0-9 and -, without - at the end"
         raise ConfigError(message, field="name", value=args.name)
+    if not args.image or any(letter.isspace() for letter in args.image):
+        raise ConfigError(f"--image {args.image!r}: give the name of an image, without spaces", field="image")
     for flag, value in (("--model-claim", args.model_claim), ("--secret-name", args.secret_name)):
         if args.kind == "compose" and value is not None:
             raise ConfigError(f"{flag} {value}: Docker compose has none; leave it out", field=flag, value=value)
