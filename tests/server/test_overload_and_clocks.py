@@ -85,9 +85,9 @@ def test_a_clock_that_jumps_changes_created_only(
 
 CALENDAR = {
     "server/app.py", "cli/commands/serve.py", "bench/document.py", "text/chat_template.py",
-    "checkpoint/integrity/digest_cache.py",
+    "checkpoint/integrity/digest_cache.py", "server/responses/form.py",
 }  # fmt: skip
-"""Where the time of day is read: for `created`, dates in documents and in templates, and the age of files."""
+"""Where the time of day is read: for `created` and `completed_at`, dates in documents and templates, ages of files."""
 
 
 def test_the_time_of_day_measures_nothing() -> None:

@@ -16,6 +16,7 @@ from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.layout.rank_plans import RankPlans
+from weft.layout.rows import KVOwners
 from weft.models.decoder import Batch
 from weft.native.runtime_records import DecodeRecord
 from weft.ops import make_ops
@@ -58,7 +59,9 @@ class ProgramExecutor(LockstepExecutor):
         self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: RankCapacity, helps: bool = False
     ) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
-        size, self._plans = shards.layout.world, RankPlans(shards.layout.attention.tp)
+        attention = shards.layout.attention
+        self.owners = KVOwners(attention.cp, attention.kv_split, limits.block_size)
+        size, self._plans = shards.layout.world, RankPlans(attention.tp, self.owners)
         config = EngineConfig(
             dtype="float64", max_num_batched_tokens=limits.max_num_batched_tokens, max_num_seqs=limits.max_num_seqs
         )
