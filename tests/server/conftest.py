@@ -6,8 +6,10 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -35,6 +37,10 @@ from weft.text import Tokenizer
 from weft.text_worker.client import Texts
 
 LONGEST = 200
+ARGUMENTS = '{"city":  "Par\\"is", "n": 2}'
+TWO_CALLS = "So: 1 < 2." + 2 * f'\n<tool_call>\n{{"name": "get", "arguments": {ARGUMENTS}}}\n</tool_call>'
+THOUGHT = "<think>Let me see.</think>It is so."
+THINKS = ChatConfig(reasoning_parser="think")
 
 
 class ReadyAtOnce:
@@ -103,6 +109,16 @@ class Running:
 
 
 Start = Callable[..., Running]
+
+
+@contextmanager
+def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
+    """A server of its own, with a context of 2,048 tokens."""
+    running = start(text, longest=2048, **options)
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -179,3 +195,17 @@ def alphabet(start_server: Start) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_chat(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="module")
+def caller(start_server: Start) -> Iterator[Running]:
+    """Always answers with two calls."""
+    with serving(start_server, TWO_CALLS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def thinker(start_server: Start) -> Iterator[Running]:
+    """Always thinks first."""
+    with serving(start_server, THOUGHT, chat=THINKS) as running:
+        yield running

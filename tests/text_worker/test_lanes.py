@@ -8,20 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
-from weft.checkpoint import open_checkpoint
 from weft.text_worker.jobs import Begin, Render, Tokenize
 from weft.text_worker.lanes import LONG_TEXTS, NICE, TextWorkers
 
 LIMIT_S = 120
 LONG = Tokenize(["ab " * LONG_TEXTS], keep=2)
 SHORT = Tokenize(["ab"], add_special_tokens=False)
-
-
-@pytest.fixture(scope="module")
-def begin(tmp_path_factory: pytest.TempPathFactory) -> Begin:
-    return Begin.of(open_checkpoint(write_tiny_chat(tmp_path_factory.mktemp("model"))), 264)
 
 
 @pytest.fixture(scope="module")

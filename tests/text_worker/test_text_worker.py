@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
-from weft.checkpoint import open_checkpoint
 from weft.errors import RequestError
 from weft.grammars.constraints import Constraint
 from weft.text_worker.client import LocalTexts, TextWorker
@@ -25,11 +23,6 @@ from weft.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tok
 MESSAGES = [{"role": "user", "content": "Héllo"}]
 LIMIT_S = 120
 FOREVER = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-
-
-@pytest.fixture(scope="module")
-def begin(tmp_path_factory: pytest.TempPathFactory) -> Begin:
-    return Begin.of(open_checkpoint(write_tiny_chat(tmp_path_factory.mktemp("model"))), 264)
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import anthropic
 import pytest
 from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
 
-from tests.server.conftest import Running, Start
+from tests.server.conftest import ARGUMENTS, TWO_CALLS, Running, Start, serving
 from tests.support.bodies.strict_models import frames, strict
 from tests.support.waiting import PATIENCE_S
-from weft.chat.config import ChatConfig
 from weft.server.http.config import HttpConfig
 from weft.server.messages.chats import chat_of
 from weft.server.messages.requests import count_tokens_request
@@ -27,32 +24,7 @@ TOOLS: Any = [
         "input_schema": {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}},
     }
 ]
-CALL = '<tool_call>\n{"name": "get", "arguments": {"city":  "Par\\"is", "n": 2}}\n</tool_call>'
-INPUT = {"city": 'Par"is', "n": 2}
-TEXT = f"So: 1 < 2.\n{CALL}\n{CALL}"
-THOUGHT = "<think>Let me see.</think>It is so."
-THINKS = ChatConfig(reasoning_parser="think")
-
-
-@contextmanager
-def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
-    running = start(text, longest=2048, **options)
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def caller(start_server: Start) -> Iterator[Running]:
-    with serving(start_server, TEXT) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def thinker(start_server: Start) -> Iterator[Running]:
-    with serving(start_server, THOUGHT, chat=THINKS) as running:
-        yield running
+INPUT = json.loads(ARGUMENTS)
 
 
 def client(server: Running, **options: Any) -> anthropic.Anthropic:
@@ -150,9 +122,9 @@ def test_calls_of_a_stream(caller: Running) -> None:
 
 
 def test_a_call_that_is_cut_off_has_the_members_that_are_whole(caller: Running) -> None:
-    found = ask(caller, tools=TOOLS, max_tokens=TEXT.index('is", "n"'))
+    found = ask(caller, tools=TOOLS, max_tokens=TWO_CALLS.index('is", "n"'))
     assert found["stop_reason"] == "max_tokens" and found["content"][1]["input"] == {}
-    found = ask(caller, tools=TOOLS, max_tokens=TEXT.index("2}"))
+    found = ask(caller, tools=TOOLS, max_tokens=TWO_CALLS.index("2}"))
     assert found["content"][1]["input"] == {"city": 'Par"is'}
 
 

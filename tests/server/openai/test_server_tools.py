@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from openai import BadRequestError
 
-from tests.server.conftest import Running, Start
+from tests.server.conftest import Running, Start, serving
 from weft.chat.config import ChatConfig
 from weft.server.http.config import HttpConfig
 
@@ -27,15 +26,6 @@ TOOLS: Any = [
 ARGUMENTS = '{"city":  "Par\\"is"}'
 CALL = f'<tool_call>\n{{"name": "get", "arguments": {ARGUMENTS}}}\n</tool_call>'
 TEXT = f"So: 1 < 2.\n{CALL}\n{CALL}"
-
-
-@contextmanager
-def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
-    running = start(text, longest=2048, **options)
-    try:
-        yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -12,9 +10,8 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_item_list import ResponseItemList
 
-from tests.server.conftest import Running, Start
+from tests.server.conftest import ARGUMENTS, Running, Start, serving
 from tests.support.bodies.strict_models import frames, strict
-from weft.chat.config import ChatConfig
 from weft.server.http.config import HttpConfig
 from weft.server.responses.items import chat_messages, checked_items
 
@@ -26,33 +23,7 @@ TOOLS: Any = [
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}},
     }
 ]
-ARGUMENTS = '{"city":  "Par\\"is", "n": 2}'
-CALL = f'<tool_call>\n{{"name": "get", "arguments": {ARGUMENTS}}}\n</tool_call>'
-TEXT = f"So: 1 < 2.\n{CALL}\n{CALL}"
-THOUGHT = "<think>Let me see.</think>It is so."
-THINKS = ChatConfig(reasoning_parser="think")
 LOGPROBS = ["message.output_text.logprobs"]
-
-
-@contextmanager
-def serving(start: Start, text: str, **options: Any) -> Iterator[Running]:
-    running = start(text, longest=2048, **options)
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def caller(start_server: Start) -> Iterator[Running]:
-    with serving(start_server, TEXT) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def thinker(start_server: Start) -> Iterator[Running]:
-    with serving(start_server, THOUGHT, chat=THINKS) as running:
-        yield running
 
 
 def ask(server: Running, **fields: Any) -> dict[str, Any]:
