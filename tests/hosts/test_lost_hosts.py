@@ -112,21 +112,25 @@ def test_ranks_and_agents_that_end(cluster: Cluster, served: tuple[Command, Comm
     assert {status for status, _ in answers} <= {200, 422, 503}
 
 
-def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served: tuple[Command, Command]) -> None:
-    server, agent = served
+def lose_links(cluster: Cluster, server: Command, agent: Command, *said: str) -> None:
+    """Cuts the link to host 1, then drops its frames. Each time the host is named in 3 s, then lines like `said`."""
     far = cluster.hosts[1]
     with load(cluster) as answers:
         for times, fault in enumerate((far.cut, far.drop), 1):
             goes_on(answers)
             before, began = len(server.text), time.monotonic()
             fault()
-            said_after(server, r"host 1 \(node1, 10.77.0.2\) is lost: the connection is lost", began, 3.0, before)
-            said_after(server, r"rank 0 has been for [\d.]+ s in \w+ over \(0, 1\)|starting", began, 3.0, before)
+            for line in (r"host 1 \(node1, 10.77.0.2\) is lost: the connection is lost", *said):
+                said_after(server, line, began, 3.0, before)
             until(lambda: not agent.ranks(), "the lost host's ranks go on")
             assert time.monotonic() - began < 4.0 + SLACK_S
             far.mend()
             ready_again(cluster, server, times)
     assert {status for status, _ in answers} <= {200, 422, 503}
+
+
+def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served: tuple[Command, Command]) -> None:
+    lose_links(cluster, *served, r"rank 0 has been for [\d.]+ s in \w+ over \(0, 1\)|starting")
 
 
 def test_a_rank_that_is_stopped(cluster: Cluster, served: tuple[Command, Command]) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hosts.cluster import Cluster, answer
-from tests.hosts.test_lost_hosts import SLACK_S, goes_on, load, ready_again, said_after
+from tests.hosts.test_lost_hosts import goes_on, load, lose_links, ready_again, said_after
 from tests.support.namespaces import Command
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.long
 STAGES = ("--pp", "2", "--step-limit", "4", "--join-limit", "60")
@@ -53,18 +52,7 @@ def test_a_rank_that_is_stopped(cluster: Cluster, served: list[Command], stage: 
 
 def test_a_link_that_is_cut_and_frames_that_are_dropped(cluster: Cluster, served: list[Command]) -> None:
     server, agent = served
-    far = cluster.hosts[1]
-    with load(cluster) as answers:
-        for times, fault in enumerate((far.cut, far.drop), 1):
-            goes_on(answers)
-            before, began = len(server.text), time.monotonic()
-            fault()
-            said_after(server, r"host 1 \(node1, 10.77.0.2\) is lost: the connection is lost", began, 3.0, before)
-            until(lambda: not agent.ranks(), "the lost host's ranks go on")
-            assert time.monotonic() - began < 4.0 + SLACK_S
-            far.mend()
-            ready_again(cluster, server, times)
-    assert {status for status, _ in answers} <= {200, 422, 503}
+    lose_links(cluster, server, agent)
 
 
 def test_stages_of_two_ranks_agree_with_one_rank(cluster: Cluster) -> None:
