@@ -11,8 +11,8 @@ from weft.weight_formats import Chosen, chosen_by, kept_blocks
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of an element, by the names that --dtype takes."""
 MOE_BACKENDS = ("packed", "grouped", "plain")
-TOKENS_PER_BLOCK = 16
-"""Of a KV block, where nothing else is decided."""
+TOKENS_PER_BLOCK, TOKENS_PER_STEP = 16, 2048
+"""Of a KV block, and of a step in each dp group, where nothing else is decided."""
 DEFAULT_LOGPROBS = 20
 """Alternatives of a token that a request may ask for, where nothing else is said."""
 LOGPROB_BYTES, RESULT_BYTES = 15, 48 << 20
@@ -62,9 +62,10 @@ class EngineConfig:
         None, "longest prompt plus output, in tokens (default: the model's context)", "--max-model-len", minimum=2
     )
     max_num_seqs: int = option(64, "requests that run at once in each dp group", "--max-num-seqs", minimum=1)
-    max_num_batched_tokens: int = option(
-        2048,
-        "tokens of a step in each dp group; longer prompts take several steps",
+    max_num_batched_tokens: int | None = option(
+        None,
+        "tokens of a step in each dp group; longer prompts take several steps (default: 2048; 1024 / stages, at least"
+        " 256, where there are pipeline stages)",
         "--max-num-batched-tokens",
         "--chunked-prefill-size",
         minimum=1,
@@ -209,9 +210,14 @@ class EngineConfig:
         return self.block_size or TOKENS_PER_BLOCK
 
     @property
+    def tokens_per_step(self) -> int:
+        """`max_num_batched_tokens` as given or decided."""
+        return self.max_num_batched_tokens or TOKENS_PER_STEP
+
+    @property
     def most_logprobs(self) -> int:
         """Alternatives of each of a step's tokens that its results have room for."""
-        return RESULT_BYTES // (LOGPROB_BYTES * self.max_num_batched_tokens)
+        return RESULT_BYTES // (LOGPROB_BYTES * self.tokens_per_step)
 
     @property
     def steals_work(self) -> bool:
@@ -244,17 +250,17 @@ class EngineConfig:
                 field="served_model_name",
                 value=self.served_model_name,
             )
-        if self.max_num_batched_tokens < self.max_num_seqs:
+        if self.tokens_per_step < self.max_num_seqs:
             raise ConfigError(
-                f"max_num_batched_tokens {self.max_num_batched_tokens} is below max_num_seqs {self.max_num_seqs}: "
+                f"max_num_batched_tokens {self.tokens_per_step} is below max_num_seqs {self.max_num_seqs}: "
                 f"a step carries one row of every running request; legal: {self.max_num_seqs} or more, "
                 "or a smaller max_num_seqs",
                 field="max_num_batched_tokens",
-                value=self.max_num_batched_tokens,
+                value=self.tokens_per_step,
             )
         if self.max_logprobs > self.most_logprobs:
             raise ConfigError(
-                f"max_logprobs {self.max_logprobs} with max_num_batched_tokens {self.max_num_batched_tokens}: the"
+                f"max_logprobs {self.max_logprobs} with max_num_batched_tokens {self.tokens_per_step}: the"
                 f" results of a step have room for {self.most_logprobs} of each token; legal: -1 to"
                 f" {self.most_logprobs}, or a smaller max_num_batched_tokens",
                 field="max_logprobs",
@@ -284,13 +290,3 @@ def resolve_dtype(asked: str, checkpoint: str) -> str:
             f"{whose} {name} is not supported; --dtype: {legal}", field="dtype", value=name, legal=tuple(DTYPE_BYTES)
         )
     return name
-
-
-def check_context(max_model_len: int | None, longest: int) -> None:
-    """ConfigError: a context beyond the model's `longest`."""
-    if max_model_len is not None and max_model_len > longest:
-        raise ConfigError(
-            f"max_model_len {max_model_len}: the model's context is {longest} tokens; legal: 2 to {longest}",
-            field="max_model_len",
-            value=max_model_len,
-        )

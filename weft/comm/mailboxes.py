@@ -38,7 +38,7 @@ def mailboxes_of(shards: Shards, engine: EngineConfig) -> Mailboxes:
     layout, size = shards.layout, shards.layout.stage_size
     if layout.pipeline.stages == 1:
         return Mailboxes(steps_in_flight(layout), {})
-    rows, item = -(-engine.max_num_batched_tokens // layout.attention.tp), max(STREAM_BYTES, DTYPE_BYTES[engine.dtype])
+    rows, item = -(-engine.tokens_per_step // layout.attention.tp), max(STREAM_BYTES, DTYPE_BYTES[engine.dtype])
     found: dict[tuple[int, int], int] = {}
     for each in pipeline_transfers(layout, shards.config.hidden_size, shards.forward_plan.residual):
         most = most_sampled(engine.max_num_seqs) if each.item == "id" else rows

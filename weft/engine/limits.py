@@ -68,7 +68,7 @@ def limits_of(
     return Limits(
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_batched_tokens=config.tokens_per_step,
         block_size=block_size,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,

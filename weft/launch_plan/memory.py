@@ -127,13 +127,13 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: i
     every running request, or of the rows of a prompt that a step may score; lm_head once more, as logits are bounded
     with it. Mailboxes of stages count for the rank that takes their messages."""
     config = shards.config
-    rows = engine.max_num_batched_tokens * shards.layout.attention.dp
+    rows = engine.tokens_per_step * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
     row = 4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size
     logits = 3 * most_sampled(engine.max_num_seqs) * shards.layout.attention.dp * config.vocab_size * 4
     logits = logits if shards.is_last(rank) else 0
-    activations = rows * row + _routed(shards, rows) + _latents(shards, engine.max_num_batched_tokens)
-    activations += _of_owners(shards, engine.max_num_batched_tokens)
+    activations = rows * row + _routed(shards, rows) + _latents(shards, engine.tokens_per_step)
+    activations += _of_owners(shards, engine.tokens_per_step)
     prunes = may_prune_argmax(engine, shards.layout) and shards.storage.prunes
     bounds = shards.argmax_sketch_bytes(rank, pruned_rows(engine, shards.layout)) if prunes else 0
     mail = mailboxes_of(shards, engine)
@@ -151,7 +151,7 @@ def may_prune_argmax(engine: EngineConfig, layout: Layout) -> bool:
 def pruned_rows(engine: EngineConfig, layout: Layout) -> int:
     """Most rows of an attention block whose logits a step may give: each of its ranks bounds those of all."""
     tp = layout.attention.tp
-    return min(most_sampled(engine.max_num_seqs), tp * -(-engine.max_num_batched_tokens // tp))
+    return min(most_sampled(engine.max_num_seqs), tp * -(-engine.tokens_per_step // tp))
 
 
 def _routed(shards: Shards, rows: int) -> int:

@@ -27,6 +27,7 @@ from weft.launch_plan.hosts import HostResources, check_hosts, common_kernels, h
 from weft.launch_plan.kernel_needs import check_kernels
 from weft.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
 from weft.launch_plan.moe_backend import resolve_moe_backend, why_not_packed
+from weft.launch_plan.step_limits import check_context, with_step_tokens
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe, node_of
@@ -36,7 +37,7 @@ from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
 from weft.native import kernels
 from weft.plural import counted, size, up_to
-from weft.settings import DTYPE_BYTES, EngineConfig, check_context, resolve_dtype
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 from weft.step.vocabulary import Vocabulary
 from weft.weights.check import check_checkpoint
 from weft.weights.storage import weight_storage
@@ -143,7 +144,7 @@ class LaunchPlan:
             f" {_device(engine)}, seed {engine.seed},"
             f" prefix cache {'on' if engine.enable_prefix_caching else 'off'}",
             f"max_model_len {engine.max_model_len or 'after loading'}, max_num_seqs {engine.max_num_seqs},"
-            f" max_num_batched_tokens {engine.max_num_batched_tokens}, block_size {engine.block_size}",
+            f" max_num_batched_tokens {engine.tokens_per_step}, block_size {engine.block_size}",
             f"collectives: {self.comm}",
         ]
         lines += self.hints()
@@ -263,7 +264,7 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: s
     unpacked = why_not_packed(engine.device, dtype)
     moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
     block_size = block_size_of(engine, dtype, config, able or "")
-    return replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size)
+    return with_step_tokens(replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size), layout)
 
 
 def _device(engine: EngineConfig) -> str:

@@ -158,7 +158,7 @@ def capacity_of(setup: Setup, allocate: Allocate) -> RankCapacity:
         setup.world.engine.tokens_per_block,
         setup.world.engine.max_num_seqs,
         allocate.max_model_len,
-        setup.world.engine.max_num_batched_tokens,
+        setup.world.engine.tokens_per_step,
         staged_slots=setup.world.staged_slots,
         count_experts=setup.world.count_experts,
     )

@@ -13,6 +13,7 @@ from weft.cli.args.quantization import COUNTED, check_batch, choices_from, stora
 from weft.explain.choices import for_checkpoint
 from weft.explain.largest import largest_bytes, largest_note
 from weft.explain.notes import refusals
+from weft.launch_plan.step_limits import with_step_tokens
 from weft.options import check_range
 from weft.settings import resolve_dtype
 from weft.verify.dry_run.report import document, lines
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config, runnable=False)
     check_range("--rank", args.rank, 0, layout.world - 1)
     check_batch(args.batch)
-    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
     storage = storage_from(args, engine, config)
     choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
     storage = replace(storage, compressed=choices.compressed)

@@ -24,10 +24,11 @@ from weft.explain import document, explain, json_schema, print_report, to_svg
 from weft.explain.choices import for_checkpoint
 from weft.explain.cores import Cores, RankCores
 from weft.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
+from weft.launch_plan.step_limits import check_context, with_step_tokens
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.options import check_range, parse_bytes, shown
-from weft.settings import DTYPE_BYTES, EngineConfig, check_context, resolve_dtype
+from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 
 LIMITS = ("max_model_len", "block_size", "kv_cache_memory", "mem_fraction_static", "max_logprobs")
 """Limits of a server: what they leave room for is said."""
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     layout = layout_from(args, config, runnable=False)
     check_context(engine.max_model_len, config.longest_position)
-    engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
+    engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
     storage, cores = storage_from(args, engine, config), _cores(engine, layout)
     choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
     report = explain(
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
-    load = StepLoad(engine.max_num_batched_tokens, engine.max_num_seqs, itemsize, storage, choices.pruned_rows)
+    load = StepLoad(engine.tokens_per_step, engine.max_num_seqs, itemsize, storage, choices.pruned_rows)
     found = None
     if args.memory is not None:
         options = {**getattr(args, "dialect_options", {}), "mem_fraction_static": engine.mem_fraction_static}
