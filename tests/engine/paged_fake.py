@@ -137,7 +137,7 @@ class PagedFake(Uncounted):
 
     def _run_group(self, group: int, plan: GroupPlan) -> GroupResult:
         memory, rows, every = self.groups[group], plan.num_rows, plan.every_run()
-        assert rows <= self.config.max_num_batched_tokens, f"{rows} rows"
+        assert rows <= self.config.tokens_per_step, f"{rows} rows"
         assert len({run.slot for run in every}) == len(every) <= self.config.max_num_seqs, "slots"
         assert {admit.slot for admit in plan.new_requests} <= {run.slot for run in every}, "admitted, not run"
         for admit in plan.new_requests:
