@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from weft.arch.config import ModelConfig
 from weft.layout.boundaries import (
     Boundary,
+    KeyGather,
     OwnerExchange,
     RoutedExchange,
     dense_boundaries,
+    key_gather,
     owner_exchanges,
     residual,
     routed_exchanges,
@@ -30,6 +32,8 @@ class ForwardPlan:
     dispatch: Dispatch | None
     owner_exchanges: tuple[OwnerExchange, ...] = ()
     """Between attention.in and o_proj.in, where ranks share the KV cache of a request."""
+    key_gather: KeyGather | None = None
+    """What rows of prompts exchange there instead, where that is fewer bytes."""
 
 
 def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
@@ -50,4 +54,6 @@ def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
     exchanges = routed_exchanges(layout.experts, routing, form) if layout.experts else ()
     key_dim = config.mla.latent_dim if config.mla else config.head_dim
     owners = owner_exchanges(layout, heads=config.num_heads, kv_heads=config.num_kv_heads, key_dim=key_dim)
-    return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch, owners)
+    latent, kv_heads = config.mla is not None, config.num_kv_heads
+    keys = key_gather(layout, heads=config.num_heads, kv_heads=kv_heads, key_dim=key_dim, latent=latent)
+    return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch, owners, keys)

@@ -9,7 +9,7 @@ from weft.data_files import read_schema
 from weft.explain.hops import TransferTraffic
 from weft.explain.memory import RankMemoryUse
 from weft.explain.report import LayoutReport
-from weft.explain.traffic import BoundaryTraffic, CollectiveCall, OwnerTraffic, RoutedTraffic
+from weft.explain.traffic import BoundaryTraffic, CollectiveCall, OwnerTraffic, PromptTraffic, RoutedTraffic
 from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
@@ -48,6 +48,7 @@ def document(report: LayoutReport) -> Json:
         "dispatch": asdict(report.dispatch) if report.dispatch else None,
         "routed": [_routed(passed) for passed in report.routed],
         "owners": [_of_owners(passed) for passed in report.of_owners],
+        "prompt": _prompt(report.prompt) if report.prompt else None,
         "received_per_step": [_received(batch, report.received_per_step(batch)) for batch in report.batches],
         "received_for_largest": [
             _received(batch, report.received_for_largest(batch)) for batch in report.batches if report.largest
@@ -124,6 +125,15 @@ def _of_owners(passed: OwnerTraffic) -> Json:
         "width": exchange.width,
         "times_of_stage": list(passed.times_of_stage),
         "collectives": [_call(call) for call in passed.calls],
+    }
+
+
+def _prompt(prompt: PromptTraffic) -> Json:
+    return {
+        "rows": prompt.rows,
+        "block_size": prompt.block_size,
+        "longest_context_by_keys": prompt.longest,
+        "exchanges": [_of_owners(passed) for passed in prompt.exchanges],
     }
 
 

@@ -14,11 +14,19 @@ from weft.explain.hops import TransferTraffic, hop_traffic
 from weft.explain.largest import AT_SAMPLING, largest_bytes, largest_note, logprobs_note
 from weft.explain.memory import RankMemoryUse, memory_of_ranks
 from weft.explain.notes import LayoutNote, notes_of
-from weft.explain.traffic import BoundaryTraffic, OwnerTraffic, RoutedTraffic, Traffic, traffic_of
+from weft.explain.traffic import (
+    BoundaryTraffic,
+    OwnerTraffic,
+    PromptTraffic,
+    RoutedTraffic,
+    Traffic,
+    prompt_traffic,
+    traffic_of,
+)
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
 from weft.layout.routed import Dispatch
-from weft.settings import DTYPE_BYTES
+from weft.settings import DTYPE_BYTES, TOKENS_PER_BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,8 @@ class LayoutReport:
     traffic: tuple[Traffic, ...]
     hops: tuple[TransferTraffic, ...]
     """Between pipeline stages."""
+    prompt: PromptTraffic | None
+    """Where ranks share the KV cache of a request."""
     notes: tuple[LayoutNote, ...]
     storage: WeightStorage
     """How matrices are."""
@@ -108,10 +118,12 @@ def explain(
     choices: KernelChoices | None = None,
     cores: Cores | None = None,
     logprobs: int | None = None,
+    chunk: tuple[int, int] = (2048, TOKENS_PER_BLOCK),
 ) -> LayoutReport:
     """The report for one model and layout. `model`: its name in the report; `batch`: rows per attention-dp group;
     `kept`: what is quantized. `choices`: what a CPU decides. `cores`: those that were asked for.
     `logprobs`: alternatives of each token whose log-probabilities the step's requests ask for; None: none does.
+    `chunk`: rows of a prompt that a step may have, and tokens of a KV block.
 
     LayoutError where the model does not fit the layout.
     """
@@ -135,6 +147,7 @@ def explain(
         dispatch=shards.forward_plan.dispatch,
         traffic=traffic_of(shards, itemsize, batches, logprobs),
         hops=hop_traffic(shards, itemsize, batches),
+        prompt=prompt_traffic(shards, itemsize, min(chunk[0], config.context), chunk[1]),
         notes=notes_of(shards, ranks, (*largest_note(largest), *logprobs_note(layout, logprobs), *choices.notes)),
         storage=storage,
         largest=largest,

@@ -10,8 +10,9 @@ from rich.text import Text
 from weft.explain.hops import TransferTraffic
 from weft.explain.picture import picture
 from weft.explain.report import LayoutReport
-from weft.explain.traffic import CollectiveCall, RoutedTraffic, Traffic
+from weft.explain.traffic import CollectiveCall, PromptTraffic, RoutedTraffic, Traffic
 from weft.explain.units import binary, count, storage_words
+from weft.layout.boundaries import KEYS
 from weft.layout.layout import Layout
 from weft.plural import counted
 
@@ -128,6 +129,20 @@ def _group(group: tuple[int, ...]) -> str:
     return "{" + f"{group[0]} {group[1]} .. {group[-1]}" + "}" + (f" by {stride}" if stride > 1 else "")
 
 
+def _prompt(prompt: PromptTraffic) -> Iterator[Text]:
+    """How prompts reach the keys of other owners: the form, and bytes of either in a layer."""
+    most = {passed.name: passed.calls[0].received[0].most for passed in prompt.exchanges}
+    keys = most.pop(KEYS)
+    queries = " + ".join(f"{name} {binary(nbytes)}" for name, nbytes in most.items())
+    yield Text.assemble(
+        (f"a prompt's first {counted(prompt.rows, 'row')}", "bold"),
+        f": a layer gathers keys and values of all owners, {KEYS} {binary(keys)} to the busiest rank, or exchanges"
+        f" {queries}; same results",
+    )
+    longest = f"with contexts up to {count(prompt.longest)} tokens, else queries and partial outputs"
+    yield Text(f"  fewer bytes decide: so many rows of a prompt gather keys {longest}")
+
+
 def _totals(report: LayoutReport) -> Iterator[Text]:
     yield Text("bytes at N: received in one call by the rank that receives most, N rows in every dp group", "dim")
     if report.routed:
@@ -144,3 +159,5 @@ def _totals(report: LayoutReport) -> Iterator[Text]:
             together = binary(sum(largest))
             text = f"{count(max(largest))} bytes ({binary(max(largest))}) to the busiest rank, {together} to all"
             yield Text(f"  with greedy decoding in every row: at most {text}")
+    if report.prompt is not None:
+        yield from _prompt(report.prompt)

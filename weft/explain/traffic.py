@@ -12,19 +12,17 @@ from math import lcm
 from weft.arch.config import ModelConfig
 from weft.arch.shards import Shards
 from weft.arch.stages import stage_layers
-from weft.layout.boundaries import Boundary, OwnerExchange, RoutedExchange, sampled_columns
+from weft.layout.boundaries import PARTIAL_BYTES, Boundary, OwnerExchange, RoutedExchange, sampled_columns
 from weft.layout.layout import Layout
 from weft.layout.ranks import Group, owners_of
 from weft.layout.ranks import block as block_of
-from weft.layout.rows import RowTable, row_table, sampled_table
+from weft.layout.rows import KVOwners, RowTable, row_table, sampled_table
 from weft.layout.transition import Step, received_bytes
 
 Tables = dict[int, tuple[RowTable, RowTable]]
 """Rows and sampled rows, by rows in every attention-dp group."""
 LOGIT_BYTES = 4
 """Logits travel in fp32 at least."""
-PARTIAL_BYTES = 4
-"""Partial outputs of attention travel in fp32 at least."""
 ID_BYTES = 8
 """Token ids travel as int64; a choice as an int32 and a weight in fp32 at least."""
 PER_LAYER = frozenset({"attention", "o_proj", "dense", "experts", "shared_experts"})
@@ -125,13 +123,25 @@ class OwnerTraffic:
     @property
     def ends(self) -> tuple[str, str]:
         """What travels, and where to, for a person."""
-        queries = self.exchange.way == "queries"
-        return ("queries", "every owner") if queries else ("partial outputs", "the row's rank")
+        words = {"queries": ("queries", "every owner"), "partials": ("partial outputs", "the row's rank")}
+        return words.get(self.exchange.way, ("keys and values", "every owner"))
 
     @property
     def times(self) -> int:
         """How often a step of the whole model passes it."""
         return sum(self.times_of_stage)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTraffic:
+    """What owners exchange in one layer for the first `rows` rows of a prompt in every attention-dp group: queries and
+    partial outputs, or keys, whose blocks have `block_size` tokens. `longest`: the longest context with which so many
+    rows of a prompt gather its keys."""
+
+    rows: int
+    block_size: int
+    longest: int
+    exchanges: tuple[OwnerTraffic, ...]
 
 
 Traffic = BoundaryTraffic | RoutedTraffic | OwnerTraffic
@@ -180,6 +190,32 @@ def _routed(
     groups = tuple(block_of(rank, block.size) for rank in range(0, layout.stage_size, block.size))
     call = CollectiveCall("all_to_all", block.size, 1, groups, tuple(even))
     return RoutedTraffic(exchange, times, (call,), tuple(most))
+
+
+def prompt_traffic(shards: Shards, itemsize: int, rows: int, block_size: int) -> PromptTraffic | None:
+    """Of the first `rows` rows of prompts; None where every rank has all positions."""
+    layout, plan = shards.layout, shards.forward_plan
+    if plan.key_gather is None:
+        return None
+    owners = KVOwners(layout.attention.cp, layout.attention.kv_split, block_size)
+    blocks = [-(-max(0, rows - owner * block_size) // owners.span) for owner in range(owners.count)]
+    held = [0] * owners.count
+    for position in range(0, rows, block_size):
+        held[position // block_size % owners.count] += min(block_size, rows - position)
+    split = owners.kv_split
+    of_blocks = [sum(held[first : first + split]) for first in range(0, owners.count, split)]
+    table = row_table(of_blocks * layout.attention.dp, layout.attention.tp)
+    times = _times(layout, shards.config, "attention.in")
+    found = [_of_owners(layout, each, times, itemsize, {rows: (table, table)}) for each in plan.owner_exchanges]
+    keys = plan.key_gather.exchange
+    gathered = []
+    for rank in range(layout.stage_size):
+        own = owners_of(layout, rank).index(rank)
+        width = keys.heads[rank % layout.attention.tp] * keys.width * itemsize
+        gathered.append((sum(blocks) - blocks[own]) * block_size * width)
+    call = replace(found[0].calls[0], received=(Received(rows, tuple(gathered)),))
+    longest = plan.key_gather.longest(rows, itemsize) // block_size * block_size
+    return PromptTraffic(rows, block_size, longest, (*found, OwnerTraffic(keys, times, (call,))))
 
 
 def _of_owners(

@@ -44,10 +44,14 @@ class Attention:
         q, kv = share.q[1] - share.q[0], share.kv[1] - share.kv[0]
         self.heads = Heads(q, kv, config.head_dim, cos_sin, norms)
         group = config.num_heads // config.num_kv_heads
-        owners = [head // group - share.kv[0] for head in range(*(attends or share).q)]
-        kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
-        spec = AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
-        self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
+
+        def spec_of(of: HeadShare) -> AttentionSpec:
+            owners = [head // group - share.kv[0] for head in range(*of.q)]
+            kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
+            spec = AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
+            return ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
+
+        self.spec, self.own_spec = spec_of(attends or share), spec_of(share)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""
@@ -60,6 +64,10 @@ class Attention:
     def attend_partly(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
         """Queries [N, A, D] of all heads that it attends for -> their partial output over this rank's keys."""
         return self.ops.partial_attention(q_NAD, cache, prepared, self.spec)
+
+    def attend_gathered(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """Queries [N, A, D] of its own heads -> their partial output over the keys of an owner, in `cache`."""
+        return self.ops.partial_attention(q_NAD, cache, prepared, self.own_spec)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """Partial outputs of its own heads, in the owners' order -> [N, A * D]."""

@@ -53,11 +53,14 @@ class LatentAttention:
         parts = (unfold.to_latent, unfold.to_value) if isinstance(unfold, Unfolding) else unfolded(plain(unfold), mla)
         self.way = Latents(tensor(params, f"{name}.kv_a_norm.weight"), config.rms_norm_eps, parts[0], cos_sin)
         self.to_value: Weight = parts[1]
-        lo, hi = (attends or share).q
-        kv_of_head = torch.zeros(hi - lo, dtype=torch.int32, device=cos_sin.device)
         dim = self.way.norm.shape[0] + cos_sin.shape[1]
-        spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
-        self.spec = ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
+
+        def spec_of(of: HeadShare) -> AttentionSpec:
+            kv_of_head = torch.zeros(of.q[1] - of.q[0], dtype=torch.int32, device=cos_sin.device)
+            spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
+            return ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
+
+        self.spec, self.own_spec = spec_of(attends or share), spec_of(share)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, L + R], for `attend`; writes the rows' latents to `cache`."""
@@ -73,6 +76,10 @@ class LatentAttention:
     def attend_partly(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
         """Queries [N, A, L + R] of all heads that it attends for -> their partial output over this rank's latents."""
         return self.ops.partial_attention(q, cache, prepared, self.spec)
+
+    def attend_gathered(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
+        """Queries [N, A, L + R] of its own heads -> their partial output over the latents of an owner, in `cache`."""
+        return self.ops.partial_attention(q, cache, prepared, self.own_spec)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """Partial outputs of its own heads, in the owners' order -> [N, A * value dim]. They are merged as latents, and

@@ -75,16 +75,39 @@ class RoutedExchange:
 class OwnerExchange:
     """What ranks that share the KV cache of a request exchange inside attention, in every layer: `queries` of each to
     all, `partials` of each back to the rank of the row and head. `heads`: query heads of each rank of an attention
-    block; a head of a row takes `width` numbers."""
+    block; a head of a row takes `width` numbers. Or `keys` of each to all: `heads` are KV heads, or one for latents,
+    and one at a position takes `width` numbers."""
 
     name: str
-    way: Literal["queries", "partials"]
+    way: Literal["queries", "partials", "keys"]
     heads: tuple[int, ...]
     width: int
 
 
-QUERIES, PARTIALS = "attention.queries", "attention.partials"
+QUERIES, PARTIALS, KEYS = "attention.queries", "attention.partials", "attention.keys"
 """Names of owners' exchanges."""
+PARTIAL_BYTES = 4
+"""Partial outputs of attention travel in fp32 at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGather:
+    """The other form of what owners exchange, for rows of prompts: each gets the cached keys and values of all owners,
+    where otherwise queries and partial outputs move. `heads`: query heads of an attention block, `key_dim` of each;
+    `numbers`: what all groups of owners of an attention block have of a position in a layer."""
+
+    exchange: OwnerExchange
+    heads: int
+    key_dim: int
+    numbers: int
+
+    def longest(self, rows: int, itemsize: int) -> int:
+        """The longest context, in positions of whole blocks, with which so many rows of a request gather its keys:
+        those are fewer bytes. With a longer one their queries are gathered. -1: with none.
+
+        Of either, all ranks of an attention-dp group together receive (owners - 1) times the bytes below."""
+        of_row = self.heads * (self.key_dim * itemsize + (self.key_dim + 2) * max(PARTIAL_BYTES, itemsize))
+        return (rows * of_row - 1) // (self.numbers * itemsize)
 
 
 def owner_exchanges(layout: Layout, *, heads: int, kv_heads: int, key_dim: int) -> tuple[OwnerExchange, ...]:
@@ -95,6 +118,18 @@ def owner_exchanges(layout: Layout, *, heads: int, kv_heads: int, key_dim: int) 
     counts = tuple(share.q[1] - share.q[0] for share in shares)
     # a partial output has a level and a sum of weights beside the values
     return OwnerExchange(QUERIES, "queries", counts, key_dim), OwnerExchange(PARTIALS, "partials", counts, key_dim + 2)
+
+
+def key_gather(layout: Layout, *, heads: int, kv_heads: int, key_dim: int, latent: bool) -> KeyGather | None:
+    """None where every rank has all positions. `latent`: the cache has one tensor of `key_dim`, the same for all heads,
+    not keys and values of each KV head."""
+    if layout.kv_owners == 1:
+        return None
+    shares = assign_heads(heads, kv_heads, layout.attention.tp, layout.attention.split)
+    held = tuple(1 if latent else share.kv[1] - share.kv[0] for share in shares)
+    width = key_dim if latent else 2 * key_dim
+    exchange = OwnerExchange(KEYS, "keys", held, width)
+    return KeyGather(exchange, heads, key_dim, sum(held[:: layout.attention.kv_split]) * width)
 
 
 def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weft.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj
@@ -96,14 +97,20 @@ class Decoder:
 
     def prepare(self, batch: Batch) -> Prepared:
         """What attention needs of the rows, asked once for all layers; outside a graph's capture."""
-        backend = self.ops.attention_backend
-        meta, sampled = batch.meta, batch.sampled_meta
-        if batch.group is not None and batch.sampled_group is not None:
-            meta, sampled = batch.group.meta, batch.sampled_group.meta
-        rows = backend.prepare(meta)
+        rows = self._prepared(batch.meta, batch.group)
         if not self._early or self.norm is None:
             return rows, None
-        return rows, rows if sampled is meta else backend.prepare(sampled)
+        if batch.sampled_meta is batch.meta and batch.group is batch.sampled_group:
+            return rows, rows
+        return rows, self._prepared(batch.sampled_meta, batch.sampled_group)
+
+    def _prepared(self, meta: AttentionMeta, group: GroupRows | None) -> Any:
+        """Of this rank's rows, or of those of its group: with gathered keys a pair, of the rows whose queries are
+        gathered, and of the others with the keys of each owner."""
+        prepare = self.ops.attention_backend.prepare
+        if group is None or group.keys is None:
+            return prepare(meta if group is None else group.meta)
+        return prepare(group.meta), [prepare(each) for each in group.keys.metas]
 
     def forward(
         self,
@@ -167,8 +174,29 @@ class Decoder:
         `group` of its."""
         if self.kv_exchange is None or group is None:
             return attention.attend(q, prepared, cache)
-        part = attention.attend_partly(self.kv_exchange.queries(q, group), prepared, cache)
-        return attention.merge(self.kv_exchange.partials(part, group))
+        if group.keys is None:
+            return attention.merge(self._parts(attention, self.kv_exchange, q, prepared, cache, group))
+        (of_queries, of_keys), keys, exchange = prepared, group.keys, self.kv_exchange
+        q_own, caches = q[keys.own], exchange.keys(cache, keys)
+        found = [attention.attend_gathered(q_own, *each) for each in zip(of_keys, caches, strict=True)]
+        if not len(group.meta.positions):
+            return attention.merge(found)
+        others = self._parts(attention, exchange, q[keys.others], of_queries, cache, group)
+        order = torch.cat((keys.own, keys.others)).argsort()
+        return attention.merge([torch.cat(both)[order] for both in zip(found, others, strict=True)])
+
+    def _parts(
+        self,
+        attention: Attention | LatentAttention,
+        exchange: KVExchange,
+        q: Tensor,
+        prepared: Any,
+        cache: KVCache,
+        group: GroupRows,
+    ) -> list[Tensor]:
+        """What each owner finds for queries of this rank's rows and heads, in the owners' order."""
+        part = attention.attend_partly(exchange.queries(q, group), prepared, cache)
+        return exchange.partials(part, group)
 
     def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, table: RowTable) -> Tensor:
         if layer.dense is not None:

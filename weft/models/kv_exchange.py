@@ -2,8 +2,10 @@
 
 Each owner has some of the keys of a request (`layout.rows.KVOwners`) and attends over these for all rows and heads
 that its group has; what it finds goes to the rank of the row and head, which merges the parts in the owners' order.
+For rows of prompts it can be fewer bytes to gather the keys of all owners instead (`layout.boundaries.KeyGather`): the
+rank of the row and head then attends over each owner's keys itself. It finds the same parts, bit for bit.
 Shapes: N rows of this rank's attention block, A query heads of this rank; M rows of the attention-dp group, E query
-heads of the ranks of a kv_split; D head dim.
+heads of the ranks of a kv_split; K KV heads, S block size, D head dim.
 """
 
 from __future__ import annotations
@@ -15,21 +17,36 @@ import torch
 from torch import Tensor
 
 from weft.arch.shards import Shards
-from weft.layout.boundaries import PARTIALS, QUERIES
+from weft.layout.boundaries import KEYS, PARTIALS, QUERIES
 from weft.layout.ranks import owners_of
 from weft.models.transitions import Transitions
-from weft.ops.attention import AttentionMeta
+from weft.ops.attention import AttentionMeta, KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredKeys:
+    """Rows of prompts whose keys are gathered. `own`: numbers of those among the rows of this rank's attention block,
+    `others`: of the rest. `blocks`: of this rank's cache, which all owners get; `counts`: how many each owner gives.
+    `metas`: of `own`, with the keys of each owner; its blocks follow a null block."""
+
+    own: Tensor
+    others: Tensor
+    blocks: Tensor
+    counts: tuple[int, ...]
+    metas: tuple[AttentionMeta, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRows:
-    """The M rows of an attention-dp group, in the plan's order. `meta`: of these rows, with this rank's share of their
-    keys; `rows_of`: numbers of the rows that each cp block has, `order` [M]: where each row is among those of all
-    blocks, one block after the other. Without cp both are empty: the one block has all rows in order."""
+    """The M rows of an attention-dp group whose queries are gathered, in the plan's order; `keys`: the other rows.
+    `meta`: of the M rows, with this rank's share of their keys; `rows_of`: numbers of those that each cp block has,
+    `order` [M]: where each is among those of all blocks, one block after the other. Without cp both are empty: the one
+    block has all rows in order."""
 
     meta: AttentionMeta
     rows_of: tuple[Tensor, ...] = ()
     order: Tensor | None = None
+    keys: GatheredKeys | None = None
 
 
 class KVExchange:
@@ -39,6 +56,7 @@ class KVExchange:
         attention, place = shards.layout.attention, rank % shards.layout.stage_size
         self._transitions, self._group = transitions, owners_of(shards.layout, rank)
         self._cp, self._split = attention.cp, attention.kv_split
+        self._latent = shards.config.mla is not None
         self._block = place % shards.layout.group_size // attention.tp
         heads = [shards.head_share(member).q for member in self._group[: self._split]]
         self._heads = [hi - lo for lo, hi in heads]
@@ -66,6 +84,16 @@ class KVExchange:
         outs = [part.new_empty(counts[self._block], self._own_heads * width) for _ in self._group]
         self._transitions.exchange(PARTIALS, xs, outs, self._group)
         return outs
+
+    def keys(self, cache: KVCache, gathered: GatheredKeys) -> list[KVCache]:
+        """The keys and values of each owner, a null block first, in the owners' order."""
+        tensors = (cache.k,) if self._latent else (cache.k, cache.v)
+        x = torch.stack([each[gathered.blocks] for each in tensors], 1)
+        every = [x.new_empty(count + 1, *x.shape[1:]) for count in gathered.counts]
+        for each in every:
+            each[0] = 0
+        self._transitions.gather(KEYS, x, [each[1:] for each in every], self._group)
+        return [KVCache(each[:, 0], each[:, -1], cache.packed) for each in every]
 
     def _counts(self, rows: GroupRows) -> list[int]:
         """Rows of each cp block."""

@@ -35,6 +35,7 @@ from weft.worker.stage_ids import SampledIds
 from weft.worker.tensors.caches import allocate_caches
 from weft.worker.tensors.decode import DecodeSteps
 from weft.worker.tensors.expert_moves import ExpertMover
+from weft.worker.tensors.gathered_keys import KeyGathering
 from weft.worker.tensors.graphs import StepGraphs, worthwhile_rows
 from weft.worker.tensors.inputs import InputBuilder, StepInputs
 from weft.worker.tensors.prefault import Prefault, Steps
@@ -101,7 +102,9 @@ class Runner:
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
         self.ids = SampledIds(self.pipeline, self.last_ids)
         width = -(-limits.max_model_len // self.geometry.owners.span)
-        self.inputs = InputBuilder(self.geometry, self.last_ids, width)
+        price = shards.forward_plan.key_gather
+        gathering = None if price is None else KeyGathering(self.geometry, price, ops.numerics.dtype.itemsize)
+        self.inputs = InputBuilder(self.geometry, self.last_ids, width, gathering)
         self.graphs: StepGraphs | None = None
         """Captured in `warm_up`."""
         if device.type == "cuda" and not enforce_eager:

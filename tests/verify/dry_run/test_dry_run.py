@@ -20,6 +20,7 @@ from weft.cli.args.model_config import KNOWN, known_models
 from weft.cli.main import main
 from weft.comm.base import Comm, Group
 from weft.explain import LayoutReport, explain
+from weft.layout.boundaries import KEYS, PARTIALS, QUERIES, KeyGather
 from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.models.dispatch.all_to_all import AllToAll, Choices
@@ -27,7 +28,7 @@ from weft.ops.base import Numerics
 from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
 from weft.verify.dry_run.comm import RecordingComm
-from weft.verify.dry_run.run import DryRun, dry_run
+from weft.verify.dry_run.run import DryRun, PromptStep, dry_run
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import RankCapacity
 
@@ -105,6 +106,40 @@ def test_shared_contexts(variant: str, given: dict[str, object], dtype: str) -> 
     config = config_of(variant)
     layout = resolve(given, num_experts=config.num_experts)
     agrees(config, layout, range(layout.stage_size), dtype)
+
+
+@pytest.mark.parametrize(
+    ("variant", "given"),
+    [
+        ("biased", {"attention.tp": 2, "attention.cp": 2}),
+        ("window", {"attention.tp": 6, "attention.kv_split": 2, "dense.tp": 3}),
+        ("latent", {"attention.tp": 2, "attention.kv_split": 2, "attention.cp": 2, "experts.slots": 8}),
+    ],
+    ids=str,
+)
+def test_either_form_of_a_prompt(variant: str, given: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain prices both; the dry run exchanges what the longest context says, and has the bytes of that form."""
+    config = config_of(variant)
+    layout, rows = resolve(given, num_experts=config.num_experts), 23
+    shards, report = Shards(config, layout), explain("m", config, layout, dtype="bfloat16", chunk=(rows, 4))
+    assert report.prompt is not None
+    priced = {passed.name: passed.calls[0] for passed in report.prompt.exchanges}
+    for longest, form in ((24, {KEYS}), (23, {QUERIES, PARTIALS})):
+        monkeypatch.setattr(KeyGather, "longest", lambda self, of, itemsize, longest=longest: longest * (of == rows))
+        for rank in range(layout.stage_size):
+            found = dry_run(shards, rank, torch.bfloat16, 1, prompt=PromptStep(rows, 4)).collectives
+            calls = {(c.where, c.kind, c.ranks, c.nbytes) for c in found if c.where in priced}
+            wanted = {
+                (
+                    name,
+                    call.kind,
+                    next(group for group in call.groups if rank in group),
+                    call.received[0].per_rank[rank],
+                )
+                for name, call in priced.items()
+                if name in form
+            }
+            assert wanted <= calls and (form == {KEYS}) == (KEYS in {where for where, *_ in calls})
 
 
 @pytest.mark.parametrize("layers", [8, pytest.param(1000, marks=pytest.mark.long)])

@@ -17,7 +17,7 @@ from weft.launch_plan.step_limits import with_step_tokens
 from weft.options import check_range
 from weft.settings import resolve_dtype
 from weft.verify.dry_run.report import document, lines
-from weft.verify.dry_run.run import dry_run
+from weft.verify.dry_run.run import PromptStep, dry_run
 from weft.worker.numerics import torch_dtype
 
 
@@ -25,10 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, the layout, and which rank of it."""
     add_config_model(parser)
     add_layout_arguments(parser)
-    add_engine_arguments(parser, only=COUNTED)
+    add_engine_arguments(parser, only=(*COUNTED, "block_size"))
     group = parser.add_argument_group("dry run")
     group.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to run as (default: 0)")
     group.add_argument("--batch", type=int, default=1, metavar="N", help="decode rows in every dp group (default: 1)")
+    group.add_argument(
+        "--prompt-rows",
+        type=int,
+        metavar="N",
+        help="instead, a prompt's first N rows in every dp group",
+    )
     group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/2")
 
 
@@ -39,13 +45,17 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config, runnable=False)
     check_range("--rank", args.rank, 0, layout.world - 1)
     check_batch(args.batch)
+    if args.prompt_rows is not None:
+        check_range("--prompt-rows", args.prompt_rows, 1, config.context)
     engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
     storage = storage_from(args, engine, config)
     choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
     storage = replace(storage, compressed=choices.compressed)
     shards = Shards(config, layout, storage=storage)
-    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows)
-    largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if choices.programs else ()
+    prompt = PromptStep(args.prompt_rows, engine.tokens_per_block) if args.prompt_rows else None
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows, prompt)
+    programs = choices.programs and prompt is None
+    largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if programs else ()
     notes = (*refusals(shards), *largest_note(largest), *choices.notes)
     if args.json:
         print(json.dumps(document(found, storage, notes, config.quantization), indent=2))

@@ -27,6 +27,7 @@ def document(
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
+        "prompt_rows": found.prompt_rows,
         "quantization": method or storage.quantization,
         "compressed": storage.compressed,
         "param_bytes": found.param_bytes,
@@ -59,7 +60,9 @@ def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[
     if found.bounds:
         yield f"  logit bounds {binary(found.bounds)}"
     peak = binary(found.activation_peak)
-    yield f"  one decode step, {counted(found.batch, 'row')} in every dp group: activations peak at {peak}"
+    what = f"a prompt's first {counted(found.prompt_rows, 'row')}" if found.prompt_rows else ""
+    step = f"one step, {what}" if what else f"one decode step, {counted(found.batch, 'row')}"
+    yield f"  {step} in every dp group: activations peak at {peak}"
     for collective in found.collectives:
         yield f"    {_line(collective)}"
     total = sum(c.nbytes * c.calls for c in found.collectives)

@@ -19,6 +19,7 @@ from weft.explain.traffic import decode_tables
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import PipelineTransfer
+from weft.layout.rank_plans import RankPlans
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable
 from weft.layout.support import refuse_without_model_code
@@ -31,8 +32,13 @@ from weft.models.pipeline import PipelineStage
 from weft.models.transitions import Transitions
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
+from weft.settings import TOKENS_PER_BLOCK
+from weft.step.plan import GroupPlan, ScheduledRequest, StepPlan
 from weft.verify.dry_run.comm import RecordingComm
 from weft.verify.dry_run.ops import ShapeOps
+from weft.worker.tensors.gathered_keys import KeyGathering
+from weft.worker.tensors.inputs import InputBuilder
+from weft.worker.tensors.step_shape import Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class Collective:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What one rank holds and does in a step with `batch` decode rows in every attention-dp group. Bytes."""
+    """What one rank holds and does in a step with `batch` decode rows, or the first `prompt_rows` rows of a prompt, in
+    every attention-dp group. Bytes."""
 
     rank: int
     coords: Coords
@@ -61,6 +68,7 @@ class DryRun:
     kv_bytes_per_token: int
     activation_peak: int
     collectives: tuple[Collective, ...]
+    prompt_rows: int = 0
 
     @property
     def param_bytes(self) -> int:
@@ -68,9 +76,24 @@ class DryRun:
         return sum(self.params_by_module.values())
 
 
-def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, pruned_rows: int = 0) -> DryRun:
-    """One decode step of `rank`. The other ranks do not exist. `pruned_rows`: the most rows whose logits
-    are bounded.
+@dataclass(frozen=True, slots=True)
+class PromptStep:
+    """A step with the first `rows` rows of a prompt in every attention-dp group. `block_size`: tokens of a KV block."""
+
+    rows: int
+    block_size: int = TOKENS_PER_BLOCK
+
+
+def dry_run(
+    shards: Shards,
+    rank: int,
+    dtype: torch.dtype,
+    batch: int,
+    pruned_rows: int = 0,
+    prompt: PromptStep | None = None,
+) -> DryRun:
+    """One step of `rank`: of `batch` decode rows, or of a prompt. The other ranks do not exist. `pruned_rows`: the most
+    rows whose logits are bounded.
 
     Raises LayoutError for what the model code does not do yet.
     """
@@ -80,7 +103,8 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, pruned_ro
     noted = _CountingTransitions(shards, RecordingComm(rank % shards.layout.stage_size, shards.layout.stage_size))
     with torch.device("meta"), torch.inference_mode():
         decoder = _decoder(shards, rank, numerics, noted, at.stage)
-        inputs, cache = _batch(shards, rank, batch), _cache(shards, rank, numerics)
+        inputs = _batch(shards, rank, batch) if prompt is None else _prompt_batch(shards, rank, prompt, numerics)
+        cache = _cache(shards, rank, numerics, TOKENS_PER_BLOCK if prompt is None else prompt.block_size)
         pipeline = PipelineStage(shards, rank, noted, dtype, torch.device("meta"))
         with _Peak() as peak:
             found = decoder.forward(inputs, [cache] * count, pipeline.arrived(inputs))
@@ -98,6 +122,7 @@ def dry_run(shards: Shards, rank: int, dtype: torch.dtype, batch: int, pruned_ro
         bounds=bounds_of(shards, rank, pruned_rows),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
         activation_peak=peak.most,
+        prompt_rows=prompt.rows if prompt else 0,
         collectives=(*_collectives(noted, shards, inputs.rows, dtype.itemsize, rank), *noted.messages(rank)),
     )
 
@@ -187,6 +212,20 @@ def _batch(shards: Shards, rank: int, batch: int) -> Batch:
     return Batch(torch.zeros(count, 1, dtype=torch.int64), meta, rows, sampled, among, meta, group, group)
 
 
+def _prompt_batch(shards: Shards, rank: int, prompt: PromptStep, numerics: Numerics) -> Batch:
+    """As a rank makes it from a plan."""
+    meta, layout, plan = torch.device("meta"), shards.layout, shards.forward_plan
+    geometry = Geometry(layout, rank, prompt.block_size, meta, plan.residual)
+    price, item = plan.key_gather, numerics.dtype.itemsize
+    gathering = None if price is None else KeyGathering(geometry, price, item)
+    blocks = list(range(1, 1 + -(-prompt.rows // geometry.owners.span)))
+    run = ScheduledRequest(0, 0, prompt.rows, [0] * prompt.rows, blocks, sample=True)
+    step = StepPlan(0, [GroupPlan(runs=[run])] * layout.attention.dp)
+    of_rank = RankPlans(layout.attention.tp, geometry.owners).split(step)[geometry.group]
+    last_ids = torch.zeros(1, dtype=torch.int64, device=meta)
+    return InputBuilder(geometry, last_ids, len(blocks), gathering).build(of_rank).batch
+
+
 def _meta(rows: int) -> AttentionMeta:
     numbers = torch.zeros(rows, dtype=torch.int32)
     return AttentionMeta(numbers, numbers, numbers, numbers[:, None], tuple(range(1, rows + 1)))
@@ -202,10 +241,10 @@ def _group(layout: Layout, rank: int, rows: RowTable, batch: int) -> GroupRows:
     return GroupRows(_meta(batch), tuple(of_blocks), torch.zeros(batch, dtype=torch.int64))
 
 
-def _cache(shards: Shards, rank: int, numerics: Numerics) -> KVCache:
+def _cache(shards: Shards, rank: int, numerics: Numerics, block_size: int) -> KVCache:
     """A cache of one block: what attention would read is not counted here."""
     heads, dims = shards.cache_shape(rank)
-    k = torch.empty(2, heads, 16, dims, dtype=numerics.cache_dtype)
+    k = torch.empty(2, heads, block_size, dims, dtype=numerics.cache_dtype)
     return KVCache(k, k if shards.config.mla else torch.empty_like(k))
 
 

@@ -8,7 +8,7 @@ once: decode steps mostly follow one another with the same shape. Tables of bloc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +22,7 @@ from weft.models.kv_exchange import GroupRows
 from weft.ops.attention import AttentionMeta
 from weft.sampling.sampled_rows import SampledRows, sampled_rows
 from weft.step.plan import GroupPlan, RankPlan
+from weft.worker.tensors.gathered_keys import Contexts, KeyGathering
 from weft.worker.tensors.step_shape import Geometry, StepShape, shape_of, to_device
 
 SHAPES = 64
@@ -94,8 +95,9 @@ class InputBuilder:
     """Makes the inputs of one rank's steps. `last_ids` [slots] holds the last sampled id of every slot, on the device;
     `width`: blocks of the longest context that is known of."""
 
-    def __init__(self, geometry: Geometry, last_ids: Tensor, width: int) -> None:
-        self._geometry, self._last_ids = geometry, last_ids
+    def __init__(self, geometry: Geometry, last_ids: Tensor, width: int, gathering: KeyGathering | None = None) -> None:
+        """`gathering`: of keys for rows of prompts, where ranks share the KV cache of a request."""
+        self._geometry, self._last_ids, self._gathering = geometry, last_ids, gathering
         self.tables = BlockTables(len(last_ids), width)
         self._shape = lru_cache(SHAPES)(
             lambda counts, rows, sampled, cp_of: shape_of(counts, rows, sampled, cp_of, geometry)
@@ -108,7 +110,7 @@ class InputBuilder:
         decodes = group.decodes.array()
         slots = _column(decodes[0], [run.slot for run in group.runs])
         starts = _column(decodes[1], [run.start for run in group.runs])
-        meta = _meta(starts, self.tables, slots, shape, self._geometry)
+        meta, positions = _meta(starts, self.tables, slots, shape, self._geometry)
         sampled = sampled_rows(decodes, group.runs)
         drawn = None if sampled.targets is None else (sampled.positions >= 0).nonzero()[0]
         there = to_device(sampled.slots if drawn is None else sampled.slots[drawn], device)
@@ -117,6 +119,10 @@ class InputBuilder:
         else:
             ids = self._last_ids.index_select(0, there)
         batch = _batch(ids.unsqueeze(1), meta, shape, self._geometry)
+        if self._gathering is not None and group.runs:
+            ends = starts + np.diff(shape.row_ends, prepend=0)
+            contexts = Contexts(ends, self.tables.rows[slots], len(group.decodes))
+            batch = _with_keys(batch, self._gathering, contexts, positions, shape)
         order = None if shape.blocks is None else shape.blocks.sampled_order
         return StepInputs(batch, sampled, shape.own, None if drawn is None else to_device(drawn, device), there, order)
 
@@ -157,6 +163,19 @@ def _batch(ids: Tensor, meta: AttentionMeta, shape: StepShape, geometry: Geometr
     )
 
 
+def _with_keys(
+    batch: Batch, gathering: KeyGathering, contexts: Contexts, positions: NDArray[np.int64], shape: StepShape
+) -> Batch:
+    """`batch` with the rows apart that gather keys; `positions` of the group's rows."""
+    assert batch.group is not None and batch.sampled_group is not None
+    group = gathering.split(batch.group, positions, shape.run_of_row, contexts)
+    if shape.sampled_ends is shape.row_ends:
+        return replace(batch, group=group, sampled_group=group)
+    sampled = shape.sampled_of_group
+    of_sampled = gathering.split(batch.sampled_group, positions[sampled], shape.run_of_row[sampled], contexts)
+    return replace(batch, group=group, sampled_group=of_sampled)
+
+
 def _rows_of(meta: AttentionMeta, rows: Tensor) -> AttentionMeta:
     """Of an attention block's rows alone: where their keys and values go."""
     return AttentionMeta(meta.positions[rows], meta.slots[rows], meta.run_of_row[rows], meta.block_tables, ())
@@ -164,8 +183,8 @@ def _rows_of(meta: AttentionMeta, rows: Tensor) -> AttentionMeta:
 
 def _meta(
     starts: NDArray[np.int64], tables: BlockTables, slots: NDArray[np.int64], shape: StepShape, geometry: Geometry
-) -> AttentionMeta:
-    """starts, slots [runs]: decode rows count as runs."""
+) -> tuple[AttentionMeta, NDArray[np.int64]]:
+    """Of the group's rows, and their positions; starts, slots [runs]: decode rows count as runs."""
     of_row, owners = shape.run_of_row, geometry.owners
     positions = starts
     if len(of_row) > len(starts):
@@ -179,7 +198,7 @@ def _meta(
         packed[1, owners.owner(positions) != share.owner] = 0
     there = to_device(packed, geometry.device)
     run_of_row, blocks = shape.run_of_row_there, to_device(table, geometry.device)
-    return AttentionMeta(there[0], there[1], run_of_row, blocks, shape.row_ends, share)
+    return AttentionMeta(there[0], there[1], run_of_row, blocks, shape.row_ends, share), positions
 
 
 def put_places(

@@ -85,10 +85,10 @@ class BlockRows:
 @dataclass(frozen=True, slots=True)
 class StepShape:
     """What follows from the counts of a step alone. `run_of_row` and `within`: of each row of the group, its run and
-    its number in it; `row_ends`: cumulative rows of the runs; `group_sampled`: numbers of the group's sampled rows,
-    `sampled_ends`: their `row_ends`, the same object where all rows are sampled; `chosen_by`: sampled rows of each rank
-    of the attention block; `blocks`: with cp, which of the group's rows each of its attention blocks has; the rest as
-    in `Batch` and `StepInputs`."""
+    its number in it; `row_ends`: cumulative rows of the runs; `group_sampled` and `sampled_of_group`: numbers of the
+    group's sampled rows, on the device and on the host, `sampled_ends`: their `row_ends`, the same object where all
+    rows are sampled; `chosen_by`: sampled rows of each rank of the attention block; `blocks`: with cp, which of the
+    group's rows each of its attention blocks has; the rest as in `Batch` and `StepInputs`."""
 
     rows: RowTable
     sampled: RowTable
@@ -101,6 +101,7 @@ class StepShape:
     row_ends: tuple[int, ...]
     group_sampled: Tensor
     sampled_ends: tuple[int, ...]
+    sampled_of_group: NDArray[np.int64]
     blocks: BlockRows | None = None
 
 
@@ -124,6 +125,7 @@ def shape_of(
     ends = np.cumsum(sizes)
     run_of_row = np.repeat(np.arange(len(own)), sizes)
     row_ends = tuple(ends.tolist())
+    sampled_of_group = np.asarray(sampled_rows_of(own), np.int64)
     sampled_ends = tuple(np.cumsum([targets + sample for _, sample, targets in own]).tolist())
 
     def among_block_of(size: int) -> Tensor:
@@ -140,8 +142,9 @@ def shape_of(
         within=np.arange(len(run_of_row)) - np.repeat(ends - sizes, sizes),
         run_of_row_there=to_device(run_of_row.astype(np.int32), geometry.device),
         row_ends=row_ends,
-        group_sampled=to_device(np.asarray(sampled_rows_of(own), np.int64), geometry.device),
+        group_sampled=to_device(sampled_of_group, geometry.device),
         sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
+        sampled_of_group=sampled_of_group,
         blocks=BlockRows.of(found, geometry.device) if cp > 1 else None,
     )
 
