@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from weft.arch.block import BlockSpec
 from weft.arch.config import ModelConfig, MoEConfig
@@ -20,7 +21,7 @@ from weft.arch.quantization import WeightStorage
 from weft.arch.shards import Shards
 from weft.cli.main import main
 from weft.errors import LayoutError
-from weft.explain import LayoutReport, explain, memory, traffic
+from weft.explain import LayoutReport, explain, memory, print_report, traffic
 from weft.explain.memory import alike_weights, distinct, memory_of_ranks
 from weft.layout import resolve
 from weft.layout.transition import Step
@@ -222,6 +223,29 @@ def test_what_owners_exchange_is_priced() -> None:
     assert partials.calls[0].received[-1].per_rank == tuple(8 * each * (dim + 2) * 4 for each in heads)
     assert (queries.name, partials.name) == ("attention.queries", "attention.partials")
     assert queries.times == SMALL.num_layers
+
+
+def test_both_forms_of_a_prompt_are_priced() -> None:
+    """Gathered keys: the blocks of the other owner, of the rank's KV heads."""
+    layout = resolve({"attention.tp": 4, "attention.kv_split": 2})
+    report = explain("m", SMALL, layout, dtype="bfloat16", chunk=(40, 16))
+    assert report.prompt is not None
+    queries, partials, keys = report.prompt.exchanges
+    heads = [hi - lo for lo, hi in (rank.kv_heads for rank in report.ranks)]
+    blocks = (1, 2)  # of the other: 3 blocks, the first owner has one more
+    wanted = tuple(blocks[rank % 2] * 16 * heads[rank] * 2 * SMALL.head_dim * 2 for rank in range(4))
+    assert keys.calls[0].received[0].per_rank == wanted and keys.ends == ("keys and values", "every owner")
+    assert (queries.calls[0].received[0].batch, partials.name, keys.name) == (
+        40,
+        "attention.partials",
+        "attention.keys",
+    )
+    price = SMALL.num_heads * (SMALL.head_dim * 2 + (SMALL.head_dim + 2) * 4) / (2 * 2 * SMALL.head_dim * 2)
+    assert report.prompt.longest == int(40 * price - 0.01) // 16 * 16
+    assert report_of(SMALL, {"attention.tp": 4}).prompt is None
+    with (console := Console(width=400)).capture() as text:
+        print_report(report, console)
+    assert f"so many rows of a prompt gather keys with contexts up to {report.prompt.longest:,} tokens" in text.get()
 
 
 def test_context_parallel_ranks_share_a_groups_rows() -> None:

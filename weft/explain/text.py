@@ -135,7 +135,7 @@ def _prompt(prompt: PromptTraffic) -> Iterator[Text]:
     keys = most.pop(KEYS)
     queries = " + ".join(f"{name} {binary(nbytes)}" for name, nbytes in most.items())
     yield Text.assemble(
-        (f"a prompt's first {counted(prompt.rows, 'row')}", "bold"),
+        (f"a prompt's first {count(prompt.rows)} rows", "bold"),
         f": a layer gathers keys and values of all owners, {KEYS} {binary(keys)} to the busiest rank, or exchanges"
         f" {queries}; same results",
     )
