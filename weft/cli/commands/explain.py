@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     report = explain(
         name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores,
         logprobs=_logprobs(args.logprobs, engine, config),
-        chunk=(engine.max_num_batched_tokens, engine.tokens_per_block),
+        chunk=(engine.tokens_per_step, engine.tokens_per_block),
     )  # fmt: skip
     if args.svg is not None:
         _write(args.svg, to_svg(report))
