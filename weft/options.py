@@ -220,7 +220,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to an unknown one, or nothing."""
     # dashes are in every option: they say nothing about likeness
     bare = {each.lstrip("-"): each for each in known}
-    found = get_close_matches(name.lstrip("-"), list(bare), n=1, cutoff=0.55)
+    found = get_close_matches(name.lstrip("-"), list(bare), n=1, cutoff=0.6)
     return f"; did you mean {bare[found[0]]}?" if found else ""
 
 

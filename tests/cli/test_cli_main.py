@@ -103,6 +103,7 @@ def test_the_code_of_a_command_is_the_programs(monkeypatch: pytest.MonkeyPatch) 
             ["serve", "--numa-bind-cpus", "0-3"],
             "weft serve: unknown option --numa-bind-cpus; vLLM's option: use --cpus",
         ),
+        (["explain", "--from", "mindie", "--", "/nope"], "weft explain: /nope: no such file"),
         (["serve", "--max-model-ln", "8"], "weft serve: unknown option --max-model-ln; did you mean --max-model-len?"),
     ],
 )

@@ -315,4 +315,4 @@ def test_a_record_is_made_of_values_by_name() -> None:
 
 def test_nearest_names() -> None:
     assert nearest("--tpp", ["--tp", "--seed"]) == "; did you mean --tp?"
-    assert nearest("zzz", ["--tp"]) == ""
+    assert nearest("zzz", ["--tp"]) == nearest("--hip", ["--help"]) == ""

@@ -100,7 +100,14 @@ def test_torchrun_is_refused(environ: dict[str, str]) -> None:
         refuse_several_starts(environ)
 
 
+def test_several_tasks_of_srun_are_refused() -> None:
+    with pytest.raises(UsageError, match="in each of its 4 tasks: run the command once, with --tp N"):
+        refuse_several_starts({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"})
+
+
 def test_one_process_is_not() -> None:
+    refuse_several_starts({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"})
+    refuse_several_starts({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"})  # a shell of sbatch or salloc starts no tasks
     refuse_several_starts({"WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     refuse_several_starts({"WORLD_SIZE": "8"})
 

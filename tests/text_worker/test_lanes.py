@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.waiting import until
-from weft.text_worker.jobs import Begin, Render, Tokenize
-from weft.text_worker.lanes import LONG_TEXTS, NICE, TextWorkers
+from weft.text_worker.jobs import LONG_TEXT, Begin, Render, Tokenize
+from weft.text_worker.lanes import NICE, TextWorkers
 
 LIMIT_S = 120
-LONG = Tokenize(["ab " * LONG_TEXTS], keep=2)
+LONG = Tokenize(["ab " * LONG_TEXT], keep=2)
 SHORT = Tokenize(["ab"], add_special_tokens=False)
 
 
@@ -40,8 +40,8 @@ def test_a_short_job_does_not_wait_for_a_long_one(workers: TextWorkers) -> None:
 
 
 def test_texts_are_long_together(workers: TextWorkers) -> None:
-    assert workers._of(Tokenize(["x" * (LONG_TEXTS // 2)] * 2)) is workers._short
-    assert workers._of(Tokenize(["x" * LONG_TEXTS, "x"])) is workers._long
+    assert workers._of(Tokenize(["x" * (LONG_TEXT // 2)] * 2)) is workers._short
+    assert workers._of(Tokenize(["x" * LONG_TEXT, "x"])) is workers._long
 
 
 def test_nothing_is_started_after_the_end(begin: Begin) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from weft.chat.answer import AnswerRules
 from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
 from weft.engine.choice import ChoiceDelta
+from weft.server.answer_reader import AnswerReader
 
 Kind = Literal["text", "reasoning", "call"]
 Change = Literal["begins", "grows", "ends"]
@@ -26,20 +27,23 @@ class AnswerBlock:
 
 
 class AnswerBlocks:
-    """`blocks`: all so far; `open`: the one that may grow. `reasoning_tokens`: of pieces that are reasoning; of a piece
-    that is so in part, this part of its tokens. `reasoning`: whether blocks of reasoning are made."""
+    """`blocks`: all so far; `open`: the one that may grow. `reasoning`: whether blocks of reasoning are made."""
 
     def __init__(self, rules: AnswerRules, *, reasoning: bool = True) -> None:
-        self._parser = None if rules.plain else rules.parser()
+        self._reader = AnswerReader(rules)
         self._reasoning = reasoning
         self.open: AnswerBlock | None = None
         self.blocks: list[AnswerBlock] = []
-        self.reasoning_tokens = 0
 
     @property
     def called(self) -> bool:
         """Whether tools are called, and the last call is whole."""
-        return self._parser is not None and self._parser.called
+        return self._reader.called
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of the pieces so far."""
+        return self._reader.reasoning_tokens
 
     def whole(self, pieces: Sequence[ChoiceDelta]) -> list[AnswerBlock]:
         """The blocks of an answer that has ended."""
@@ -50,7 +54,7 @@ class AnswerBlocks:
 
     def take(self, piece: ChoiceDelta) -> Iterator[tuple[Change, AnswerBlock, str]]:
         """(what happens, to which block, text that is new in it). The last piece ends the last block."""
-        for part in self._parts(piece):
+        for part in self._reader.parts(piece):
             kind: Kind = _kind(part)
             if kind == "reasoning" and not self._reasoning:
                 continue
@@ -69,23 +73,6 @@ class AnswerBlocks:
         if self.open is not None:
             yield "ends", self.open, ""
         self.open = None
-
-    def _parts(self, piece: ChoiceDelta) -> list[Part]:
-        if self._parser is None:
-            return [TextPart(piece.text)] if piece.text else []
-        thinking = self._parser.thinking
-        parts = self._parser.push(piece.text)
-        if piece.finish_reason is not None:
-            parts += self._parser.finish(cut=piece.is_cut)
-        self.reasoning_tokens += self._thought(piece, parts, thinking or self._parser.thinking)
-        return parts
-
-    def _thought(self, piece: ChoiceDelta, parts: Sequence[Part], thinking: bool) -> int:
-        sizes = [(len(part.text), isinstance(part, ReasoningPart)) for part in parts if not isinstance(part, CallStart)]
-        if not sizes:
-            return len(piece.token_ids) if thinking else 0
-        thought = sum(size for size, is_thought in sizes if is_thought)
-        return round(len(piece.token_ids) * thought / max(1, sum(size for size, _ in sizes)))
 
 
 def _kind(part: Part) -> Kind:

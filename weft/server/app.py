@@ -29,7 +29,8 @@ from weft.server.http.hosts import Hosts
 from weft.server.http.memory import MemoryGuard
 from weft.server.metrics.metrics import Metrics
 from weft.server.openai.bodies import Bodies
-from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo, Shown
+from weft.server.openai.format import Shown
+from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo
 from weft.server.openai.messages import checked_messages, text_size
 from weft.server.openai.models import (
     ChatPrompt,
@@ -46,10 +47,11 @@ from weft.server.openai.records import Text, Tokens
 from weft.server.openai.requests import ChatFields, ChatRequest, Common, CompletionRequest, TokenizeChatRequest
 from weft.server.openai.tool_fields import tool_use
 from weft.server.replies import Answer, EventReply, ReplyForm, WholeReply
-from weft.server.text_jobs import LONG_TEXT, chat_ids, chat_text, prompt_ids, with_grammar
+from weft.server.text_jobs import chat_ids, chat_text, prompt_ids, with_grammar
 from weft.serving.replicas import Replicas
 from weft.step.sampling_params import SamplingParams
 from weft.text.bad_words import with_bad_runs
+from weft.text_worker.jobs import LONG_TEXT
 
 QUEUE_TIMEOUT_S = 600.0
 """Seconds that a request may wait before its first step, where nothing else is said."""

@@ -75,13 +75,23 @@ def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:
         if not isinstance(error, HTTPException):
             raise error
         path = request.scope["path"]
-        words = {404: "there is no such route", 405: f"{request.method} is not allowed here"}
-        shown = words.get(error.status_code, error.detail)
-        if error.status_code == 404 and path.isprintable():
-            shown = f"there is no {path[:200]}"
+        name = path[:200] if path.isprintable() else "such route"
+        shown = {404: f"there is no {name}", 405: _not_allowed(request, routes)}.get(error.status_code, error.detail)
         nearest = path[:200]
         while nearest and nearest not in refusals:
             nearest = nearest.rpartition("/")[0]
         return refusals.get(nearest, error_response)(RequestError(shown, status=error.status_code))
 
     return refused
+
+
+def _not_allowed(request: Request, routes: Sequence[GuardedRoute]) -> str:
+    """What the path is good for, and what the method is good for at the paths that begin like it."""
+    method, path = request.method, request.scope["path"]
+    here = {each for route in routes if route.path_regex.match(path) for each in route.methods or ()}
+    above = path.rpartition("/")[0]
+    there = [
+        route.path for route in routes if method in (route.methods or ()) and above and route.path.startswith(above)
+    ]
+    others = f"; {method} is there for {', '.join(there)}" if there else ""
+    return f"{method} is not allowed at this path; legal: {', '.join(sorted(here))}{others}"

@@ -20,9 +20,6 @@ from weft.text_worker.jobs import CheckGrammar, Job, Tokenize
 
 _log = get_logger(__name__)
 
-LONG_TEXT = 1 << 16
-"""Characters of text above which the text worker tokenizes it: in a process with bounds, one text after the other."""
-
 
 async def result_of(texts: Texts, request: Request, job: Job) -> Any:
     """What the job gives; its turn is that of the request's connection. ClientDisconnect: the client left before it

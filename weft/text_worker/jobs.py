@@ -49,6 +49,9 @@ MORE_MEMORY = "more memory than loading it may"
 """What a tokenizer takes."""
 MOST_IDS = 1 << 20
 """Ids of one text that come back."""
+LONG_TEXT = 1 << 16
+"""Characters above which a job's texts are long: about a tenth of a second where each is a token. The server leaves
+them to the text worker: to a process with bounds, one text after the other."""
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):

@@ -7,10 +7,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from weft.text_worker.client import TextWorker
-from weft.text_worker.jobs import Begin, Job, Tokenize
+from weft.text_worker.jobs import LONG_TEXT, Begin, Job, Tokenize
 
-LONG_TEXTS = 1 << 16
-"""Characters of a job's texts above which it is long: about a tenth of a second where each is a token."""
 NICE = 10
 """Of the process that does long jobs: ranks and the server come first where there are fewer cores than work."""
 
@@ -29,7 +27,7 @@ class TextWorkers:
         return self._of(job).submit(job, connection)
 
     def _of(self, job: Job) -> TextWorker:
-        if not isinstance(job, Tokenize) or sum(map(len, job.texts)) <= LONG_TEXTS:
+        if not isinstance(job, Tokenize) or sum(map(len, job.texts)) <= LONG_TEXT:
             return self._short
         with self._lock:
             if self._long is None and not self._closed:

@@ -34,6 +34,7 @@ UNKNOWN = {"/v1/responses/x", "/v1/responses/x/input_items", "/layout", "/layout
 GETS = {"/v1/models", "/metrics", *PATTERNS, *UNKNOWN} | OPEN
 TEXTS = {f"{base}/{kind}" for base in ("/v1", "") for kind in ("chat/completions", "completions")}
 POSTS = TEXTS | {"/tokenize", "/detokenize", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses"}
+POSTS |= {"/v1/responses/input_tokens"}
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,9 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
     body = {"messages": HELLO, "return_token_ids": True, "max_tokens": 2}
     chat = alphabet.http.post("/v1/chat/completions", json=body).json()
     assert chat["choices"][0]["token_ids"] == ids(alphabet, "ab") and len(chat["prompt_token_ids"]) > 10
+    first_chunk, *others = events(alphabet, "/v1/chat/completions", body | {"n": 2})
+    assert first_chunk["prompt_token_ids"] == chat["prompt_token_ids"]
+    assert not any("prompt_token_ids" in chunk for chunk in others)
     named = complete(alphabet, logprobs=0, return_tokens_as_token_ids=True)["choices"][0]["logprobs"]
     assert named["tokens"][0] == f"token_id:{first}"
     assert complete(alphabet)["choices"][0]["token_ids"] is None

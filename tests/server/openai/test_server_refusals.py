@@ -321,6 +321,12 @@ def test_bodies_of_other_kinds(alphabet: Running) -> None:
 def test_routes_that_are_not_there(alphabet: Running) -> None:
     assert alphabet.http.get("/redoc").status_code == 404
     assert alphabet.http.get("/v1/completions").status_code == 405
+    wrong = alphabet.http.post("/v1/responses/compact", json={})
+    assert (wrong.status_code, wrong.json()["error"]["message"]) == (
+        405,
+        "POST is not allowed at this path; legal: DELETE, GET, HEAD; POST is there for /v1/responses,"
+        " /v1/responses/input_tokens",
+    )
     assert alphabet.http.get("/nothing").json()["error"]["message"] == "there is no /nothing"
 
 

@@ -63,6 +63,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_regex": r"\w+"}, "a_1", "\u00fc"),
     ({"guided_choice": ['x"y']}, 'x"y', "xy"),
     ({"guided_grammar": 'start: "z"'}, "z", "y"),
+    ({"response_format": {"type": "json_object", "schema": PERSON}}, '{"name": "x", "age": 1}', '{"name": "x"}'),
+    ({"json_schema": PERSON}, '{"name": "x", "age": 1}', "{}"),
+    ({"grammar": 'root ::= "a"{5,5}'}, "aaaaa", "aaab"),
+    ({"ebnf": 'root ::= "a" [0-9]+'}, "a12", "ab"),
+    ({"regex": "a|b"}, "b", "c"),
 ]
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_schema", "json_schema": {"strict": True, "schema": UNIQUE}}},
@@ -103,6 +108,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
      "structured_outputs.structural_tag", "none of the triggers"),
     ({"guided_json": PERSON, "guided_regex": "a"}, "guided_regex", "both"),
     ({"response_format": {"type": "json_object"}, "guided_choice": ["a"]}, "guided_choice", "both"),
+    ({"grammar": 'root ::= "a"', "regex": "a"}, "grammar", "both"),
+    ({"response_format": {"type": "json_object", "schema": {"type": "text"}}}, "response_format.schema", "text"),
+    ({"response_format": {"type": "text", "schema": PERSON}}, "response_format.schema", "json_schema.schema"),
     ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern", "guided_json"),
     ({"response_format": {"type": "json_object", "triggers": ["x"]}}, "response_format.type", "structural_tag"),
     ({"guided_choice": ["a"], "min_tokens": 3}, "min_tokens", "grammar"),

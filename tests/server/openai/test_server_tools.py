@@ -226,11 +226,30 @@ def thinker(start_server: Start) -> Iterator[Running]:
 def test_reasoning_is_split(thinker: Running) -> None:
     message = ask(thinker).choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm, 2 > 1", "Yes.")
+    assert message.reasoning == message.reasoning_content
     assert message.tool_calls[0].function.arguments == ARGUMENTS
     message = ask(thinker, tools=None).choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm, 2 > 1", f"Yes.\n{CALL}")
     hidden = ask(thinker, extra_body={"include_reasoning": False}).choices[0].message
-    assert not hasattr(hidden, "reasoning_content") and hidden.content == "Yes."
+    assert not hasattr(hidden, "reasoning_content") and not hasattr(hidden, "reasoning") and hidden.content == "Yes."
+
+
+REASONING = range(len("Hm, 2 > 1"), len("<think>\nHm, 2 > 1\n</think>\n\n"))
+"""Tokens of thinking, with some of its marks: the scripted model writes a character with each."""
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": None}, {"extra_body": {"include_reasoning": False}}])
+def test_usage_counts_reasoning(thinker: Running, fields: dict[str, Any]) -> None:
+    options = {"include_usage": True}
+    count = ask(thinker, **fields).usage.completion_tokens_details.reasoning_tokens
+    *_, last = ask(thinker, **fields, stream=True, stream_options=options)
+    assert count in REASONING and last.usage.completion_tokens_details.reasoning_tokens == count
+
+
+def test_usage_of_an_answer_without_reasoning(caller: Running) -> None:
+    assert ask(caller).usage.completion_tokens_details.reasoning_tokens == 0
+    usage = caller.http.post("/v1/completions", json={"prompt": "x", "max_tokens": 2}).json()["usage"]
+    assert "completion_tokens_details" not in usage
 
 
 def test_a_budget_that_cannot_be_counted_is_refused(thinker: Running) -> None:
@@ -243,6 +262,7 @@ def test_a_budget_that_cannot_be_counted_is_refused(thinker: Running) -> None:
 
 def test_reasoning_streams(thinker: Running) -> None:
     deltas = [chunk.choices[0].delta for chunk in ask(thinker, tools=None, stream=True)]
+    assert all(getattr(delta, "reasoning", 0) == getattr(delta, "reasoning_content", 0) for delta in deltas)
     thoughts = [delta.reasoning_content for delta in deltas if getattr(delta, "reasoning_content", None)]
     assert "".join(thoughts) == "Hm, 2 > 1" and len(thoughts) > 3
     assert "".join(delta.content or "" for delta in deltas) == f"Yes.\n{CALL}"

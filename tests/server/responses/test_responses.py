@@ -142,6 +142,8 @@ def test_reasoning_is_an_item_and_comes_back(thinker: Running) -> None:
     assert message["content"][0]["text"] == "It is so."
     count = whole["usage"]["output_tokens_details"]["reasoning_tokens"]
     assert len("Let me see.") <= count <= len("<think>Let me see.</think>")
+    bare = ask(thinker, include_reasoning=False, chat_template_kwargs={"enable_thinking": True})
+    assert [item["type"] for item in bare["output"]] == [item["type"] for item in whole["output"][1:]]
     found = events(thinker, reasoning={"effort": "low"})
     assert kinds(found) == [*BEGINS, *REASONING, *MESSAGE, "completed"] and alike(whole, found[-1]["response"])
     again = ask(
@@ -183,6 +185,9 @@ def test_a_conversation_goes_on_from_what_is_stored(caller: Running) -> None:
     ]  # fmt: skip
     sent = [{"role": "user", "content": "Hi"}, *first["output"], *results]
     assert ask(caller, tools=TOOLS, input=sent)["usage"]["input_tokens"] == second["usage"]["input_tokens"]
+    asked: Any = {"model": "tiny", "tools": TOOLS, "input": results, "previous_response_id": first["id"]}
+    counted = caller.client().responses.input_tokens.count(**asked)
+    assert counted.to_dict() == {"object": "response.input_tokens", "input_tokens": second["usage"]["input_tokens"]}
 
 
 def test_pages_of_items(alphabet: Running) -> None:

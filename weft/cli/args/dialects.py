@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 
 from weft.cli.args.parser import CommandParser, Expert
 from weft.dialects.names import names
@@ -43,7 +44,16 @@ def take_foreign(args: argparse.Namespace, only: Collection[str] | None = None) 
         return
     if not args.foreign:
         raise UsageError("no words follow --")
+    refuse_missing_file(args.foreign)
     # Imported here because most commands need no dialect, and dialects are many modules.
     from weft.cli.args.foreign import take
 
     take(args, only)
+
+
+def refuse_missing_file(words: Sequence[str]) -> None:
+    """UsageError: the only word names a file, and there is none."""
+    word = words[0] if len(words) == 1 else ""
+    looks_like_one = word.startswith(("/", "./", "../")) or word.endswith((".json", ".yaml", ".yml"))
+    if looks_like_one and not any(letter.isspace() for letter in word) and not os.path.exists(word):
+        raise UsageError(f"{word}: no such file")

@@ -12,7 +12,7 @@ from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.errors import error_frame, error_response
-from weft.server.openai.formats import Format
+from weft.server.openai.format import Format
 from weft.server.openai.joined import joined, likeliest
 from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.openai.requests import Common
@@ -37,23 +37,27 @@ class Bodies:
         choices = [self._form.choice(index, piece) for index, piece in enumerate(made)]
         ids, logprobs = self._form.prompt([pieces[0] for pieces in answer.pieces])
         head = (answer.id, self._form.whole, answer.created, answer.model)
-        return _encoder.encode(Body(*head, choices, self._fingerprint, _usage(answer), ids, logprobs))
+        usage = usage_of(answer.choices, answer.stream.n, self._form.thoughts(answer.pieces))
+        return _encoder.encode(Body(*head, choices, self._fingerprint, usage, ids, logprobs))
 
     def opening(self, answer: Answer, arrived: Sequence[tuple[int, RequestOutput]]) -> bytes:
         """What opens each choice, if anything."""
         first = [self._form.first(index) for index in range(len(answer.choices))]
-        return b"".join(self._frame(answer, choice) for choice in first if choice is not None)
+        shown = [choice for choice in first if choice is not None]
+        ids = self._form.opening_ids
+        return b"".join(self._frame(answer, choice, None if at else ids) for at, choice in enumerate(shown))
 
     def frames(self, answer: Answer, index: int, piece: ChoiceDelta) -> bytes:
         """Nothing for a piece without anything for the client."""
         has_content = piece.text or piece.logprobs or piece.prompt_logprobs or piece.finish_reason is not None
         if not has_content and not (piece.token_ids and self._form.shows_ids):
+            self._form.unseen(index, piece)
             return b""
         return b"".join([self._frame(answer, choice) for choice in self._form.chunks(index, piece)])
 
     def ending(self, answer: Answer) -> bytes:
         """The usage, where it is asked for, and [DONE]."""
-        usage = self._event(answer, [], _usage(answer)) if self._include_usage else b""
+        usage = self._event(answer, [], self._usage(answer)) if self._include_usage else b""
         return usage + b"data: [DONE]\n\n"
 
     def refusal(self, error: RequestError) -> Response:
@@ -64,19 +68,26 @@ class Bodies:
         """The same inside a stream."""
         return error_frame(error)
 
-    def _frame(self, answer: Answer, choice: ChatChunkChoice | CompletionChoice) -> bytes:
+    def _frame(
+        self, answer: Answer, choice: ChatChunkChoice | CompletionChoice, prompt_ids: list[int] | None = None
+    ) -> bytes:
         usage: Usage | None | UnsetType = UNSET
         if self._include_usage:
-            usage = _usage(answer) if self._continuous else None
-        return self._event(answer, [choice], usage)
+            usage = self._usage(answer) if self._continuous else None
+        return self._event(answer, [choice], usage, prompt_ids)
 
     def _event(
-        self, answer: Answer, choices: list[ChatChunkChoice | CompletionChoice], usage: Usage | None | UnsetType
+        self,
+        answer: Answer,
+        choices: list[ChatChunkChoice | CompletionChoice],
+        usage: Usage | None | UnsetType,
+        prompt_ids: list[int] | None = None,
     ) -> bytes:
-        body = Body(answer.id, self._form.part, answer.created, answer.model, choices, self._fingerprint, usage)
+        head = (answer.id, self._form.part, answer.created, answer.model)
+        ids = UNSET if prompt_ids is None else prompt_ids
+        body = Body(*head, choices, self._fingerprint, usage, ids)
         return b"data: " + _encoder.encode(body) + b"\n\n"
 
-
-def _usage(answer: Answer) -> Usage:
-    """Of all choices so far."""
-    return usage_of(answer.choices, answer.stream.n)
+    def _usage(self, answer: Answer) -> Usage:
+        """Of all choices so far."""
+        return usage_of(answer.choices, answer.stream.n, self._form.thoughts())

@@ -5,16 +5,16 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from weft.chat.answer import AnswerRules
-from weft.chat.answer_parser import AnswerParser
 from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
 from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import TokenLogprob
+from weft.server.answer_reader import AnswerReader, reasoning_tokens_of
+from weft.server.openai.format import Shown
 from weft.server.openai.records import (
     CalledTool,
     CalledToolDelta,
@@ -33,46 +33,6 @@ from weft.server.openai.records import (
     TopLogprob,
 )
 from weft.text import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a request wants to see beside text. `logprobs`, `prompt_logprobs`: alternatives, None: nothing."""
-
-    logprobs: int | None = None
-    prompt_logprobs: int | None = None
-    named: bool = False
-    """The alternatives are tokens that the request names: the sampled one stands among them."""
-    token_ids: bool = False
-    tokens_as_ids: bool = False
-    """Tokens in log-probabilities are named "token_id:ID"."""
-
-
-class Format(Protocol):
-    """One endpoint's words."""
-
-    prefix: str
-    """Of the answer's id."""
-    whole: str
-    """`object` of a whole answer."""
-    part: str
-    """`object` of a chunk."""
-
-    @property
-    def shows_ids(self) -> bool:
-        """Whether pieces are shown with their token ids."""
-
-    def first(self, index: int) -> ChatChunkChoice | None:
-        """What opens a choice before its first piece, if anything."""
-
-    def chunks(self, index: int, piece: ChoiceDelta) -> Sequence[ChatChunkChoice | CompletionChoice]:
-        """A piece; none where all of it is held back."""
-
-    def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice | CompletionChoice:
-        """All pieces as one."""
-
-    def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | None, PromptLogprobs | None]:
-        """Ids and log-probabilities of the prompt, where the whole answer has them."""
 
 
 class _Words:
@@ -119,7 +79,7 @@ class ChatFormat(_Words):
     ) -> None:
         super().__init__(tokenizer, shown)
         self._prompt_ids, self._rules, self._reasoning = prompt_ids, rules, reasoning
-        self._parsers: dict[int, AnswerParser] = {}
+        self._readers: dict[int, AnswerReader] = {}
 
     def first(self, index: int) -> ChatChunkChoice:
         """The role."""
@@ -131,10 +91,9 @@ class ChatFormat(_Words):
         if self._rules.plain:
             deltas = [Delta(content=piece.text)] if piece.text or reason is None else [Delta()]
         else:
-            parser = self._parsers.setdefault(index, self._rules.parser())
-            parts = parser.push(piece.text) + (parser.finish(cut=piece.is_cut) if reason is not None else [])
-            deltas = [delta for part in parts if (delta := self._delta(part)) is not None]
-            reason = _reason(reason, parser)
+            reader = self._reader(index)
+            deltas = [delta for part in reader.parts(piece) if (delta := self._delta(part)) is not None]
+            reason = _reason(reason, reader.called)
             if not deltas and (reason is not None or logprobs is not None or ids is not None):
                 deltas = [Delta()]
         if not deltas:
@@ -150,7 +109,7 @@ class ChatFormat(_Words):
             case TextPart(text):
                 return Delta(content=text)
             case ReasoningPart(text):
-                return Delta(reasoning_content=text) if self._reasoning else None
+                return Delta(reasoning_content=text, reasoning=text) if self._reasoning else None
             case CallStart(at, id, name):
                 return Delta(tool_calls=[CalledToolDelta(at, id, "function", FunctionDelta(name))])
             case CallArguments(at, text):
@@ -165,13 +124,32 @@ class ChatFormat(_Words):
             calls = [CalledTool(call.id, FunctionCall(call.name, call.arguments)) for call in whole.calls]
             thoughts = whole.reasoning if self._reasoning and whole.reasoning is not None else UNSET
             text = whole.text if whole.text or calls or whole.reasoning else ""
-            message = Message(text, reasoning_content=thoughts, tool_calls=calls or UNSET)
-            reason = _reason(reason, parser) or "stop"
+            message = Message(text, reasoning_content=thoughts, reasoning=thoughts, tool_calls=calls or UNSET)
+            reason = _reason(reason, parser.called) or "stop"
         return ChatChoice(index, message, logprobs, reason, piece.stop_reason, self._ids(piece))
 
     def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[list[int] | None, PromptLogprobs | None]:
         """The conversation's."""
-        return (self._prompt_ids if self._shown.token_ids else None), self._of_prompt(pieces[0])
+        return self.opening_ids, self._of_prompt(pieces[0])
+
+    @property
+    def opening_ids(self) -> list[int] | None:
+        """The conversation's."""
+        return self._prompt_ids if self._shown.token_ids else None
+
+    def unseen(self, index: int, piece: ChoiceDelta) -> None:
+        """Its tokens may be reasoning."""
+        if not self._rules.plain:
+            self._reader(index).parts(piece)
+
+    def _reader(self, index: int) -> AnswerReader:
+        return self._readers.setdefault(index, AnswerReader(self._rules))
+
+    def thoughts(self, answers: Sequence[Sequence[ChoiceDelta]] | None = None) -> int:
+        """Also of reasoning that is not shown."""
+        if answers is None:
+            return sum(reader.reasoning_tokens for reader in self._readers.values())
+        return sum(reasoning_tokens_of(self._rules, pieces) for pieces in answers)
 
     def _of(self, logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
         return None if self._shown.logprobs is None else ChatLogprobs([self._one(entry) for entry in logprobs])
@@ -192,8 +170,8 @@ class ChatFormat(_Words):
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
 
 
-def _reason(reason: str | None, parser: AnswerParser) -> str | None:
-    return "tool_calls" if reason == "stop" and parser.called else reason
+def _reason(reason: str | None, called: bool) -> str | None:
+    return "tool_calls" if reason == "stop" and called else reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +220,18 @@ class CompletionFormat(_Words):
     def prompt(self, pieces: Sequence[ChoiceDelta]) -> tuple[None, None]:
         """Each choice has its own."""
         return None, None
+
+    @property
+    def opening_ids(self) -> None:
+        """The same."""
+        return None
+
+    def unseen(self, index: int, piece: ChoiceDelta) -> None:
+        """Nothing depends on it."""
+
+    def thoughts(self, answers: Sequence[Sequence[ChoiceDelta]] | None = None) -> None:
+        """A text is no chat."""
+        return None
 
     def _of(self, index: int, piece: ChoiceDelta, first: list[int]) -> CompletionLogprobs | None:
         """`first`: the prompt's first token, of which no log-probability exists."""

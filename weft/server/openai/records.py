@@ -14,13 +14,20 @@ class PromptDetails(msgspec.Struct, frozen=True):
     cached_tokens: int = 0
 
 
+class AnswerDetails(msgspec.Struct, frozen=True):
+    """Tokens of the answer that are reasoning."""
+
+    reasoning_tokens: int = 0
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of the whole request."""
+    """Tokens of the whole request. `completion_tokens_details`: of a chat."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: AnswerDetails | UnsetType = UNSET
 
 
 class PromptLogprob(msgspec.Struct, frozen=True):
@@ -100,12 +107,14 @@ class CalledToolDelta(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """The assistant's message. `content`: None where there are only calls or reasoning."""
+    """The assistant's message. `content`: None where there are only calls or reasoning. `reasoning`: the same as
+    `reasoning_content`; clients differ in which of the two they read."""
 
     content: str | None
     role: str = "assistant"
     refusal: None = None
     reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
     tool_calls: list[CalledTool] | UnsetType = UNSET
 
 
@@ -115,6 +124,7 @@ class Delta(msgspec.Struct, frozen=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
     tool_calls: list[CalledToolDelta] | UnsetType = UNSET
 
 
@@ -154,8 +164,8 @@ class CompletionChoice(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """Every answer's outside, whole or a chunk. `system_fingerprint`: of the layout that computed it. Chunks have no
-    fields of the prompt."""
+    """Every answer's outside, whole or a chunk. `system_fingerprint`: of the layout that computed it. Of a chat's
+    chunks only the first has a field of the prompt: `prompt_token_ids`, where they are asked for."""
 
     id: str
     object: str

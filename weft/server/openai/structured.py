@@ -32,9 +32,10 @@ class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`response_format`."""
+    """`response_format`. `schema`: of the type `json_object`, as llama.cpp and hosted engines have it."""
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    schema: dict[str, Any] | bool | None = None
     json_schema: NamedSchema | None = None
     triggers: list[str] | None = None
     structures: list[dict[str, Any]] | None = None
@@ -50,6 +51,21 @@ class Guided(msgspec.Struct, frozen=True, kw_only=True):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
+    json_schema: dict[str, Any] | str | None = None
+    """The same as `guided_json`, as llama.cpp and SGLang name it."""
+    regex: str | None = None
+    """SGLang's name."""
+    ebnf: str | None = None
+    """A grammar, in SGLang's words."""
+    grammar: str | None = None
+    """The same in llama.cpp's."""
+
+
+_KINDS: Mapping[str, Literal["json", "regex", "choice", "grammar"]] = {
+    "guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar",
+    "json_schema": "json", "regex": "regex", "ebnf": "grammar", "grammar": "grammar",
+}  # fmt: skip
+"""Fields of a request -> what they hold."""
 
 
 def constraint_of(asked: Guided) -> Constraint | None:
@@ -75,10 +91,9 @@ def _constraints(asked: Guided) -> Iterator[Constraint]:
         yield from _of_format(asked.response_format)
     if asked.structured_outputs is not None:
         yield constraint_of_outputs(asked.structured_outputs)
-    for kind in ("json", "regex", "choice", "grammar"):
-        name = f"guided_{kind}"
+    for name, kind in _KINDS.items():
         if (value := getattr(asked, name)) is not None:
-            space = asked.guided_whitespace_pattern if kind == "json" else None
+            space = asked.guided_whitespace_pattern if name == "guided_json" else None
             yield Constraint(kind=kind, value=value, param=name, space=space, space_param="guided_whitespace_pattern")
 
 
@@ -87,7 +102,12 @@ def _of_format(given: ResponseFormat) -> Iterator[Constraint]:
         _refuse("response_format.json_schema", f"'response_format.json_schema' with the type '{given.type}'")
     if given.type != "structural_tag" and (given.triggers is not None or given.structures is not None):
         _refuse("response_format.type", "'triggers' and 'structures' are for the type 'structural_tag'")
-    if given.type == "json_object":
+    if given.type != "json_object" and given.schema is not None:
+        why = f"with the type '{given.type}'; that of 'json_schema' is in 'json_schema.schema'"
+        _refuse("response_format.schema", f"'response_format.schema' {why}")
+    if given.type == "json_object" and given.schema is not None:
+        yield Constraint(kind="json", value=given.schema, strict=False, param="response_format.schema")
+    elif given.type == "json_object":
         yield Constraint(kind="json_object", param="response_format")
     if given.type == "json_schema":
         if given.json_schema is None:

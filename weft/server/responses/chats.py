@@ -26,7 +26,8 @@ NAMES: Mapping[str, str] = {
 """A chat's fields, in the words of this API."""
 SAME = (
     "model", "parallel_tool_calls", "stream", "temperature", "top_p", "top_logprobs", "top_k", "min_p", "seed", "stop",
-    "presence_penalty", "frequency_penalty", "repetition_penalty", "priority", "cache_salt",
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "priority", "cache_salt", "chat_template_kwargs",
+    "include_reasoning",
 )  # fmt: skip
 """Fields that a chat has under the same names."""
 

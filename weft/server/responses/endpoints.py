@@ -21,7 +21,7 @@ from weft.server.responses.chats import NAMES, chat_of, shown_tool
 from weft.server.responses.form import ResponsesForm
 from weft.server.responses.items import checked_items
 from weft.server.responses.logprobs import TokenWords
-from weft.server.responses.records import DeletedResponse, OutputItem, ResponseItems, ResponseReply
+from weft.server.responses.records import DeletedResponse, InputTokens, OutputItem, ResponseItems, ResponseReply
 from weft.server.responses.requests import Item, ResponsesRequest, responses_request
 from weft.server.responses.store import ResponseStore
 
@@ -41,6 +41,7 @@ class ResponsesEndpoints:
         route = self._service.gate.route
         return [
             route("/v1/responses", self.create, "POST", Access.USER),
+            route("/v1/responses/input_tokens", self.input_tokens, "POST", Access.USER),
             route("/v1/responses/{id}", self.retrieve, "GET", Access.USER),
             route("/v1/responses/{id}", self.delete, "DELETE", Access.USER),
             route("/v1/responses/{id}/input_items", self.input_items, "GET", Access.USER),
@@ -60,12 +61,22 @@ class ResponsesEndpoints:
                 store.put(id, body, items, msgspec.to_builtins(output))
 
         def form(begun: BegunChat) -> ResponsesForm:
-            return ResponsesForm(_empty(asked, chat), begun, words, keep)
+            return ResponsesForm(_empty(asked, chat), begun, words, keep, reasoning=asked.include_reasoning)
 
         try:
             return await self._service.answer(request, chat, ChatWay("resp_", form))
         except RequestError as error:
             raise renamed(error, NAMES) from error
+
+    async def input_tokens(self, request: Request) -> Response:
+        """How many tokens the prompt of a response would have."""
+        asked = await self._service.read(request, responses_request)
+        items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
+        try:
+            ids = await self._service.ids_of(request, chat_of(asked, items, self._service.model.defaults))
+        except RequestError as error:
+            raise renamed(error, NAMES) from error
+        return Response(msgspec.json.encode(InputTokens(len(ids))), media_type="application/json")
 
     async def retrieve(self, request: Request) -> Response:
         """A stored response."""

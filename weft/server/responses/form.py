@@ -62,11 +62,20 @@ Keep = Callable[[str, bytes, list[OutputItem]], None]
 
 
 class ResponsesForm:
-    """One answer's. `empty`: the response before it has an id, a status and output."""
+    """One answer's. `empty`: the response before it has an id, a status and output. `reasoning`: whether blocks of it
+    are made."""
 
-    def __init__(self, empty: Callable[[Answer], ResponseReply], begun: BegunChat, words: TokenWords, keep: Keep):
+    def __init__(
+        self,
+        empty: Callable[[Answer], ResponseReply],
+        begun: BegunChat,
+        words: TokenWords,
+        keep: Keep,
+        *,
+        reasoning: bool = True,
+    ) -> None:
         self._empty, self._words, self._keep = empty, words, keep
-        self._blocks = AnswerBlocks(begun.rules)
+        self._blocks = AnswerBlocks(begun.rules, reasoning=reasoning)
         self._items: list[OutputItem] = []
         self._logprobs: dict[int, list[TextLogprob]] = {}
         """Of each block of text."""

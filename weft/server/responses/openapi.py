@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.server.operations import ApiDocument, Schema, get, in_path, post
 from weft.server.responses.events import RESPONSE_EVENTS
-from weft.server.responses.records import DeletedResponse, ResponseItems, ResponseReply
+from weft.server.responses.records import DeletedResponse, InputTokens, ResponseItems, ResponseReply
 from weft.server.responses.requests import FIELDS, ResponsesRequest
 
 ID: Schema = {"parameters": [in_path("id")]}
@@ -12,7 +12,7 @@ HELLO: Schema = {"input": "Why is the sky blue?", "max_output_tokens": 64}
 
 RESPONSES = ApiDocument(
     requests={ResponsesRequest: FIELDS.left_aside},
-    replies=(ResponseReply, DeletedResponse, ResponseItems, *RESPONSE_EVENTS),
+    replies=(ResponseReply, DeletedResponse, ResponseItems, InputTokens, *RESPONSE_EVENTS),
     paths={
         "/v1/responses": {
             "post": post(
@@ -22,6 +22,9 @@ RESPONSES = ApiDocument(
                 example=HELLO,
                 events=RESPONSE_EVENTS,
             )
+        },
+        "/v1/responses/input_tokens": {
+            "post": post("How many tokens a prompt has", (ResponsesRequest,), InputTokens, example=HELLO)
         },
         "/v1/responses/{id}": {
             "get": {**get("A stored response", ResponseReply), **ID},

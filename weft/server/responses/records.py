@@ -147,6 +147,13 @@ class DeletedResponse(msgspec.Struct, frozen=True):
     deleted: bool = True
 
 
+class InputTokens(msgspec.Struct, frozen=True):
+    """/v1/responses/input_tokens."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+
+
 class ResponseItems(msgspec.Struct, frozen=True):
     """A page of a response's input."""
 

@@ -9,7 +9,7 @@ import msgspec
 from weft.server.errors import refuse
 from weft.server.openai.fields import FieldTables
 from weft.server.openai.parsing import converted, json_object, need
-from weft.server.openai.requests import MAX_TOOLS, Effort, Logprobs, Penalty, StopText, bounded
+from weft.server.openai.requests import MAX_TOOLS, Effort, Logprobs, Penalty, Scalar, StopText, bounded
 from weft.step.sampling_params import MAX_INTEGER, MAX_PRIORITY, MAX_SALT, MAX_STOPS
 
 FIELDS = FieldTables("weft.server.responses")
@@ -87,6 +87,8 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: Annotated[float, bounded(exclusiveMinimum=0)] | None = None
     priority: Annotated[int, bounded(minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)] | None = None
     cache_salt: Annotated[str, bounded(minLength=1, maxLength=MAX_SALT)] | None = None
+    chat_template_kwargs: dict[str, Scalar] = {}
+    include_reasoning: bool = True
 
 
 def responses_request(body: bytes) -> ResponsesRequest:
