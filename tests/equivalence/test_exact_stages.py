@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.equivalence.conftest import Model
@@ -190,9 +191,10 @@ def ids_of_another_batch(patch: pytest.MonkeyPatch) -> None:
     """The first stage gives ids to the slots of another step."""
     original = SampledIds._take
 
-    def faulty(self: SampledIds, step: Any) -> None:
-        original(self, step)
-        self._last_ids[step.slots] = self._last_ids.roll(1)[step.slots]
+    def faulty(self: SampledIds, slots: NDArray[np.int64]) -> None:
+        original(self, slots)
+        drawn = torch.from_numpy(slots[slots >= 0])
+        self._last_ids[drawn] = self._last_ids.roll(1)[drawn]
 
     patch.setattr(SampledIds, "_take", faulty)
 

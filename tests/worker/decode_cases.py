@@ -27,6 +27,14 @@ LAYOUTS: list[tuple[int, dict[str, object]]] = [
 ]
 
 
+STAGED: list[tuple[int, dict[str, object]]] = [
+    (2, {"pipeline.stages": 2}),
+    (4, {"pipeline.stages": 2, "attention.tp": 2}),
+    (4, {"pipeline.stages": 2, "attention.dp": 2, "lm_head.tp": 2}),
+]
+"""Of pipeline stages."""
+
+
 Request = tuple[int, int, int, SamplingParams]
 """Step at which it comes, length of its prompt, tokens, and how it is sampled."""
 

@@ -126,6 +126,11 @@ class Both(Uncounted):
             assert tables.highest == other.inputs.tables.highest >= tables.rows.max()
         return result
 
+    def take_ids(self) -> None:
+        """Of the last steps; those of another engine are numbered anew."""
+        for runner in (*self.frames.runners, *self.general.runners):
+            runner.ids.take_all()
+
     def close(self) -> None:
         self.frames.close()
         self.general.close()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.waiting import until
-from tests.worker.decode_cases import GREEDY, LAYOUTS, MANY, REQUESTS, Request, admitted, grown, serve, streams
+from tests.worker.decode_cases import GREEDY, LAYOUTS, MANY, REQUESTS, STAGED, Request, admitted, grown, serve, streams
 from tests.worker.following_cases import both_ways, grammars_of
 from weft.errors import WeftError
 from weft.ipc.channel import ChannelClosed
@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random(tmp_path_factory.mktemp("model"), "biased")
 
 
-@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize(("world", "layout"), [*LAYOUTS, *STAGED], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_steps_from_frames_give_the_same(
     world: int, layout: dict[str, object], dtype: torch.dtype, model: Path
@@ -43,7 +43,7 @@ def test_steps_from_frames_give_the_same(
         assert min(executor.frames.followed) > 4
 
 
-@pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3]], ids=str)
+@pytest.mark.parametrize(("world", "layout"), [LAYOUTS[0], LAYOUTS[1], LAYOUTS[3], STAGED[0]], ids=str)
 def test_any_requests_are_served_alike(world: int, layout: dict[str, object], model: Path) -> None:
     with both_ways(model, world, layout) as executor:
 
@@ -52,12 +52,13 @@ def test_any_requests_are_served_alike(world: int, layout: dict[str, object], mo
         @example(MANY)
         def check(requests: list[Request]) -> None:
             serve(executor, requests)
+            executor.take_ids()
 
         check()
         assert min(executor.frames.followed) > 4
 
 
-@pytest.mark.parametrize(("world", "layout"), [each for each in LAYOUTS if each[0] > 1], ids=str)
+@pytest.mark.parametrize(("world", "layout"), [*LAYOUTS[1:], *STAGED[:2]], ids=str)
 def test_ranks_whose_steps_run_in_python_keep_up(world: int, layout: dict[str, object], model: Path) -> None:
     with both_ways(model, world, layout) as executor:
         for runner in executor.frames.runners[1:]:
@@ -66,7 +67,7 @@ def test_ranks_whose_steps_run_in_python_keep_up(world: int, layout: dict[str, o
         assert executor.frames.followed[0] > 4 and not any(executor.frames.followed[1:])
 
 
-def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:
+def test_only_steps_with_the_counts_of_one_that_python_ran_are_followed(model: Path) -> None:
     with both_ways(model, 1, {}) as executor:
         plans = [
             ([admitted(0, [5, 9])], 0),
@@ -79,8 +80,10 @@ def test_only_what_is_like_the_step_before_is_followed(model: Path) -> None:
             ([streams((2, 3, 3), (0, 7, 6), news=[(0, 2, [8])])], 3),
             ([streams((0, 8, 7), (2, 4, 4), news=[(2, 1, [9])])], 3),
             ([streams((2, 5, 5), (0, 9, 8))], 4),
-            ([streams((0, 10, 9))], 4),
-            ([streams((0, 11, 10))], 5),
+            ([streams((0, 10, 9))], 5),
+            ([admitted(1, [4])], 5),
+            ([streams((0, 11, 10))], 6),
+            ([streams((0, 12, 11), (1, 1, 1))], 7),
         ]
         for index, (groups, count) in enumerate(plans):
             executor.step(StepPlan(index + 70_000 * (index > 6), groups))
@@ -103,11 +106,11 @@ def test_a_row_that_wants_python_does_so_only_while_it_is_there(
             (streams((0, 3, 2)), 1),  # slot 1 rests
             (streams((0, 4, 3), (1, 1, 1)), 1),
             (streams((0, 5, 4), (1, 2, 2)), 1),
-            (streams((0, 6, 5)), 1),
-            (streams((0, 7, 6)), 2),
-            (admitted(1, [3], AFTER_TWO), 2),
-            (streams((0, 8, 7), (1, 1, 1)), 2),
-            (streams((0, 9, 8), (1, 2, 2)), 3),
+            (streams((0, 6, 5)), 2),
+            (streams((0, 7, 6)), 3),
+            (admitted(1, [3], AFTER_TWO), 3),
+            (streams((0, 8, 7), (1, 1, 1)), 3),
+            (streams((0, 9, 8), (1, 2, 2)), 4),
         ]
         for index, (group, count) in enumerate(plans):
             executor.step(StepPlan(index, [group]))
@@ -118,7 +121,7 @@ RULES = ('("A" | "BC" | "D"){30,40}', '"0" /[1-5]{30}/ "9"')
 RULED = [SamplingParams(temperature=heat, grammar=f"start: {rule}") for heat in (0.0, 0.8) for rule in RULES]
 
 
-@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize(("world", "layout"), [*LAYOUTS, *STAGED], ids=str)
 def test_rows_with_a_grammar_are_followed(world: int, layout: dict[str, object], model: Path) -> None:
     """Beside rows without one."""
     with both_ways(model, world, layout) as executor, grammars_of(executor):

@@ -41,7 +41,8 @@ class PipelineStage:
         if "stream" not in self._takes:
             return None
         transfer, peer = self._takes["stream"]
-        part = self._receive(transfer, peer, batch.rows, self._dtype)
+        rows = transfer.rows_of(self._transitions.comm.rank, batch.rows)
+        part = self._receive(transfer, peer, rows, self._dtype)
         return self._transitions.run(transfer.gather.name, transfer.gather.steps, part, batch.rows)
 
     def pass_on(self, x: Tensor, batch: Batch) -> None:
@@ -51,21 +52,30 @@ class PipelineStage:
             part = self._transitions.run(transfer.cut.name, transfer.cut.steps, x, batch.rows)
             self._send(transfer, peer, part, batch.rows)
 
+    @property
+    def ids_peer(self) -> int | None:
+        """The rank that sampled ids come from or go to; None where they do neither."""
+        return next((ends["id"][1] for ends in (self._takes, self._gives) if "id" in ends), None)
+
     def send_ids(self, values: Tensor, sampled: RowTable) -> None:
         """From the last stage: what the attention block sampled, [rows, 2 or more], of which the first two columns
         go."""
         if "id" in self._gives:
             self._send(*self._gives["id"], values[:, : self._gives["id"][0].width], sampled)
 
-    def received_ids(self, sampled: RowTable) -> Tensor:
-        """In the first stage: the oldest that was sent and not yet received, of a step with these sampled rows."""
-        return self._receive(*self._takes["id"], sampled, IDS_DTYPE)
+    def id_rows(self, sampled: RowTable) -> int:
+        """In the first stage: rows of `received_ids` of a step with these sampled rows."""
+        return self._takes["id"][0].rows_of(self._transitions.comm.rank, sampled)
+
+    def received_ids(self, rows: int) -> Tensor:
+        """In the first stage: the oldest that were sent and not yet received, of a step that samples `rows` rows of
+        this rank's group."""
+        return self._receive(*self._takes["id"], rows, IDS_DTYPE)
 
     def _send(self, transfer: PipelineTransfer, peer: int, x: Tensor, table: RowTable) -> None:
         if transfer.rows_of(self._transitions.comm.rank, table):
             self._transitions.send(transfer, x, peer)
 
-    def _receive(self, transfer: PipelineTransfer, peer: int, table: RowTable, dtype: torch.dtype) -> Tensor:
-        rows = transfer.rows_of(self._transitions.comm.rank, table)
+    def _receive(self, transfer: PipelineTransfer, peer: int, rows: int, dtype: torch.dtype) -> Tensor:
         out = torch.empty(rows, transfer.width, dtype=dtype, device=self._device)
         return self._transitions.receive(transfer, out, peer) if rows else out

@@ -166,13 +166,63 @@ class DecodeRecord(ctypes.Structure):
     )
 
 
+class DecodeShapeRecord(ctypes.Structure):
+    """What steps of streams have in common that have as many rows as each other on every rank; see decode_loop.h."""
+
+    cpp = Cpp(
+        "DecodeShape",
+        types=dict.fromkeys(("of_ranks", "rows_of"), "const int64_t*"),
+        notes={
+            "step": "their counts, and where a Decode puts their inputs",
+            "of_ranks": "[ranks]: rows of each rank of the stage",
+            "rows": "as of Decode, like the next three",
+            "counted": "rows that this rank counts as its own",
+        },
+    )
+    _fields_ = (
+        ("step", StepRecord),
+        ("of_ranks", _POINTER),
+        *((name, ctypes.c_int64) for name in ("rows", "own_first", "own_count")),
+        ("rows_of", _POINTER),
+        ("counted", ctypes.c_int64),
+    )
+
+
+class StageIdsRecord(ctypes.Structure):
+    """Sampled ids on their way from the last pipeline stage to the first; see stage_ids.h."""
+
+    cpp = Cpp(
+        "StageIds",
+        types={"queue": "int64_t*", "values": "double*"},
+        notes={
+            "takes": "whether this rank's stage receives them",
+            "gives": "whether it sends them",
+            "group": "the pair's number",
+            "failed": "result: whether an exchange of ids failed",
+            "low": "rank of the world, like the next: the pair",
+            "queue": "[room, width], a ring: of a step whose ids have not arrived its number, how many rows it samples,"
+            " and their slots (-1: a row that gives no token)",
+            "first": "counts steps whose ids came",
+            "end": "counts steps that were sent on",
+            "values": "[width - 2, 2]: an id and 1",
+        },
+    )
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("takes", "gives", "group", "failed", "low", "high")),
+        ("queue", _POINTER),
+        *((name, ctypes.c_int64) for name in ("room", "width", "first", "end")),
+        ("values", _POINTER),
+    )
+
+
 class FollowingRecord(ctypes.Structure):
     """What a rank needs to run decode steps one after the other without Python; see decode_loop.h."""
 
     cpp = Cpp(
         "Following",
         types={
-            "rows": "const int64_t*",
+            "shapes": "DecodeShape*",
+            "ids": "StageIds*",
             "status": "Status*",
             **dict.fromkeys(("frame", "answer"), "uint8_t*"),
             "columns": "int64_t*",
@@ -181,24 +231,25 @@ class FollowingRecord(ctypes.Structure):
             "fd": "a stream of frames, each after its length",
             "ranks": "of the stage",
             "reports": "whether it answers",
-            "rows": "[ranks]: of the step",
-            "own_rows": "those that this rank counts as its own",
+            "samples": "whether it is of the last pipeline stage",
+            "shapes": "[count]: those that steps may have",
+            "current": "result: the shape of the step that was begun last; -1: none was",
             "frame": "room for a frame and its length; of longer ones no step here is made",
             "columns": "room for [3, slots]: of the step that was begun last",
             "answer": "room for all ids and kAnswerRoom",
             "steps": "result: how many were run",
+            "counted": "result: rows of them that this rank counts as its own",
             "busy_ns": "result: nanoseconds inside them",
         },
     )
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("fd", "ranks", "reports")),
-        ("rows", _POINTER),
-        ("own_rows", ctypes.c_int64),
-        ("status", _POINTER),
-        ("frame", _POINTER),
+        *((name, ctypes.c_int32) for name in ("fd", "ranks", "reports", "samples")),
+        ("shapes", _POINTER),
+        *((name, ctypes.c_int32) for name in ("count", "current")),
+        *((name, _POINTER) for name in ("ids", "status", "frame")),
         ("frame_room", ctypes.c_int64),
         *((name, _POINTER) for name in ("columns", "answer")),
-        *((name, ctypes.c_int64) for name in ("steps", "busy_ns")),
+        *((name, ctypes.c_int64) for name in ("steps", "counted", "busy_ns")),
     )
 
 
@@ -214,6 +265,8 @@ RECORDS = (
     BoundStreamRecord,
     ArgmaxPrunerRecord,
     DecodeRecord,
+    DecodeShapeRecord,
+    StageIdsRecord,
     FollowingRecord,
 )
 """In an order in which each one's parts come before it."""

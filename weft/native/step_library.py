@@ -41,7 +41,7 @@ _SIGNATURES = {
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
-    "weft_decode_follow": (ctypes.c_int, (_POINTER, _POINTER, _POINTER, _POINTER)),
+    "weft_decode_follow": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
     "weft_program_profile": (None, (_POINTER, ctypes.c_int)),
     "weft_program_spent_ns": (ctypes.POINTER(ctypes.c_int64), (_POINTER,)),
     "weft_program_failed_at": (ctypes.c_int, (_POINTER,)),
@@ -218,11 +218,11 @@ class Program:
             return self._run(self._handle, ctypes.byref(step))
         return self._decode(self._handle, ctypes.byref(step), ctypes.byref(decode))
 
-    def follow(self, step: StepRecord, decode: DecodeRecord, following: FollowingRecord) -> int:
-        """Reads frames and runs their decode steps, as long as each is the one before it, one position further. 0: the
-        next frame is for Python, or none will come; UNCHOSEN: the same, but its step has run and only its tokens are
-        still to be chosen; otherwise the code of the collective that failed."""
-        pointers = map(ctypes.byref, (step, decode, following))
+    def follow(self, decode: DecodeRecord, following: FollowingRecord) -> int:
+        """Reads frames and runs their decode steps, as long as each has one of the shapes of `following`. 0: the next
+        frame is for Python, or none will come; UNCHOSEN: the same, but its step has run and only its tokens are still
+        to be chosen; otherwise the code of the collective that failed."""
+        pointers = map(ctypes.byref, (decode, following))
         return int(self._pool.lib.weft_decode_follow(self._handle, *pointers))
 
     @property

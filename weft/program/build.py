@@ -44,6 +44,10 @@ class RankProgram:
         with self._answered_for():
             return self.program.follow(decode, following)
 
+    def group_of(self, pair: Group) -> int:
+        """The number by which the library knows two ranks of the world."""
+        return _backend(self._comm).end[1][pair][0]
+
     @property
     def sharing(self) -> tuple[int, int, int]:
         """Of the attention block, as the library knows it: its number, members and this rank's place; no members where

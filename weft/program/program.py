@@ -24,7 +24,7 @@ from weft.models.build import build_decoder
 from weft.models.decoder import Batch
 from weft.models.pipeline import PipelineStage
 from weft.native.records import StepRecord
-from weft.native.runtime_records import DecodeRecord, FollowingRecord
+from weft.native.runtime_records import DecodeRecord, FollowingRecord, StageIdsRecord
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
@@ -158,12 +158,24 @@ class StepProgram:
         return self._result
 
     def follow(self, decode: DecodeRecord, following: FollowingRecord) -> bool:
-        """Runs the steps that follow a run with `decode`, which chose its tokens, as long as they are like it. True:
-        the next step has run too, and its tokens are to be chosen. Errors as of `run`."""
-        code = self._native.follow(self._step, decode, following)
+        """Runs the steps that follow, as long as they have shapes of `following`, with `decode` as of `run`. True: the
+        next step has run too, and its tokens are to be chosen. Errors as of `run`."""
+        code = self._native.follow(decode, following)
         if code not in (0, UNCHOSEN):
+            ids = StageIdsRecord.from_address(following.ids)
+            if ids.failed:
+                raise ExchangeFailedError(code, ("recv" if ids.takes else "send", (ids.low, ids.high), "ids.in"))
             self._fail(code)
         return code == UNCHOSEN
+
+    def counts(self) -> StepRecord:
+        """A copy of what the last step had; its addresses are valid as long as its batch and `kept`."""
+        return StepRecord.from_buffer_copy(self._step)
+
+    @property
+    def kept(self) -> tuple[object, ...]:
+        """Memory that the record of the last step refers to."""
+        return tuple(self._starts), self._ends
 
     def _fail(self, code: int) -> None:
         if code < 0:

@@ -97,8 +97,10 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
 
 def _steps(runner: Runner, report: StartupReporter, comm: MeteredComm) -> None:
     """Runs steps until `Shutdown`."""
-    ranks = runner.shards.layout.stage_size
-    frames = DecodeFrames(report.channel, report.status, runner.limits, ranks, reports=runner.reports)
+    ranks, ids, samples = runner.shards.layout.stage_size, runner.ids.record, runner.pipeline.last
+    frames = DecodeFrames(
+        report.channel, report.status, runner.limits, ids, ranks, reports=runner.reports, samples=samples
+    )
     number = busy_ns = 0
     before = _work(runner, comm)
     while True:

@@ -13,6 +13,7 @@ from weft.comm.base import Comm
 from weft.comm.stage import StageComm
 from weft.ipc.phases import EAGER
 from weft.layers import Params
+from weft.layout.pipeline_p2p import steps_in_flight
 from weft.layout.rank_plans import RankPlans
 from weft.models.build import build_decoder
 from weft.models.pipeline import PipelineStage
@@ -100,7 +101,10 @@ class Runner:
         self.rows = 0
         """Rows that this rank has run as its own."""
         self.last_ids = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=device)
-        self.ids = SampledIds(self.pipeline, self.last_ids)
+        steps, sampled = steps_in_flight(shards.layout), most_sampled(limits.max_num_seqs)
+        self.ids = SampledIds(self.pipeline, self.last_ids, steps, sampled)
+        if self.program is not None:
+            self.ids.join(self.program, comm.rank)
         width = -(-limits.max_model_len // self.geometry.owners.span)
         price = shards.forward_plan.key_gather
         gathering = None if price is None else KeyGathering(self.geometry, price, ops.numerics.dtype.itemsize)
@@ -151,8 +155,10 @@ class Runner:
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
         tp = self.shards.layout.attention.tp
-        block_size, pipeline = self.limits.block_size, self.pipeline
-        return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, block_size, tp, pipeline)
+        block_size, last = self.limits.block_size, self.pipeline.last
+        return DecodeSteps(
+            self.inputs, self.sampler, program, self.last_ids, block_size, tp, self.geometry.stage_rank, chooses=last
+        )
 
     def describe(self) -> str:
         """How steps are run, in words."""
@@ -197,11 +203,8 @@ class Runner:
         if self.pipeline.last:
             self.sampler.prepare(plan.group)
         self.ids.take(plan.awaits)
-        if self.decode is None or self.program is None:
-            return self._run(plan)
-        if self.decode.takes(plan.group):
+        if self.decode is not None and self.program is not None and self.decode.takes(plan.group):
             return self._decode(self.decode, self.program, plan)
-        self.decode.end()
         return self._run(plan)
 
     def _decode(self, decode: DecodeSteps, program: RankProgram, plan: RankPlan) -> GroupResult:
@@ -219,11 +222,10 @@ class Runner:
         """Runs the steps that follow as far as that takes no Python; `following` says where they come from, and counts
         them. True: the next step has run too, and wants `choose`."""
         following.steps = following.busy_ns = 0
-        if self.decode is None or self.program is None or self.decode.done:
+        if self.decode is None or self.program is None or not self.decode.may_follow:
             return False
-        following.own_rows = self._own_rows(self.decode)
         ran = self.decode.follow(self.program, following)
-        self.rows += following.steps * following.own_rows
+        self.rows += following.counted
         return ran
 
     def choose(self, plan: RankPlan) -> GroupResult:
@@ -254,7 +256,7 @@ class Runner:
         """After the decoder: the last stage samples from the logits; the other stages have sent their result on."""
         if self.pipeline.last:
             return self._sample(found, inputs)
-        self.ids.expect(index, inputs)
+        self.ids.expect(index, inputs.sampled)
         return GroupResult()
 
     @torch.inference_mode()

@@ -1,61 +1,81 @@
-"""Sampled ids between the last pipeline stage, which samples, and the first, which embeds them in the next step."""
+"""Sampled ids between the last pipeline stage, which samples, and the first, which embeds them in the next step.
+
+Steps that follow one another in C++ (`native/runtime/stage_ids.h`) use the same queue."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from weft.errors import WeftError
 from weft.layout.rows import RowTable
 from weft.models.pipeline import IDS_DTYPE, PipelineStage
+from weft.native.runtime_records import StageIdsRecord
+from weft.program.build import RankProgram
+from weft.sampling.sampled_rows import SampledRows
 from weft.step.plan import GroupResult
-from weft.worker.tensors.inputs import StepInputs
-
-
-@dataclass(frozen=True, slots=True)
-class _Awaited:
-    """A step whose sampled ids have not arrived: its sampled rows; which of them give a token (`drawn`), and the slots
-    of these, as in `StepInputs`."""
-
-    index: int
-    sampled: RowTable
-    drawn: Tensor | None
-    slots: Tensor
 
 
 class SampledIds:
-    """One rank's side of the exchange. `last_ids` [slots]: the last id of each slot; only the first stage reads it."""
+    """One rank's side of the exchange. `last_ids` [slots]: the last id of each slot; only the first stage reads it.
+    `steps`: most in flight; `rows`: most sampled rows of a group in a step. `record` is what C++ gets."""
 
-    def __init__(self, pipeline: PipelineStage, last_ids: Tensor) -> None:
+    def __init__(self, pipeline: PipelineStage, last_ids: Tensor, steps: int, rows: int) -> None:
         self._pipeline, self._last_ids = pipeline, last_ids
-        self._waiting: deque[_Awaited] = deque()
+        takes, gives = pipeline.first and not pipeline.last, pipeline.last and not pipeline.first
+        self._queue = np.zeros((steps + 1 if takes else 1, 2 + rows), np.int64)
+        self._values = np.zeros((rows, 2))
+        self.record = StageIdsRecord(
+            takes=int(takes),
+            gives=int(gives),
+            queue=self._queue.ctypes.data,
+            room=len(self._queue),
+            width=2 + rows,
+            values=self._values.ctypes.data,
+        )
 
-    def expect(self, index: int, inputs: StepInputs) -> None:
+    def join(self, program: RankProgram, rank: int) -> None:
+        """Lets C++ exchange ids as well, on rank `rank` of the world."""
+        if (peer := self._pipeline.ids_peer) is not None:
+            pair = min(rank, peer), max(rank, peer)
+            self.record.group, (self.record.low, self.record.high) = program.group_of(pair), pair
+
+    def expect(self, index: int, sampled: SampledRows) -> None:
         """Step `index` was sent to the next stage; the last stage will send the ids of its sampled rows."""
-        if self._pipeline.first and not self._pipeline.last:
-            self._waiting.append(_Awaited(index, inputs.batch.sampled, inputs.drawn, inputs.slots))
+        record = self.record
+        if not record.takes:
+            return
+        if record.end - record.first == record.room:
+            raise WeftError(f"step {index}: the ids of {record.room} steps have not been taken")
+        step = self._queue[record.end % record.room]
+        step[:2] = index, len(sampled)
+        step[2 : 2 + len(sampled)] = np.where(sampled.positions >= 0, sampled.slots, -1)
+        record.end += 1
 
     def take(self, below: int) -> None:
         """Receives the ids of all steps before step `below` that have not arrived."""
-        while self._waiting and self._waiting[0].index < below:
-            self._take(self._waiting.popleft())
+        record = self.record
+        while record.first < record.end and (step := self._queue[record.first % record.room])[0] < below:
+            self._take(step[2 : 2 + step[1]])
+            record.first += 1
 
     def take_all(self) -> None:
         """Receives the ids of all steps that are expected."""
-        while self._waiting:
-            self._take(self._waiting.popleft())
+        self.take(np.iinfo(np.int64).max)
 
-    def _take(self, step: _Awaited) -> None:
-        values = self._pipeline.received_ids(step.sampled)
-        drawn = values if step.drawn is None else values[step.drawn]
-        self._last_ids.index_copy_(0, step.slots, drawn[:, 0].to(torch.int64))
+    def _take(self, slots: NDArray[np.int64]) -> None:
+        """Of the next step: the slots of its sampled rows."""
+        values = self._pipeline.received_ids(len(slots))[:, 0].to(torch.int64)
+        if (slots < 0).any():
+            drawn = (slots >= 0).nonzero()[0]
+            slots, values = slots[drawn], values[torch.from_numpy(drawn).to(values.device)]
+        self._last_ids.index_copy_(0, torch.from_numpy(slots.copy()).to(values.device), values)
 
     def send(self, result: GroupResult, sampled: RowTable) -> None:
         """From the last stage, where ids of decode rows were chosen without a tensor of them."""
-        if not self._pipeline.first:
+        if self.record.gives:
             ids = np.frombuffer(result.ids, np.int64)
             values = torch.ones(len(ids), 2, dtype=IDS_DTYPE)
             values[:, 0] = torch.from_numpy(ids.astype(np.float64))

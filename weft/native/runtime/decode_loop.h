@@ -1,5 +1,6 @@
-// Runs consecutive decode steps without Python: while each frame repeats the last step at the next position, the loop reads
-// it, runs the step and answers. Any other frame, and a step whose tokens Python must sample, stays in the stream for Python.
+// Runs consecutive decode steps without Python: while each frame is a decode step whose counts of rows are those of a step that
+// Python ran, the loop reads it, runs the step and answers. With pipeline stages steps of several batches take turns, whose
+// sizes differ. Any other frame, and a step whose tokens Python must sample, stays in the stream for Python.
 // Reference: weft/worker/rank.py.
 #pragma once
 
@@ -8,6 +9,7 @@
 
 #include "runtime/decode_step.h"
 #include "runtime/frames.h"
+#include "runtime/stage_ids.h"
 
 namespace weft {
 
@@ -16,7 +18,7 @@ struct Status {
     uint8_t phase, busy, kind, inside;
     uint32_t collective;
     uint64_t step, calls, since_ns;
-    uint64_t busy_ns, rows, exchange_ns, received, steal_ns, pad[7];
+    uint64_t busy_ns, rows, exchange_ns, received, steal_ns, held[3], stage_wait_ns, pad[3];
 };
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
@@ -64,51 +66,73 @@ inline bool send_all(int fd, const uint8_t* from, int64_t size) {
 
 constexpr int kUnchosen = -2;
 
-// One step; what `decode_step` gives, or kUnchosen: it ran, and its tokens are not chosen.
-inline int follow_step(Program* program, Step* step, Decode& d, Following& f) {
+// The step, its ids received and sent. What `decode_step` gives, or an exchange of ids.
+inline int run_step(Program* program, Decode& d, Following& f, const StreamsPlan& plan) {
+    StageIds& ids = *f.ids;
+    if (const int code = take_ids(ids, program, d.last_ids, plan.awaits)) return code;
+    if (!has_room(ids)) return kBeyondTables;
+    if (const int code = decode_step(program, &f.shapes[f.current].step, d)) return code;
+    expect_ids(ids, plan.index, d.columns, d.rows);
+    return d.chose ? send_ids(ids, program, d.chosen, d.rows) : 0;
+}
+
+// One step; what `run_step` gives, or kUnchosen: it ran, and its tokens are not chosen.
+inline int follow_step(Program* program, Decode& d, Following& f, const StreamsPlan& plan) {
     Status& status = *f.status;
-    const int64_t began = monotonic_ns(), waited = program->exchange_ns();
+    const int64_t began = monotonic_ns(), waited = program->exchange_ns(), for_stages = program->stage_wait_ns();
     const uint64_t received = program->received(), stolen = program->steal_ns();
     ++status.step, status.busy = 1;
-    const int code = decode_step(program, step, d);
+    const int code = run_step(program, d, f, plan);
     if (code == kBeyondTables) --status.step, status.busy = 0;
     if (code) return code;
-    const int64_t took = monotonic_ns() - began;
+    const int64_t took = monotonic_ns() - began, rows = f.shapes[f.current].counted;
     f.busy_ns += took;
-    if (!d.chose) return kUnchosen;
-    status.busy_ns += took, status.rows += f.own_rows;
+    if (f.samples && !d.chose) return kUnchosen;
+    status.busy_ns += took, status.rows += rows;
     status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
+    status.stage_wait_ns += program->stage_wait_ns() - for_stages;
     status.steal_ns += program->steal_ns() - stolen;
     status.busy = 0;
-    ++f.steps;
+    ++f.steps, f.counted += rows;
     return 0;
 }
 
+inline void take_shape(Decode& d, const DecodeShape& shape) {
+    d.rows = shape.rows, d.own_first = shape.own_first, d.own_count = shape.own_count, d.rows_of = shape.rows_of;
+}
+
 // Reads the plan of the frame that waits, and gives the frame's bytes; 0 where it is none of these steps.
-inline int64_t take_frame(const Following& f, Decode& d, int64_t spin_ns, uint64_t& index) {
+inline int64_t take_frame(Following& f, Decode& d, int64_t spin_ns, StreamsPlan& plan) {
     const int64_t size = waiting_frame(f, spin_ns);
-    StreamsPlan plan;
-    if (!size || !read_streams(f.frame + 4, size, f.ranks, f.rows, d.rows, plan) || !take_tables(d, plan)) return 0;
-    memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));  // they need not be aligned in the frame
-    d.columns = f.columns, index = plan.index;
-    return size + 4;
+    for (int s = 0; size && s < f.count; ++s) {
+        const DecodeShape& shape = f.shapes[s];
+        if (!read_streams(f.frame + 4, size, f.ranks, shape.of_ranks, shape.rows, plan)) continue;
+        if (!take_tables(d, plan)) return 0;
+        f.current = s;
+        take_shape(d, shape);
+        memcpy(f.columns, plan.columns, size_t(d.rows * kRowBytes));  // they need not be aligned in the frame
+        d.columns = f.columns;
+        return size + 4;
+    }
+    return 0;
 }
 
 }  // namespace weft
 
-// `step` and `decode` are those of the step that ran last. 0: the frame that waits is for Python, or the other end is gone;
-// kUnchosen: so it is, and its step has run; otherwise what the exchange gave that failed.
-WEFT_C int weft_decode_follow(weft::Program* program, weft::Step* step, weft::Decode* decode, weft::Following* following) {
+// 0: the frame that waits is for Python, or the other end is gone; kUnchosen: so it is, and its step has run; otherwise what
+// the exchange gave that failed.
+WEFT_C int weft_decode_follow(weft::Program* program, weft::Decode* decode, weft::Following* following) {
     weft::Following& f = *following;
-    for (f.steps = f.busy_ns = 0;;) {
-        uint64_t index = 0;
-        const int64_t frame = weft::take_frame(f, *decode, program->pool()->spin_ns(), index);
+    f.steps = f.counted = f.busy_ns = 0, f.current = -1;
+    for (;;) {
+        weft::StreamsPlan plan;
+        const int64_t frame = weft::take_frame(f, *decode, program->pool()->spin_ns(), plan);
         if (!frame) return 0;
-        const int code = weft::follow_step(program, step, *decode, f);
+        const int code = weft::follow_step(program, *decode, f, plan);
         if (code) return code == weft::kBeyondTables ? 0 : code;
         if (recv(f.fd, f.frame, size_t(frame), 0) != frame) return 0;
         if (!f.reports) continue;
-        if (!weft::send_all(f.fd, f.answer, weft::write_answer(index, decode->chosen, decode->rows, f.answer))) return 0;
+        if (!weft::send_all(f.fd, f.answer, weft::write_answer(plan.index, decode->chosen, decode->rows, f.answer))) return 0;
     }
 }
 WEFT_C int weft_step_record_bytes(int which) { return weft::RECORD_BYTES[which]; }

@@ -65,6 +65,7 @@ struct StreamsPlan {
     const uint8_t* columns;  // [3, rows]
     const uint8_t* grown;    // [tables, 3]
     int64_t tables;
+    uint64_t awaits;  // with pipeline stages: the first one must have the ids of all steps before this one
 };
 
 // Whether the frame is a step in which every rank r has rows[r] rows, all of them sampled, and the `own` rows of this
@@ -82,8 +83,7 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const in
     if (!in.bytes(plan.columns, columns_bytes) || !in.array(0) || !in.bytes(plan.grown, grown_bytes)) return false;
     if (!in.array(0) || columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
     plan.tables = grown_bytes / kTableBytes;
-    uint64_t awaits;  // of pipeline stages, which run no steps here
-    return in.nil() && in.number(awaits) && in.done();
+    return in.nil() && in.number(plan.awaits) && in.done();
 }
 
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids

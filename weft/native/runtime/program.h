@@ -83,6 +83,20 @@ public:
         return code;
     }
 
+    // A message between pipeline stages, of `count` numbers; what has none is not sent. 0, or what `comm` gave.
+    int message(Op op, uint32_t group, void* numbers, int64_t count, Dtype dtype) {
+        const int64_t began = monotonic_ns();
+        const uint64_t bytes = uint64_t(count) * uint64_t(item_bytes(dtype));
+        char* const x = static_cast<char*>(numbers);
+        int code = 0;
+        if (bytes && op == SEND) code = comm_.send(comm_.handle, group, x, bytes, comm_dtype(dtype));
+        if (bytes && op == RECV) code = comm_.recv(comm_.handle, group, x, bytes, comm_dtype(dtype));
+        const int64_t took = monotonic_ns() - began;
+        exchange_ns_ += took, stage_wait_ns_ += took;
+        received_ += op == RECV ? bytes : 0;
+        return code;
+    }
+
     bool complete() const {
         for (size_t i = 0; i < code_.size(); ++i)
             if (!kernels_[i] && !is_exchange(code_[i].op)) return false;

@@ -315,19 +315,50 @@ struct Decode {
     void (*feed)(int64_t slot, int64_t token, bool own);  // a slot that has a grammar was given a token; own: this rank sampled it
 };
 
+// What steps of streams have in common that have as many rows as each other on every rank; see decode_loop.h.
+struct DecodeShape {
+    Step step;  // their counts, and where a Decode puts their inputs
+    const int64_t* of_ranks;  // [ranks]: rows of each rank of the stage
+    int64_t rows;  // as of Decode, like the next three
+    int64_t own_first;
+    int64_t own_count;
+    const int64_t* rows_of;
+    int64_t counted;  // rows that this rank counts as its own
+};
+
+// Sampled ids on their way from the last pipeline stage to the first; see stage_ids.h.
+struct StageIds {
+    int32_t takes;  // whether this rank's stage receives them
+    int32_t gives;  // whether it sends them
+    int32_t group;  // the pair's number
+    int32_t failed;  // result: whether an exchange of ids failed
+    int32_t low;  // rank of the world, like the next: the pair
+    int32_t high;
+    int64_t* queue;  // [room, width], a ring: of a step whose ids have not arrived its number, how many rows it samples, and their slots (-1: a row that gives no token)
+    int64_t room;
+    int64_t width;
+    int64_t first;  // counts steps whose ids came
+    int64_t end;  // counts steps that were sent on
+    double* values;  // [width - 2, 2]: an id and 1
+};
+
 // What a rank needs to run decode steps one after the other without Python; see decode_loop.h.
 struct Following {
     int32_t fd;  // a stream of frames, each after its length
     int32_t ranks;  // of the stage
     int32_t reports;  // whether it answers
-    const int64_t* rows;  // [ranks]: of the step
-    int64_t own_rows;  // those that this rank counts as its own
+    int32_t samples;  // whether it is of the last pipeline stage
+    DecodeShape* shapes;  // [count]: those that steps may have
+    int32_t count;
+    int32_t current;  // result: the shape of the step that was begun last; -1: none was
+    StageIds* ids;
     Status* status;
     uint8_t* frame;  // room for a frame and its length; of longer ones no step here is made
     int64_t frame_room;
     int64_t* columns;  // room for [3, slots]: of the step that was begun last
     uint8_t* answer;  // room for all ids and kAnswerRoom
     int64_t steps;  // result: how many were run
+    int64_t counted;  // result: rows of them that this rank counts as its own
     int64_t busy_ns;  // result: nanoseconds inside them
 };
 
@@ -344,6 +375,8 @@ constexpr int RECORD_BYTES[] = {
     sizeof(BoundStream),
     sizeof(ArgmaxPruner),
     sizeof(Decode),
+    sizeof(DecodeShape),
+    sizeof(StageIds),
     sizeof(Following),
 };
 

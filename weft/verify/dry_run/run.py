@@ -113,7 +113,7 @@ def dry_run(
                 values = found.new_empty(found.shape[0], SAMPLED_COLUMNS, dtype=torch.int64)
                 pipeline.send_ids(decoder.share_sampled(values, inputs), inputs.sampled)
             if pipeline.first and not pipeline.last:
-                pipeline.received_ids(inputs.sampled)
+                pipeline.received_ids(pipeline.id_rows(inputs.sampled))
     return DryRun(
         rank=rank,
         coords=at,

@@ -3,8 +3,8 @@ the program and, where it can, chooses the tokens.
 
 Most steps are of this kind, and a step leaves weights in the caches: a NumPy or torch call then takes many times as
 long as when it is repeated. What is less simple takes the general path (`InputBuilder.build`, `Sampler`), which gives
-the same inputs and the same tokens. Steps that follow, and are the same but for a position, need no Python at all:
-C++ reads the frames itself.
+the same inputs and the same tokens. Steps that follow, with the counts of rows of one that was run so, need no Python
+at all: C++ reads the frames itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from weft.models.decoder import Batch
-from weft.models.pipeline import PipelineStage
 from weft.native.records import Chose
 from weft.native.runtime_records import DecodeRecord, FeedCall, FollowingRecord, MaskCall
 from weft.ops.attention import AttentionMeta
@@ -25,12 +24,14 @@ from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, RankPlan
+from weft.worker.tensors.decode_shapes import DecodeShape, DecodeShapes
 from weft.worker.tensors.inputs import InputBuilder, StepInputs
 from weft.worker.tensors.step_shape import StepShape
 
 
 class DecodeSteps:
-    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `tp`: ranks that hold its group's rows."""
+    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `tp`: ranks that hold its group's rows;
+    `stage_rank`: the rank's number in its stage; `chooses`: whether that is the last one, which samples."""
 
     def __init__(
         self,
@@ -40,12 +41,13 @@ class DecodeSteps:
         last_ids: Tensor,
         block_size: int,
         tp: int,
-        pipeline: PipelineStage,
+        stage_rank: int,
+        *,
+        chooses: bool,
     ) -> None:
-        self._chooses, self._follows = pipeline.last, pipeline.first and pipeline.last
         self._inputs, self._sampler, slots, logits = inputs, sampler, len(last_ids), program.program.logits
-        self._fit = logits.dtype == torch.float32
-        """Whether the kernel takes such logits."""
+        self._chooses, self._fit = chooses, logits.dtype == torch.float32
+        """`_fit`: whether the kernel takes such logits."""
         self._ids, self._chosen = np.zeros((slots, 1), np.int64), np.zeros(slots, np.int64)
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
@@ -53,10 +55,9 @@ class DecodeSteps:
         self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((tp, slots + 1, 2))
         """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
         of every rank's. After these, whether a rank will bound its logits in the next step."""
-        self._rows_of = np.zeros(tp, np.int64)
-        self._shape: StepShape | None = None
-        self._followed: tuple[int, ...] = ()
-        """Rows of every rank of the stage in the step that ran last, if the next one may be run like it."""
+        self._shape: DecodeShape | None = None
+        self._shapes = DecodeShapes(stage_rank)
+        """Those that steps may have which follow without Python."""
         group, members, position = program.sharing
         self.record = DecodeRecord(
             slots=slots,
@@ -73,7 +74,6 @@ class DecodeSteps:
             group=group,
             members=members,
             position=position,
-            rows_of=self._rows_of.ctypes.data,
             all_values=self._all_values.ctypes.data,
         )
         self._let_grammars_rule(slots)
@@ -112,39 +112,48 @@ class DecodeSteps:
         """The rank's logits, as of the program, and what its group's rows gave; None where tokens are still to be
         chosen, from `inputs`."""
         shape, record = self._inputs.learn(plan), self.record
-        able = self._chooses and self._fit and self._sampler.kernel is not None
         if self._tables is not self._inputs.tables.rows:
             self._take_tables()
-        if shape is not self._shape:
-            self._take_shape(shape)
-        record.grammars = len(self._sampler.grammars.slots)
-        record.columns, record.sampling = plan.group.decodes.columns, self._sampler.table.address if able else None
+        if self._shape is None or shape is not self._shape.shape:
+            self._take_shape(self._shapes.find(shape) or self._make(shape))
+        assert self._shape is not None
+        self._take_sampler()
+        record.columns = plan.group.decodes.columns
         logits = program.run(self.batch, record)
-        followable = able and self._follows and not plan.sampled and plan.experts is None
-        self._followed = plan.rows if followable else ()
+        if not plan.sampled and (self._able or not self._chooses) and self._shapes.find(shape) is None:
+            self._shapes.add(self._shape, program)
         return logits, GroupResult(self._ids_of_rows.tobytes()) if record.chose != Chose.NONE else None
 
     @property
-    def done(self) -> bool:
-        """Whether none can follow."""
-        return not self._followed
-
-    def end(self) -> None:
-        """The next step is not like the last one."""
-        self._followed = ()
+    def may_follow(self) -> bool:
+        """Whether steps may follow without Python."""
+        return len(self._shapes) > 0 and self._tables is self._inputs.tables.rows
 
     def follow(self, program: RankProgram, following: FollowingRecord) -> bool:
-        """Runs the steps that follow, as long as they are like the last one, with what `following` has room for. True:
-        of the next step, which has run too, tokens are still to be chosen, from `inputs`."""
-        rows = np.array(self._followed, np.int64)
-        following.rows, following.ranks = rows.ctypes.data, len(rows)
-        return program.follow(self.record, following)
+        """Runs the steps that follow, as long as they have shapes of steps that `run` has run, with what `following`
+        has room for. True: of the next step, which has run too, tokens are still to be chosen, from `inputs`."""
+        self._take_sampler()
+        self._shapes.hand_to(following)
+        ran = program.follow(self.record, following)
+        if following.current >= 0:
+            self._take_shape(self._shapes[following.current])
+        return ran
 
     def inputs(self, group: GroupPlan) -> StepInputs:
         """Those of the step that ran last, `group` its plan."""
         assert self._shape is not None
         decodes = group.decodes.array()
-        return StepInputs(self.batch, sampled_rows(decodes, ()), self._shape.own, None, torch.tensor(decodes[0]))
+        own = self._shape.shape.own
+        return StepInputs(self.batch, sampled_rows(decodes, ()), own, None, torch.tensor(decodes[0]))
+
+    @property
+    def _able(self) -> bool:
+        """Whether tokens can be chosen without Python."""
+        return self._chooses and self._fit and self._sampler.kernel is not None
+
+    def _take_sampler(self) -> None:
+        self.record.grammars = len(self._sampler.grammars.slots)
+        self.record.sampling = self._sampler.table.address if self._able else None
 
     def _take_tables(self) -> None:
         self._tables = self._inputs.tables.rows
@@ -153,13 +162,17 @@ class DecodeSteps:
         self.record.block_tables = self._block_tables.ctypes.data
         self.record.highest = self._inputs.tables.highest.ctypes.data
         self._shape = None
+        self._shapes.clear()
 
-    def _take_shape(self, shape: StepShape) -> None:
-        self._shape, count = shape, len(shape.run_of_row)
-        first, end = shape.own
+    def _take_shape(self, found: DecodeShape) -> None:
+        self._shape, self.batch, (first, end) = found, found.batch, found.shape.own
+        count = len(found.shape.run_of_row)
         self.record.rows, self.record.own_first, self.record.own_count = count, first, end - first
-        self._rows_of[:] = shape.chosen_by
+        self.record.rows_of = found.chosen_by.ctypes.data
         self._ids_of_rows = memoryview(self._chosen.data)[:count]
+
+    def _make(self, shape: StepShape) -> DecodeShape:
+        count = len(shape.run_of_row)
         positions, places, run_of_row = map(torch.from_numpy, (*self._rows, self._run_of_row))
         meta = AttentionMeta(
             positions[:count],
@@ -169,4 +182,5 @@ class DecodeSteps:
             shape.row_ends,
         )
         ids = torch.from_numpy(self._ids)[:count]
-        self.batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
+        batch = Batch(ids, meta, shape.rows, shape.sampled, shape.sampled_rows, meta)
+        return DecodeShape(shape, batch, np.array(shape.chosen_by, np.int64))
