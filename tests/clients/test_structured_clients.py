@@ -4,8 +4,10 @@ environment, made once."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,7 @@ NAMES = (
 )
 CHOSEN = [client for client in CLIENTS if client.name in NAMES]
 LIMIT_S = 300
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,14 @@ def calls_of(client: Client, place: Place, python: str) -> list[dict[str, object
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"call"')]
     assert lines, done.stderr[-2000:]
     return lines
+
+
+def test_the_page_names_the_versions() -> None:
+    page = " ".join((ROOT / "docs/tools.md").read_text(encoding="utf-8").partition("## Clients")[2].split())
+    for client in CHOSEN:
+        name, version = client.requirements[0].split("==")
+        name = name.partition("[")[0]
+        assert re.search(rf"\b{name} (?:[\d.]+ and )?{re.escape(version)}", page), client.name
 
 
 @pytest.mark.long

@@ -102,6 +102,10 @@ def test_ids_come_where_they_are_wanted(alphabet: Running) -> None:
     first_chunk, *others = events(alphabet, "/v1/chat/completions", body | {"n": 2})
     assert first_chunk["prompt_token_ids"] == chat["prompt_token_ids"]
     assert not any("prompt_token_ids" in chunk for chunk in others)
+    made: list[list[int]] = [[], []]
+    for chunk in (first_chunk, *others):
+        made[chunk["choices"][0]["index"]] += chunk["choices"][0]["token_ids"]
+    assert made == [ids(alphabet, "ab")] * 2
     named = complete(alphabet, logprobs=0, return_tokens_as_token_ids=True)["choices"][0]["logprobs"]
     assert named["tokens"][0] == f"token_id:{first}"
     assert complete(alphabet)["choices"][0]["token_ids"] is None

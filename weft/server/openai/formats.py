@@ -83,7 +83,7 @@ class ChatFormat(_Words):
 
     def first(self, index: int) -> ChatChunkChoice:
         """The role."""
-        return ChatChunkChoice(index, Delta("assistant", ""), None, None)
+        return ChatChunkChoice(index, Delta("assistant", ""), None, None, token_ids=self._none)
 
     def chunks(self, index: int, piece: ChoiceDelta) -> list[ChatChunkChoice]:
         """Content, reasoning and calls, each part in a chunk of its own, or an empty delta at the end."""
@@ -98,11 +98,16 @@ class ChatFormat(_Words):
                 deltas = [Delta()]
         if not deltas:
             return []
-        *before, last = [ChatChunkChoice(index, delta, None, None) for delta in deltas]
+        *before, last = [ChatChunkChoice(index, delta, None, None, token_ids=self._none) for delta in deltas]
         return [
             *before,
             replace(last, logprobs=logprobs, finish_reason=reason, stop_reason=piece.stop_reason, token_ids=ids),
         ]
+
+    @property
+    def _none(self) -> list[int] | None:
+        """Ids of a chunk without tokens."""
+        return [] if self.shows_ids else None
 
     def _delta(self, part: Part) -> Delta | None:
         match part:
