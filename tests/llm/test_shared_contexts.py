@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from weft.arch import Shards
+from weft.arch import Shards, parse_config
+from weft.arch.block import BlockSpec, refuse_not_run
 from weft.checkpoint import open_checkpoint
-from weft.errors import ConfigError, LayoutError
+from weft.errors import ConfigError, LayoutError, RequestError
 from weft.layout.resolve import resolve
 from weft.llm import LLM
 from weft.step.sampling_params import SamplingParams
@@ -50,3 +52,26 @@ def room_for(model: Path, tokens: int) -> int:
 def test_a_device_is_refused(model: Path) -> None:
     with pytest.raises(LayoutError, match=r"attention\.cp 2: attention's kernels on CUDA devices give no partial"):
         texts(model, layout={"attention.cp": 2}, device="cuda")
+
+
+@pytest.mark.parametrize("family", ["GptOss", "Bloom", "Mpt", "Falcon"])
+def test_families_with_sinks_or_alibi_are_refused_by_name(model: Path, tmp_path: Path, family: str) -> None:
+    """Before a rank starts: no attention here has either. A sink would join the softmax once, at the merge."""
+    config = json.loads((model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [f"{family}ForCausalLM"]}))
+    with pytest.raises(ConfigError, match=f"architecture {family}ForCausalLM is not supported"):
+        parse_config(json.loads((tmp_path / "config.json").read_text()))
+    with pytest.raises(ConfigError, match="sinks True: only False is supported"):
+        refuse_not_run(BlockSpec(sinks=True), latent=False)
+
+
+def test_a_prompt_that_all_owners_together_have_no_room_for(model: Path) -> None:
+    """Both numbers and what to change, at once; the others go on."""
+    room = room_for(model, 64) // 2
+    with LLM(str(model), layout={"attention.cp": 2}, dtype="float32", block_size=4, kv_cache_memory=room) as llm:
+        most = llm.plan.memory.max_model_len
+        assert 32 < most < 64
+        text = rf"prompt has 70 tokens.* is {most},.* of the 2 ranks that share a context holds {most} together: raise"
+        with pytest.raises(RequestError, match=text):
+            llm.generate([[5] * 70], [GREEDY])
+        assert llm.generate([[5] * (most - 8)], [GREEDY])[0].outputs[0].token_ids

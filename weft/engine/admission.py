@@ -80,13 +80,12 @@ class Admission:
         if num_prompt + 1 > limits.max_model_len:
             raise RequestError(
                 f"the prompt has {num_prompt} tokens; max_model_len is {limits.max_model_len}, "
-                f"so at most {limits.max_model_len - 1} leave room for an answer",
+                f"so at most {limits.max_model_len - 1} leave room for an answer"
+                + (f"; {limits.shortage}" if limits.shortage else ""),
                 param="prompt",
             )
         if num_prompt > limits.capacity:
-            raise RequestError(
-                f"the prompt has {num_prompt} tokens; the KV cache holds {limits.capacity}", param="prompt"
-            )
+            raise RequestError(f"the prompt has {num_prompt} tokens; {limits.shortage}", param="prompt")
         if params.max_tokens is None:
             return min(limits.max_model_len, limits.capacity + 1)
         max_len = min(limits.max_model_len, num_prompt + params.max_tokens)

@@ -26,11 +26,24 @@ class Limits:
     other. 0: they have as many rows as each other."""
     chunk: int = 1
     """Chunks of a prompt are whole multiples of so many tokens, where a step has room for as many."""
+    owners: int = 1
+    """Ranks that share the KV cache of a request by position."""
 
     @property
     def capacity(self) -> int:
         """Tokens whose keys and values fit into all blocks."""
         return self.num_blocks * self.block_size
+
+    @property
+    def shortage(self) -> str:
+        """What leaves room for longer requests, where the KV cache and not the model limits them; else empty."""
+        if self.max_model_len < self.capacity:
+            return ""
+        held = f"holds {self.capacity}"
+        if self.owners > 1:
+            held = f"of the {self.owners} ranks that share a context holds {self.capacity} together"
+        more = "share a context over more ranks (--attn-cp-size)"
+        return f"the KV cache {held}: raise --kv-cache-memory or --mem-fraction-static, or {more}"
 
     def whole_chunk(self, before: int, count: int, left: int) -> int:
         """Of `count` rows of a prompt after `before`, of which `left` are still to be planned: those up to the end of a
@@ -74,6 +87,7 @@ def limits_of(
         enable_prefix_caching=config.enable_prefix_caching,
         max_logprobs=max_logprobs(config, vocab_size),
         keys_per_row=keys_per_row,
+        owners=layout.kv_owners if layout else 1,
         chunk=block_size if layout and layout.attention.cp > 1 else 1,
     )
 

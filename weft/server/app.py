@@ -39,6 +39,7 @@ from weft.server.openai.models import (
     check_length,
     kept_of,
     prompts_of,
+    saying_shortage,
     truncated,
 )
 from weft.server.openai.params import chat_params, completion_params, is_mute
@@ -132,13 +133,14 @@ class Service:
         limits = self.engines.check_room(params.n)
         texts = [message["content"] for message in messages if "content" in message]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
-        self.model.check_bytes(texts, longest, "messages")
-        keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
-        prompt = await self._chat_prompt(request, asked, messages, use, longest, keep)
-        ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
-        if way.clips and params.max_tokens is not None and len(ids) + params.max_tokens > limits.max_model_len:
-            params = replace(params, max_tokens=None)
-        check_length(ids, params.max_tokens, limits.max_model_len, "messages")
+        with saying_shortage(limits):
+            self.model.check_bytes(texts, longest, "messages")
+            keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
+            prompt = await self._chat_prompt(request, asked, messages, use, longest, keep)
+            ids = truncated(prompt.ids, asked.truncate_prompt_tokens, limits.max_model_len)
+            if way.clips and params.max_tokens is not None and len(ids) + params.max_tokens > limits.max_model_len:
+                params = replace(params, max_tokens=None)
+            check_length(ids, params.max_tokens, limits.max_model_len, "messages")
         budget = asked.thinking_token_budget
         rules = AnswerRules(forms=self.model.forms, use=use, thinking=prompt.thinking, budget=budget)
         params, headers = await self._grammars.of(request, rules, params, headers)
@@ -150,15 +152,17 @@ class Service:
         """/v1/completions."""
         limits = self.engines.check_room(1)
         parse = partial(completion_request, defaults=self.model.defaults, longest=limits.max_model_len)
-        asked = await self.read(request, parse)
+        with saying_shortage(limits):
+            asked = await self.read(request, parse)
         self.model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self.model.vocab_size, limits.max_logprobs)
         params, headers = await self._with_grammar(request, asked, await self._without_words(params))
         limits = self.engines.check_room(params.n * len(given))
-        prompts = await self._prompts(request, asked, given, limits)
-        for ids in prompts:
-            check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
+        with saying_shortage(limits):
+            prompts = await self._prompts(request, asked, given, limits)
+            for ids in prompts:
+                check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
         echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
         form = CompletionFormat(self.model.tokenizer, shown, echoes, echo=asked.echo)
         bodies = Bodies(form, asked, self._fingerprint, always_usage=self._always_usage)

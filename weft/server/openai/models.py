@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from weft.chat.config import ChatForms
 from weft.chat.history import for_template
 from weft.chat.reasoning_forms import Thinking, thinking_after
 from weft.chat.tools import NO_TOOLS, ToolUse
+from weft.engine.limits import Limits
 from weft.errors import RequestError
 from weft.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
 from weft.text import Tokenizer
@@ -225,6 +226,17 @@ def truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int
     """The last ids, as many as `kept_of` says."""
     kept = kept_of(limit, max_model_len)
     return ids if kept is None else ids[-kept:]
+
+
+@contextmanager
+def saying_shortage(limits: Limits) -> Iterator[None]:
+    """A prompt that is refused for its length says what leaves room for longer ones, where the KV cache does not."""
+    try:
+        yield
+    except RequestError as error:
+        if error.code != "context_length_exceeded" or not limits.shortage:
+            raise
+        raise RequestError(f"{error}; {limits.shortage}", param=error.param, code=error.code) from None
 
 
 def check_length(ids: list[int], max_tokens: int | None, max_model_len: int, param: str) -> None:
