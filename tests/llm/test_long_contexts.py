@@ -83,7 +83,7 @@ def write(folder: Path, family: str) -> Path:
 @pytest.fixture(scope="module", params=FAMILIES)
 def long(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Long:
     path = write(tmp_path_factory.mktemp("long"), str(request.param))
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     with torch.inference_mode():
         ids = model.generate(
             torch.tensor([PROMPT]), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False,

@@ -69,8 +69,8 @@ def test_a_prompt_that_all_owners_together_have_no_room_for(model: Path) -> None
     """Both numbers and what to change, at once; the others go on."""
     room = room_for(model, 64) // 2
     with LLM(str(model), layout={"attention.cp": 2}, dtype="float32", block_size=4, kv_cache_memory=room) as llm:
-        most = llm.plan.memory.max_model_len
-        assert 32 < most < 64
+        most = llm.plan.engine.max_model_len
+        assert most is not None and 32 < most < 64
         text = rf"prompt has 70 tokens.* is {most},.* of the 2 ranks that share a context holds {most} together: raise"
         with pytest.raises(RequestError, match=text):
             llm.generate([[5] * 70], [GREEDY])
