@@ -1,11 +1,13 @@
 """Several ranks with a thread each beside one rank with as many: the same bursts of requests, in turns.
 
     python benchmarks/several_ranks.py [--model DIR | --even-heads] [--tp 2] [--ways several ...] [--rounds 12]
-                                       [--threads N] [--cases "8 streams" ...] [--starts 2] [--save FILE.json]
+                                       [--threads N] [--layers 17,13] [--cases "8 streams" ...] [--starts 2]
+                                       [--save FILE.json]
 
 Four engines: one rank; several, which steal each other's work and so have whole KV groups; the same with
 query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these, or
-"stages": as many pipeline stages of one rank. `--threads`: of each rank, of the one too. See
+"stages": as many pipeline stages of one rank, with `--layers` each; of these also how idle each stage was, and
+in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
@@ -14,15 +16,18 @@ query heads split evenly (`--attn-split balanced`); and without work stealing; `
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.common.bursts import Burst, in_starts
+from benchmarks.common.bursts import Burst, Generates, in_starts
 from benchmarks.common.command import even, run_command, whole
 from benchmarks.common.offline_engine import options, tell
+from benchmarks.common.stage_idle import StageIdle
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe
@@ -58,6 +63,7 @@ def main() -> None:
     ways, cases = [*WAYS, STAGES], CASES | OF_STAGES
     parser.add_argument("--ways", nargs="+", choices=ways, default=list(WAYS), help="those beside one rank")
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(CASES))
+    parser.add_argument("--layers", help="of each pipeline stage, as 17,13 (default: even)")
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
     parser.add_argument("--starts", type=even, default=2, help="of all engines, the last one first in every other")
@@ -72,17 +78,25 @@ def main() -> None:
         enable_prefix_caching=False,
         threads=arguments.threads,
     )
-    makers = {"one": partial(LLM, model, tp=1, config=config)}
+    makers: dict[str, Callable[[], AbstractContextManager[Generates]]] = {
+        "one": partial(LLM, model, tp=1, config=config)
+    }
+    layers = tuple(map(int, arguments.layers.split(","))) if arguments.layers else None
+    staged: dict[str, object] = {"pipeline.layers": layers} if layers else {"pipeline.stages": arguments.tp}
+    idle = StageIdle(staged, config)
     for name in arguments.ways:
         if name == STAGES:
-            makers[name] = partial(LLM, model, layout={"pipeline.stages": arguments.tp}, config=config)
+            makers[name] = partial(idle.watched, partial(LLM, model, layout=staged, config=config))
             continue
         split, steals = WAYS[name]
         settings, layout = replace(config, steal_work=steals), {"attention": {"split": split}}
         makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
     with Probe(cache_dir() / "peers") as probe:
         chosen = {name: cases[name] for name in arguments.cases}
-        tell(arguments, *in_starts(probe, makers, chosen, arguments.starts, arguments.rounds))
+        found, looks = in_starts(probe, makers, chosen, arguments.starts, arguments.rounds)
+    if STAGES in arguments.ways:
+        idle.add_to(found, chosen, STAGES)
+    tell(arguments, found, looks)
 
 
 if __name__ == "__main__":

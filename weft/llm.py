@@ -19,6 +19,7 @@ from weft.checkpoint.integrity.check import check_hashes
 from weft.engine.choice import Choice, ChoiceDelta
 from weft.engine.outputs import FinishReason, RequestOutput
 from weft.errors import ConfigError, PeerError, RequestError, UsageError
+from weft.ipc.report import RankReport
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
@@ -132,6 +133,10 @@ class LLM:
     def plan(self) -> LaunchPlan:
         """What was started: layout, resolved settings, memory, collectives."""
         return self._plan
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is, and what it has done."""
+        return self._engines.reports()
 
     def default_params(self, **changes: Any) -> SamplingParams:
         """SamplingParams with the model's recommended values, `changes` on top; UsageError for an unknown name."""

@@ -17,6 +17,7 @@ from weft.engine.engine import Engine
 from weft.engine.outputs import Outputs, RequestOutput
 from weft.errors import PeerError, WeftError
 from weft.ipc.fingerprint import Settings
+from weft.ipc.report import RankReport
 from weft.launch_plan.plan import LaunchPlan
 from weft.log import get_logger
 from weft.machine.cores import KeptTo
@@ -49,6 +50,7 @@ class OfflineEngines:
         if plan.engine.server_cpus is not None:
             self._moved.enter_context(KeptTo(plan.server_cpus))
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="replica")
+        self._starting: list[Starting] = []
         self._executors, started = self._start(parts, listener, spawner or Spawner())
         pairs = zip(self._executors, started, balancing, strict=True)
         self._engines = [make_engine(executor, part, moves) for executor, part, moves in pairs]
@@ -69,7 +71,7 @@ class OfflineEngines:
         self, parts: Sequence[LaunchPlan], listener: Listener | None, spawner: Spawner
     ) -> tuple[list[ProcessExecutor], list[LaunchPlan]]:
         """Processes come from this thread, which outlives them; each replica is waited for in one of its own."""
-        starting: list[Starting] = []
+        starting = self._starting
         agreed = Settings()
         try:
             for part in parts:
@@ -90,6 +92,10 @@ class OfflineEngines:
                 self._hosts.close()
             self._moved.close()
             raise
+
+    def reports(self) -> list[RankReport]:
+        """Where every rank is, and what it has done."""
+        return [report for one in self._starting for report in one.reports()]
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Gives the request to a replica. RequestError: it cannot run. PeerError: the replica is dead."""
