@@ -6,8 +6,8 @@
 
 Four engines: one rank; several, which steal each other's work and so have whole KV groups; the same with
 query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these, or
-"stages": as many pipeline stages of one rank, with `--layers` each; of these also how idle each stage was, and
-in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
+"stages": as many pipeline stages of one rank, even ones, and again with `--layers` each; of these also how idle each
+stage was, and in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
@@ -56,6 +56,14 @@ WAYS = {
 STAGES = "stages"
 
 
+def staged_ways(stages: int, layers: str | None) -> dict[str, dict[str, object]]:
+    """Layouts by way: even stages and, where layers are named, stages with these."""
+    ways: dict[str, dict[str, object]] = {STAGES: {"pipeline.stages": stages}}
+    if layers:
+        ways[f"{STAGES} of {layers} layers"] = {"pipeline.layers": tuple(map(int, layers.split(",")))}
+    return ways
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.set_defaults(tp=2)
@@ -63,7 +71,7 @@ def main() -> None:
     ways, cases = [*WAYS, STAGES], CASES | OF_STAGES
     parser.add_argument("--ways", nargs="+", choices=ways, default=list(WAYS), help="those beside one rank")
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(CASES))
-    parser.add_argument("--layers", help="of each pipeline stage, as 17,13 (default: even)")
+    parser.add_argument("--layers", help="of each pipeline stage, as 17,13: beside even ones")
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
     parser.add_argument("--starts", type=even, default=2, help="of all engines, the last one first in every other")
@@ -81,12 +89,12 @@ def main() -> None:
     makers: dict[str, Callable[[], AbstractContextManager[Generates]]] = {
         "one": partial(LLM, model, tp=1, config=config)
     }
-    layers = tuple(map(int, arguments.layers.split(","))) if arguments.layers else None
-    staged: dict[str, object] = {"pipeline.layers": layers} if layers else {"pipeline.stages": arguments.tp}
-    idle = StageIdle(staged, config)
+    idle = dict[str, StageIdle]()
     for name in arguments.ways:
         if name == STAGES:
-            makers[name] = partial(idle.watched, partial(LLM, model, layout=staged, config=config))
+            for way, staged in staged_ways(arguments.tp, arguments.layers).items():
+                idle[way] = StageIdle(staged, config)
+                makers[way] = partial(idle[way].watched, partial(LLM, model, layout=staged, config=config))
             continue
         split, steals = WAYS[name]
         settings, layout = replace(config, steal_work=steals), {"attention": {"split": split}}
@@ -94,8 +102,8 @@ def main() -> None:
     with Probe(cache_dir() / "peers") as probe:
         chosen = {name: cases[name] for name in arguments.cases}
         found, looks = in_starts(probe, makers, chosen, arguments.starts, arguments.rounds)
-    if STAGES in arguments.ways:
-        idle.add_to(found, chosen, STAGES)
+    for way, watched in idle.items():
+        watched.add_to(found, chosen, way)
     tell(arguments, found, looks)
 
 

@@ -124,10 +124,8 @@ def fitted(seconds: Mapping[Burst, float], one: Layout, config: ModelConfig, set
     """The cost with which one rank takes these seconds, as near as can be."""
     work = [simulated(burst, one, config, settings, np.zeros(3)).done for burst in seconds]
     taken = np.array([*seconds.values()])
-    found: Floats = np.maximum(
-        np.linalg.lstsq(np.array(work) / taken[:, None], np.ones(len(taken)), rcond=None)[0], 0.0
-    )
-    return found
+    found: Floats = np.linalg.lstsq(np.array(work) / taken[:, None], np.ones(len(taken)), rcond=None)[0]
+    return np.maximum(found, 0.0)
 
 
 def idle_shares(stages: SimulatedStages) -> Sequence[float]:
