@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from weft.engine.engine import Engine
+from weft.experts.statistics.loads import IntArray
 from weft.ipc.report import RankReport
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
@@ -23,7 +24,15 @@ def answer(group: GroupPlan, token: int) -> GroupResult:
     return GroupResult(ids, runs=[Sampled(run.slot, token) for run in group.runs if run.sample])
 
 
-class Paced:
+class NoExperts:
+    """Ranks that count no experts."""
+
+    def expert_counts(self) -> IntArray:
+        """Is not called."""
+        raise NotImplementedError
+
+
+class Paced(NoExperts):
     """Ranks that always say `token`; a step takes `step_s`, as if they computed."""
 
     def __init__(self, token: int, step_s: float, num_blocks: int) -> None:

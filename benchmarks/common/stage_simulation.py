@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common.bursts import Burst
-from benchmarks.common.fake_engine import answer
+from benchmarks.common.fake_engine import NoExperts, answer
 from weft.arch.config import ModelConfig
 from weft.arch.stages import head_products, keys_per_row, layer_products, stage_layers
 from weft.engine.engine import Engine
-from weft.experts.statistics.loads import IntArray
 from weft.launch_plan.step_limits import with_step_tokens
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
@@ -47,7 +46,7 @@ class StageShares:
         return cls(sampled / sampled.sum(), prompt / prompt.sum())
 
 
-class SimulatedStages:
+class SimulatedStages(NoExperts):
     """Ranks of an engine on a clock of their own (`now`, seconds). `cost`: seconds of one of `Floats`."""
 
     def __init__(self, layout: Layout, config: ModelConfig, num_blocks: int, cost: Floats) -> None:
@@ -88,10 +87,6 @@ class SimulatedStages:
         """As `submit` and `collect`."""
         self.submit(plan)
         return self.collect()
-
-    def expert_counts(self) -> IntArray:
-        """No experts are counted."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Nothing to end."""
