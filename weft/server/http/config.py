@@ -87,7 +87,7 @@ class HttpConfig:
     )
     enable_force_include_usage: bool = option(
         False,
-        "every stream ends with a chunk that has the usage, also where stream_options does not ask for it",
+        "every chunk of a stream has the usage so far, and a last one that of the whole, as if stream_options asked",
         "--enable-force-include-usage",
         expert=True,
     )

@@ -29,7 +29,7 @@ class Bodies:
         options = asked.stream_options
         self._form, self._fingerprint, self._kept = form, fingerprint, asked.n
         self._include_usage = always_usage or (options is not None and options.include_usage)
-        self._continuous = options is not None and options.continuous_usage_stats
+        self._continuous = always_usage or (options is not None and options.continuous_usage_stats)
 
     def whole(self, answer: Answer) -> bytes:
         """Of each prompt the likeliest choices, where more are made than are to come back."""
