@@ -14,6 +14,7 @@ from tests.server.conftest import Running, Start
 from tests.support.fakes.fake_executor import ScriptedAsyncExecutor, ScriptedExecutor
 from tests.support.waiting import PATIENCE_S, until
 from weft.server.http import middleware
+from weft.server.http.buffered_transport import BufferedTransport
 
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 190, "ignore_eos": True}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100, "ignore_eos": True}
@@ -149,3 +150,27 @@ def test_requests_before_the_end_of_a_client_s_side_are_all_answered(start_serve
         assert answer.count(b"HTTP/1.1 200 ") == 3 and answer.count(b'"version"') == 2
     finally:
         server.stop()
+
+
+class LostTransport(asyncio.Transport):
+    """As uvloop's of a connection that the client has reset."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> None:
+        raise RuntimeError("the handler is closed")
+
+
+def test_what_is_gathered_for_a_lost_connection_is_dropped() -> None:
+    failed: list[dict[str, Any]] = []
+
+    async def written() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failed.append(context))
+        BufferedTransport(LostTransport(), loop).write(b"x")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(written())
+    assert not failed

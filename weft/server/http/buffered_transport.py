@@ -27,9 +27,9 @@ class BufferedTransport:
         self._parts.append(data)
 
     def flush(self) -> None:
-        """What has been gathered, now."""
-        if self._parts:
-            parts, self._parts = self._parts, []
+        """What has been gathered, now. A connection that has been lost meanwhile takes nothing."""
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
