@@ -73,7 +73,7 @@ class StageIdle:
             staged = simulated(burst, layout, config, self._settings, cost)
             alone = simulated(burst, one, config, self._settings, cost)
             cases[name][way] |= {
-                "idle_simulated": idle_shares(staged), "ratio_simulated": round(alone.now / staged.now, 3)
+                "idle_simulated": idle_shares(staged), "ratio_simulated": round(float(alone.now / staged.now), 3)
             }  # fmt: skip
 
 
