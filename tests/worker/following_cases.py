@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -45,6 +46,7 @@ class Ranks(ProgramExecutor):
         self._before: list[int] = [0] * len(self.runners)
         self._now: list[FollowingRecord | None] = [None] * len(self.runners)
         self.channels, self.loops, self.given = [], [], 0
+        self.waiting = deque[int]()
         for rank in range(len(self.runners)):
             ours, end = channel_pair()
             self.channels.append(ours)
@@ -76,13 +78,21 @@ class Ranks(ProgramExecutor):
 
         runner.follow = follow
 
-    def step(self, plan: StepPlan) -> StepResult:
+    def submit(self, plan: StepPlan) -> None:
         parts = self._plans.split(plan)
         for runner, channel in zip(self.runners, self.channels, strict=True):
             channel.send(pack(RunStep(parts[runner.geometry.group])))
-        reporting = [channel for runner, channel in zip(self.runners, self.channels, strict=True) if runner.reports]
-        result = StepResult(plan.index, [self._answer(channel, plan.index).result for channel in reporting])
+        self.waiting.append(plan.index)
         self.given += 1
+
+    def collect(self) -> StepResult:
+        index = self.waiting.popleft()
+        reporting = [channel for runner, channel in zip(self.runners, self.channels, strict=True) if runner.reports]
+        return StepResult(index, [self._answer(channel, index).result for channel in reporting])
+
+    def step(self, plan: StepPlan) -> StepResult:
+        self.submit(plan)
+        result = self.collect()
         for rank in range(len(self.runners)):
             until(partial(self._rests, rank), f"rank {rank} after step {self.given}")
         return result
@@ -106,6 +116,14 @@ class Ranks(ProgramExecutor):
         for rank, runner in enumerate(self.runners):
             assert self.page.work(rank).rows == runner.rows
         super().close()
+
+
+class InFlight(Uncounted):
+    """Ranks that get a step while others are in flight."""
+
+    def __init__(self, frames: Ranks) -> None:
+        self.frames, self.layout, self.num_blocks = frames, frames.layout, frames.num_blocks
+        self.step, self.submit, self.collect, self.close = frames.step, frames.submit, frames.collect, frames.close
 
 
 class Both(Uncounted):

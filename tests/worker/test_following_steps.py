@@ -8,16 +8,38 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
+from msgspec.structs import replace
 
 from tests.support.exact_model import write_random
 from tests.support.native_libraries import need
 from tests.support.waiting import until
-from tests.worker.decode_cases import GREEDY, LAYOUTS, MANY, REQUESTS, STAGED, Request, admitted, grown, serve, streams
-from tests.worker.following_cases import both_ways, grammars_of
+from tests.worker.decode_cases import (
+    DRAWN,
+    GREEDY,
+    LAYOUTS,
+    LIMITS,
+    MANY,
+    REQUESTS,
+    STAGED,
+    VOCABULARY,
+    Request,
+    admitted,
+    grown,
+    serve,
+    streams,
+)
+from tests.worker.following_cases import InFlight, Ranks, both_ways, grammars_of
+from weft.arch import Shards, parse_config
+from weft.checkpoint import open_checkpoint
+from weft.engine.engine import Engine
+from weft.engine.executor import Executor
 from weft.errors import WeftError
 from weft.ipc.channel import ChannelClosed
 from weft.ipc.messages import RunStep, StepDone, pack, unpack_from_rank
 from weft.layout.rank_plans import RankPlans
+from weft.layout.resolve import resolve
+from weft.ops.base import Numerics
+from weft.settings import EngineConfig
 from weft.step.plan import GRAMMAR_FAILED, GroupPlan, StepPlan
 from weft.step.sampling_params import SamplingParams
 
@@ -217,3 +239,51 @@ def test_a_rank_whose_supervisor_is_gone_ends(model: Path) -> None:
         ranks.channels[0].close()
         with pytest.raises(ChannelClosed):
             ranks.loops[0].result(20.0)
+
+
+def tokens_of(executor: Executor, count: int) -> list[list[int]]:
+    """Of streams that begin together, and end one after the other."""
+    config = EngineConfig(max_model_len=32, max_num_seqs=4, max_num_batched_tokens=8, block_size=4)
+    engine = Engine(executor, config, (), vocab_size=VOCABULARY)
+    found: list[list[int]] = [[] for _ in range(count)]
+    for number in range(count):
+        params = GREEDY if number % 2 else DRAWN
+        engine.add_request(str(number), [number, 3], replace(params, max_tokens=6 + 4 * number, ignore_eos=True))
+    while engine.has_work:
+        for output in engine.step():
+            assert output.error is None, output.error
+            found[int(output.request_id)] += output.new_token_ids
+    return found
+
+
+def ranks_of(path: Path, given: dict[str, object], world: int) -> Ranks:
+    checkpoint = open_checkpoint(path)
+    return Ranks(
+        checkpoint, Shards(parse_config(checkpoint.config), resolve(given, world)), Numerics(torch.float32), LIMITS
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize(("world", "layout"), STAGED[:2], ids=str)
+def test_batches_that_take_turns_are_followed(world: int, layout: dict[str, object], count: int, model: Path) -> None:
+    """Of three streams one batch has two rows, the other one."""
+    alone, staged = ranks_of(model, {}, 1), InFlight(ranks_of(model, layout, world))
+    try:
+        assert tokens_of(staged, count) == tokens_of(alone, count)
+        assert min(staged.frames.followed) > staged.frames.given // 3
+    finally:
+        staged.close()
+        alone.close()
+
+
+def test_ids_that_are_not_waited_for_are_seen(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stage's steps take the ids of the step before the last one."""
+    alone, staged = ranks_of(model, {}, 1), InFlight(ranks_of(model, {"pipeline.stages": 2}, 2))
+    submit = staged.submit
+    monkeypatch.setattr(staged, "submit", lambda plan: submit(replace(plan, awaits=max(0, plan.awaits - 1))))
+    try:
+        assert tokens_of(staged, 4) != tokens_of(alone, 4)
+        assert min(staged.frames.followed) > 4
+    finally:
+        staged.close()
+        alone.close()
