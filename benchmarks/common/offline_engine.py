@@ -16,6 +16,7 @@ from weft.checkpoint import open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.engine.engine import Engine
 from weft.launch_plan.plan import plan_launch
+from weft.layout.layout import Layout
 from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 from weft.step.sampling_params import SamplingParams
@@ -55,12 +56,15 @@ class Watched:
 
 
 @contextmanager
-def watched(model: str | None, tp: int, settings: EngineConfig) -> Iterator[Watched]:
-    """Starts the ranks; ends them at the end."""
+def watched(model: str | None, tp: int, settings: EngineConfig, layout: Layout | None = None) -> Iterator[Watched]:
+    """Starts the ranks; ends them at the end. `layout`: of the ranks, where there is more than `tp`; the model may then
+    have no tokenizer."""
     checkpoint = open_checkpoint(model_path(model))
-    plan = plan_launch(checkpoint, resolve({}, tp=tp), settings)
-    vocabulary = Tokenizer.from_checkpoint(checkpoint).vocabulary(plan.config.vocab_size, plan.eos_token_ids)
-    starting = Starting(plan.with_vocabulary((), vocabulary))
+    plan = plan_launch(checkpoint, layout or resolve({}, tp=tp), settings)
+    if layout is None:
+        vocabulary = Tokenizer.from_checkpoint(checkpoint).vocabulary(plan.config.vocab_size, plan.eos_token_ids)
+        plan = plan.with_vocabulary((), vocabulary)
+    starting = Starting(plan)
     executor = starting.wait()
     plan = starting.plan
     try:
