@@ -60,6 +60,21 @@ def test_four_ranks_on_two_hosts_agree_with_one_rank(cluster: Cluster) -> None:
     assert "agrees" in commands[0].text
 
 
+CONTEXTS = {
+    "cp over hosts": ("--attn-cp-size", "2"),
+    "cp over hosts, kv_split inside": ("--attn-cp-size", "2", "--tp", "6", "--kv-split-size", "2"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_context_on_two_hosts_agrees_with_one_rank(cluster: Cluster, name: str) -> None:
+    layout = (*CONTEXTS[name], "--dtype", "float32")
+    commands = [host.weft("verify", *cluster.meeting(host.number, *layout)) for host in cluster.hosts]
+    assert [command.end(240) for command in commands] == [0, 0], commands[0].text
+    assert "agrees" in commands[0].text
+
+
 def test_a_group_without_requests_joins_every_step(cluster: Cluster) -> None:
     """One request at a time: of two attention-dp groups, each on a host of its own, one has nothing to do."""
     server, _ = cluster.serve("--attn-dp-size", "2", "--dense-tp-size", "2", "--lm-head-tp-size", "2")
