@@ -1,6 +1,6 @@
 """Decode at long contexts by two ranks that copy the KV cache, or share it by position (kv_split, cp).
 
-    python benchmarks/shared_contexts.py [--contexts 8000 16000] [--tokens 32] [--rounds 3] [--layers 4]
+    python benchmarks/shared_contexts.py [--contexts 8000 16000] [--tokens 32] [--rounds 3] [--layers 2]
                                          [--save FILE.json]
 
 Random models in bf16, one with latents and one with a single KV head. Tokens a second of one stream after each context,
@@ -32,9 +32,9 @@ from weft.layout.resolve import resolve
 from weft.settings import EngineConfig
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 2048,
-    "num_attention_heads": 16,
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_attention_heads": 8,
     "vocab_size": 4096,
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-5,
@@ -55,7 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "latents": {
         "architectures": ["DeepseekV2ForCausalLM"],
         "model_type": "deepseek_v2",
-        "num_key_value_heads": 16,
+        "num_key_value_heads": 8,
         "q_lora_rank": 256,
         "kv_lora_rank": 256,
         "qk_rope_head_dim": 32,
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=whole, nargs="+", default=[8000, 16000])
     parser.add_argument("--tokens", type=whole, default=32)
     parser.add_argument("--rounds", type=whole, default=3)
-    parser.add_argument("--layers", type=whole, default=4)
+    parser.add_argument("--layers", type=whole, default=2)
     arguments = parser.parse_args()
     cases = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -144,8 +144,7 @@ def main() -> None:
             for layout, given in LAYOUTS.items():
                 case = f"{name}, {layout}"
                 cases[case] = measure(path, given, arguments.contexts, arguments.tokens, arguments.rounds)
-                print(case, cases[case], flush=True)
-    tell(arguments, cases)
+                tell(arguments, cases)  # what is measured stays, whatever ends the rest
 
 
 if __name__ == "__main__":

@@ -231,9 +231,23 @@ def hosts_rows() -> Iterator[tuple[str, str, str, str]]:
             yield f"{case['times']} times {fault}: longest until named and until ready, s", times, machine, commit
 
 
+def shared_contexts() -> str:
+    """Decode by ranks that share the KV cache of a request by position."""
+    found = []
+    for machine, commit, result in named("shared-contexts"):
+        lengths = [f"{length:,} tokens" for length in result["contexts"]]
+        for case, one in result["cases"].items():
+            cells = [short(one[length]["tokens_per_s"]) for length in lengths]
+            prompt = short(one[lengths[-1]]["first_token_s"])
+            fits, hits = f"{one['tokens_per_gib']:,}", f"{one['hit_rate']:.2f}"
+            found.append((case, *cells, prompt, fits, hits, machine, commit))
+    rates = ("tokens/s at 8,000", "at 16,000", "first token after 8,000 more, s")
+    return table(("model, ranks", *rates, "tokens in a GiB", "hit rate", "machine", "commit"), found)
+
+
 TABLED = (
     "comm-latency", "decode-bound", "device-decode", "front-end", "hosts", "long-prompt", "peers", "quantization",
-    "scheduler-cost", "several-ranks", "shared-prefix", "soak", "start",
+    "scheduler-cost", "several-ranks", "shared-contexts", "shared-prefix", "soak", "start",
 )  # fmt: skip
 """Beginnings of the names of results that have a table of their own."""
 
@@ -278,6 +292,11 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         "Hosts of one core each. Faults happen under load, on a busy machine.",
         several_hosts,
     ),
+    "Long contexts": (
+        "One stream, by two ranks of one thread, of random models in bf16. A GiB of each rank's KV cache has so many"
+        " tokens of a context. The hit rate is of 20 to 600 ids that requests have in common.",
+        shared_contexts,
+    ),
     "The server": ("Single figures; medians.", server),
     "Other results": ("Files whose figures are on the pages that name them.", others),
 }
@@ -287,7 +306,10 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
 def page() -> str:
     """The whole page."""
     head = "Each row names its machine ([measured.md](measured.md)) and the commit of weft that was measured."
-    note = "The files are in `benchmarks/results/`. All but the GPU's are of the embedded model on two cores."
+    note = (
+        "The files are in `benchmarks/results/`. All but the GPU's and those of long contexts are of the embedded model"
+    )
+    note += " on two cores."
     parts: Iterable[str] = (f"## {title}\n\n{words}\n\n{make()}" for title, (words, make) in SECTIONS.items())
     return "\n".join([f"{MADE_BY}# Tables of results\n\n{head}\n{note}\n", *parts])
 
