@@ -121,6 +121,7 @@ class ContextSizes:
     tp: int
     cp: int
     kv_split: int
+    dp: int = 1
 
     def layout(self, world: int, num_experts: int) -> Layout:
         sizes = {f"attention.{name}": size for name, size in asdict(self).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from tests.equivalence.harness import (
     all_dispatched,
     all_sizes,
     any_layout,
+    checkpoint_at,
     make_executor,
     of_one_rank,
     run_workload,
@@ -38,6 +40,11 @@ from tests.equivalence.harness import (
 )
 from tests.equivalence.rank_replay import Digests
 from tests.support.native_libraries import need
+from weft.arch import ModelConfig, parse_config
+from weft.arch.fit import check_fit
+from weft.errors import LayoutError
+from weft.layout.counts import divisors
+from weft.layout.layout import Layout
 from weft.ops.base import Numerics
 from weft.step.plan import StepPlan, StepResult
 
@@ -232,7 +239,7 @@ def _compare_programs(
     exact: Model,
     world: int,
     threads: int,
-    sample: Sequence[Sizes | ExpertSizes],
+    sample: Sequence[AnySizes],
     work: Workload = MIXED,
 ) -> None:
     recorded = [record(exact, world, sizes, work) for sizes in sample]
@@ -265,15 +272,53 @@ def test_routed_rows_between_processes_equal_lockstep(
         assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"
 
 
-SHARED_CONTEXTS = [ContextSizes(2, 2, 2), ContextSizes(4, 1, 4), ContextSizes(1, 4, 1), ContextSizes(2, 1, 2)]
+SHARED_CONTEXTS = [ContextSizes(2, 2, 2), ContextSizes(4, 1, 4), ContextSizes(1, 4, 1), ContextSizes(2, 1, 2, 2)]
 
 
-@pytest.mark.parametrize("backend", ["shared_memory", "gloo", "tcp"])
+@pytest.mark.parametrize("backend", ["shared_memory", "gloo", "tcp", "program"])
 def test_shared_contexts_between_processes_equal_lockstep(backend: str, model: Models, replayed: Replayed) -> None:
-    """`tcp`: on two hosts."""
+    """`tcp` and `program`: on two hosts."""
     need("comm")
+    if backend == "program":
+        need("step")
     exact = model("latent", EXACT)
     recorded = [record(exact, 4, sizes) for sizes in SHARED_CONTEXTS]
-    job = {"backend": backend, "hosts": 2 if backend == "tcp" else 1, "world": 4, "checkpoint": str(exact.path)}
+    job = {
+        "backend": backend,
+        "hosts": 2 if backend in ("tcp", "program") else 1,
+        "world": 4,
+        "checkpoint": str(exact.path),
+    }
     for rank, answer in enumerate(replayed(job | {"cases": [case for case, _ in recorded]})):
         assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"
+
+
+def every_shared_context(world: int, model: Model) -> Iterator[ContextSizes]:
+    """All of a world of one stage that the model's heads allow."""
+    config = parse_config(checkpoint_at(model.path).config)
+    for tp, cp, dp in itertools.product(divisors(world), repeat=3):
+        for kv_split in divisors(tp) if tp * cp * dp == world else ():
+            sizes = ContextSizes(tp, cp, kv_split, dp)
+            if cp * kv_split > 1 and _fits(config, sizes.layout(world, config.num_experts)):
+                yield sizes
+
+
+def _fits(config: ModelConfig, layout: Layout) -> bool:
+    try:
+        check_fit(layout, config)
+    except LayoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("variant", ["biased", "qk_norm", "window", "experts", "latent"])
+def test_programs_of_shared_contexts_equal_operations_one_by_one(
+    variant: str, world: int, model: Models, replayed: Replayed, record_property: Callable[[str, object], None]
+) -> None:
+    """The answer key is torch; prompts reach over several blocks of each owner."""
+    need("comm", "step")
+    exact = model(variant, EXACT)
+    sample = list(every_shared_context(world, exact))
+    _compare_programs(replayed, exact, world, 1, sample)
+    record_property("program_layouts_equal", len(sample))

@@ -23,7 +23,8 @@ from weft.worker import threads
 def setup(own_cores: bool, asked: bool | None) -> Any:
     """As much of a rank's first message as settling reads."""
     cpus = [5, 1] * own_cores
-    world = SimpleNamespace(engine=SimpleNamespace(steal_work=asked, device="cpu"), host_of=(0, 0))
+    engine = SimpleNamespace(steal_work=asked, device="cpu")
+    world = SimpleNamespace(engine=engine, host_of=(0, 0), layout=resolve({}))
     return SimpleNamespace(cpus=cpus, world=world, yields_core=False)
 
 

@@ -38,6 +38,8 @@ LAYOUTS = [
     ("experts", {"pipeline.stages": 3}, 3),
     ("experts", {"pipeline.stages": 2, "attention.tp": 2, "experts.dispatch": "all_to_all"}, 4),
     ("latent", {"pipeline.stages": 2, "attention.tp": 2}, 4),
+    ("latent", {"pipeline.stages": 2, "attention.cp": 2}, 4),
+    ("window", {"pipeline.stages": 2, "attention.tp": 2, "attention.kv_split": 2}, 4),
 ]
 
 

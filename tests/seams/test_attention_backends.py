@@ -97,7 +97,7 @@ def backend(request: pytest.FixtureRequest) -> AttentionBackend[Any]:
     return backend_named(str(request.param))
 
 
-@pytest.fixture(params=["torch", "toy", "exact"])
+@pytest.fixture(params=["torch", "step", "toy", "exact"])
 def splitting(request: pytest.FixtureRequest) -> AttentionBackend[Any]:
     """Those that give partial outputs."""
     return backend_named(str(request.param))
@@ -165,17 +165,18 @@ def test_any_split_of_keys_merges_to_the_whole(splitting: AttentionBackend[Any],
         assert torch.equal(merged, whole) and on_grid(merged)
 
 
-def test_exact_ties_merge_bit_for_bit() -> None:
+@pytest.mark.parametrize("name", ["torch", "step"])
+def test_exact_ties_merge_bit_for_bit(name: str) -> None:
     """Scores that are all equal: every weight is 1 and every sum is exact, whatever the split."""
     sizes = Sizes((0, 0, 1), 2, 8, 4)
     case = paged(sizes, ((0, 64, 1),), torch.float64)
     case.cache.v.copy_(torch.randint(-64, 65, case.cache.v.shape) / 64)
     flat = Case(torch.zeros_like(case.q), case.cache, case.meta, case.kv_of_head)
-    whole = run(TorchAttention(), sizes, flat)
+    backend, whole = backend_named(name), run(TorchAttention(), sizes, flat)
     for parts in (1, 2, 3, 4):
-        pieces = [run(TorchAttention(), sizes, flat, share) for share in splits(parts)]
-        assert torch.equal(TorchAttention().merge(pieces, 3), whole)
-        assert torch.equal(TorchAttention().merge(pieces[::-1], 3), whole)
+        pieces = [run(backend, sizes, flat, share) for share in splits(parts)]
+        assert torch.equal(backend.merge(pieces, 3), whole)
+        assert torch.equal(backend.merge(pieces[::-1], 3), whole)
 
 
 def test_a_row_that_saw_no_key_is_zero_and_no_nan(splitting: AttentionBackend[Any]) -> None:
@@ -187,22 +188,14 @@ def test_a_row_that_saw_no_key_is_zero_and_no_nan(splitting: AttentionBackend[An
     assert (splitting.merge([nothing, nothing], 4) == 0).all()
 
 
-def test_partial_outputs_of_halves_are_in_fp32() -> None:
-    sizes = SIZES["grouped"]
+@pytest.mark.parametrize("name", ["torch", "step"])
+def test_partial_outputs_of_halves_are_in_fp32(name: str) -> None:
+    sizes, backend = SIZES["grouped"], backend_named(name)
     case = paged(sizes, RUNS, torch.bfloat16)
-    pieces = [run(TorchAttention(), sizes, case, share) for share in splits(2)]
+    pieces = [run(backend, sizes, case, share) for share in splits(2)]
     assert {piece.dtype for piece in pieces} == {torch.float32}
-    merged = merge_partials(pieces, 9)
+    merged = backend.merge(pieces, 9)
     assert (merged.double() - dense_attention(sizes, RUNS, torch.bfloat16)).abs().max() < 2e-2
-
-
-def test_kernels_refuse_partial_outputs_by_name() -> None:
-    step, sizes = backend_named("step"), SIZES["grouped"]
-    case = paged(sizes, RUNS, torch.float64)
-    with pytest.raises(WeftError, match="attention backend step gives no partial attention yet"):
-        run(step, sizes, case, KeyShare(0, 1))
-    with pytest.raises(WeftError, match="attention backend step gives no partial attention yet"):
-        step.forward(case.q, case.cache, step.prepare(case.meta), spec_of(sizes), partial=True)
 
 
 def test_an_output_with_its_lse_is_taken_with_sum_1() -> None:
@@ -217,11 +210,12 @@ def test_an_output_with_its_lse_is_taken_with_sum_1() -> None:
     assert ToyAttention.divides_first and not TorchAttention.divides_first
 
 
-def test_parts_are_added_in_the_given_order() -> None:
-    sums, level = torch.tensor([1.0, 2.0**-24, 2.0**-24]), torch.zeros(1, 1, 1)
+@pytest.mark.parametrize("name", ["torch", "step"])
+def test_parts_are_added_in_the_given_order(name: str) -> None:
+    sums, level, backend = torch.tensor([1.0, 2.0**-24, 2.0**-24]), torch.zeros(1, 1, 1), backend_named(name)
     pieces = [pack_partial(each.view(1, 1, 1), level, torch.ones(1, 1, 1)) for each in sums]
-    assert torch.equal(merge_partials(pieces, 1), torch.tensor([[1.0]]) / 3)
-    assert torch.equal(merge_partials(pieces[::-1], 1), torch.tensor([[1 + 2.0**-23]]) / 3)
+    assert torch.equal(backend.merge(pieces, 1), torch.tensor([[1.0]]) / 3)
+    assert torch.equal(backend.merge(pieces[::-1], 1), torch.tensor([[1 + 2.0**-23]]) / 3)
 
 
 def toy_ops(dtype: torch.dtype = torch.float32) -> Ops:

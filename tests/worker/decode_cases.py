@@ -25,6 +25,11 @@ LAYOUTS: list[tuple[int, dict[str, object]]] = [
     (2, {"attention.dp": 2, "lm_head.tp": 2}),
     (4, {"attention.tp": 2, "attention.dp": 2, "o_proj.tp": 4, "dense.tp": 2, "lm_head.tp": 4}),
 ]
+SHARED: list[tuple[int, dict[str, object]]] = [
+    (2, {"attention.tp": 2, "attention.kv_split": 2}),
+    (4, {"attention.tp": 4, "attention.kv_split": 2, "o_proj.tp": 2}),
+]
+"""Of a model with one KV head."""
 
 
 STAGED: list[tuple[int, dict[str, object]]] = [

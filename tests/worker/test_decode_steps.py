@@ -17,7 +17,19 @@ from tests.support.exact_model import write_random
 from tests.support.fakes.uncounted import Uncounted
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from tests.worker.decode_cases import DRAWN, GREEDY, LAYOUTS, LIMITS, MANY, REQUESTS, Request, admitted, serve, streams
+from tests.worker.decode_cases import (
+    DRAWN,
+    GREEDY,
+    LAYOUTS,
+    LIMITS,
+    MANY,
+    REQUESTS,
+    SHARED,
+    Request,
+    admitted,
+    serve,
+    streams,
+)
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
@@ -150,6 +162,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @DTYPES
 def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: torch.dtype, model: Path) -> None:
     with both_ways(model, world, layout, dtype) as executor:
+        serve(executor, MANY)
+        assert min(executor.short_steps) > 8
+
+
+@pytest.fixture(scope="module")
+def one_kv_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("step", "comm")
+    return write_random(tmp_path_factory.mktemp("model"), "window")
+
+
+@pytest.mark.parametrize(("world", "layout"), SHARED, ids=str)
+@DTYPES
+def test_ranks_that_share_contexts_give_the_same(
+    world: int, layout: dict[str, object], dtype: torch.dtype, one_kv_head: Path
+) -> None:
+    with both_ways(one_kv_head, world, layout, dtype) as executor:
         serve(executor, MANY)
         assert min(executor.short_steps) > 8
 

@@ -20,6 +20,7 @@ from tests.worker.decode_cases import (
     LIMITS,
     MANY,
     REQUESTS,
+    SHARED,
     STAGED,
     VOCABULARY,
     Request,
@@ -61,6 +62,15 @@ def test_steps_from_frames_give_the_same(
     world: int, layout: dict[str, object], dtype: torch.dtype, model: Path
 ) -> None:
     with both_ways(model, world, layout, dtype) as executor:
+        serve(executor, MANY)
+        assert min(executor.frames.followed) > 4
+
+
+@pytest.mark.parametrize(("world", "layout"), SHARED, ids=str)
+def test_steps_of_ranks_that_share_contexts_give_the_same(
+    world: int, layout: dict[str, object], tmp_path: Path
+) -> None:
+    with both_ways(write_random(tmp_path, "window"), world, layout) as executor:
         serve(executor, MANY)
         assert min(executor.frames.followed) > 4
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from weft.explain.notes import LayoutNote
-from weft.layout.boundaries import SEVERAL_BLOCKS, SHARED_CONTEXT, finds_largest
+from weft.layout.boundaries import why_not_largest
 from weft.layout.layout import Layout
 from weft.settings import EngineConfig
 
@@ -43,16 +43,14 @@ def choices_of(
     compressed = compresses and _chosen(engine.compress_weights, machine.compresses)
     prunes = bf16 and not engine.enforce_eager
     wanted = prunes and _chosen(engine.prune_argmax, machine.prunes)
-    why_not = "" if finds_largest(layout) else SEVERAL_BLOCKS
-    why_not = SHARED_CONTEXT if layout.kv_owners > 1 else why_not
+    why_not = why_not_largest(layout)
     bounded = wanted and not why_not
     notes = [
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.prune_argmax, wanted, why_not, machine) if prunes else ()),
         *_rows(engine, int8_activations, bounded, machine),
     ]
-    eager = engine.enforce_eager or layout.kv_owners > 1
-    programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not eager
+    programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
     return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
 
 

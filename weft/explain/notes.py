@@ -204,7 +204,7 @@ def _left_out(layout: Layout) -> Iterator[LayoutNote]:
         shared = layout.kv_owners
         text = (
             f"a request's KV cache is split by position over {shared} ranks: KV blocks go to them in turn, and a prefix"
-            f" shorter than {shared} blocks is not cached; steps run eagerly, operation by operation"
+            f" shorter than {shared} blocks is not cached"
         )
         yield LayoutNote("info", "positions_split", text)
     if layout.attention.cp > 1:

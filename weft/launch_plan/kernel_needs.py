@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.errors import ConfigError
-from weft.layout.boundaries import SEVERAL_BLOCKS, finds_largest
+from weft.layout.boundaries import why_not_largest
 from weft.layout.layout import Layout
 from weft.native import missing_reason
 from weft.native.isa import NO_ARGMAX_PRUNING
@@ -28,8 +28,8 @@ def check_kernels(engine: EngineConfig, layout: Layout) -> None:
         raise _left_out(engine, names[0], f"it needs the compiled C++ parts ({missing_reason('step')})")
     if asked["prune_argmax"] and not library.weft_suits_argmax_pruning():
         raise _left_out(engine, "prune_argmax", NO_ARGMAX_PRUNING)
-    if asked["prune_argmax"] and not finds_largest(layout):
-        raise _left_out(engine, "prune_argmax", SEVERAL_BLOCKS)
+    if asked["prune_argmax"] and (why_not := why_not_largest(layout)):
+        raise _left_out(engine, "prune_argmax", why_not)
 
 
 def _left_out(engine: EngineConfig, name: str, why: str) -> ConfigError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from weft.arch.shards import Shards
 from weft.comm.mailboxes import mailboxes_of
 from weft.errors import ConfigError
+from weft.layout.boundaries import finds_largest
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.splits import attended_heads
@@ -144,7 +145,7 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: i
 
 def may_prune_argmax(engine: EngineConfig, layout: Layout) -> bool:
     """Whether logits may be bounded, as far as settings say."""
-    able = layout.kv_owners == 1 and engine.dtype == "bfloat16" and engine.device == "cpu"
+    able = finds_largest(layout) and engine.dtype == "bfloat16" and engine.device == "cpu"
     return able and not engine.enforce_eager and engine.prune_argmax is not False
 
 

@@ -225,6 +225,7 @@ def plan_launch(
         shared_memory=chosen.name == "shared_memory",
         program=_runs_programs(engine, layout),
         own_cores=all(share.cpus for share in assignment.shares),
+        cp=layout.attention.cp,
     )
     check_asked(engine.steal_work, why_not)
     return LaunchPlan(
@@ -297,4 +298,4 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
 
 def _runs_programs(engine: EngineConfig, layout: Layout) -> bool:
     """Whether steps run as programs, whose threads may come later to them."""
-    return layout.kv_owners == 1 and not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)
+    return not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)

@@ -31,7 +31,7 @@ def sampled_columns(logprobs: int | None) -> int:
 
 SEVERAL_BLOCKS = "ranks of several attention blocks bring their logits together"
 """Why logits are not bounded, in words."""
-SHARED_CONTEXT = "steps of ranks that share the KV cache of a request run eagerly"
+SEVERAL_SAMPLE = "with cp several attention blocks sample the rows of a group"
 """Another reason."""
 
 
@@ -147,9 +147,16 @@ def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
 
 
 def finds_largest(layout: Layout) -> bool:
-    """Whether ranks that share the lm_head are those of one attention block: then each can find the largest logits of
-    its own columns, and logits need not come together. Otherwise `SEVERAL_BLOCKS`."""
-    return layout.lm_head.tp == layout.attention.tp
+    """Whether ranks that share the lm_head are those of one attention block, which has all rows of its group: then each
+    can find the largest logits of its own columns, and logits need not come together. Otherwise `why_not_largest`."""
+    return not why_not_largest(layout)
+
+
+def why_not_largest(layout: Layout) -> str:
+    """Why ranks cannot find the largest logits of their own columns; empty where they can."""
+    if layout.attention.cp > 1:
+        return SEVERAL_SAMPLE
+    return "" if layout.lm_head.tp == layout.attention.tp else SEVERAL_BLOCKS
 
 
 def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:

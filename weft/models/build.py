@@ -33,13 +33,14 @@ def build_decoder(
     splits: SplitsOf = counted_splits,
     slot_tables: Mapping[int, SlotTables] | None = None,
     dispatcher: TokenDispatcher | None = None,
+    kv_exchange: KVExchange | None = None,
 ) -> Decoder:
     """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
     sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
-    they are those of another decoder. `dispatcher`: of routed rows, where it is not the layout's. ConfigError for a
-    block with a value that no operation computes.
+    they are those of another decoder. `dispatcher`: of routed rows, `kv_exchange`: of
+    owners of a KV cache, where it is not the layout's. ConfigError for a block with a value that no operation computes.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     refuse_not_run(config.block, latent=config.mla is not None)
@@ -48,6 +49,8 @@ def build_decoder(
     lo = vocab[comm.rank % shards.layout.stage_size % len(vocab)][0]
     stages = stage_layers(shards.layout, config.num_layers)
     last = stage == len(stages) - 1
+    if shards.layout.kv_owners > 1 and kv_exchange is None:
+        kv_exchange = KVExchange(shards, comm.rank, transitions)
     layers = [
         _layer(config, index, params, shards, comm.rank, ops, cos_sin, (slot_tables or {}).get(index))
         for index in range(*stages[stage])
@@ -61,7 +64,7 @@ def build_decoder(
         dispatcher or make_dispatcher(shards, transitions, splits),
         ops,
         stages[stage][0],
-        KVExchange(shards, comm.rank, transitions) if shards.layout.kv_owners > 1 else None,
+        kv_exchange,
     )
 
 

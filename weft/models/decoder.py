@@ -45,6 +45,11 @@ class Batch:
     group: GroupRows | None = None
     sampled_group: GroupRows | None = None
 
+    @property
+    def gathers_keys(self) -> bool:
+        """Whether some rows gather the keys of all owners."""
+        return any(rows is not None and rows.keys is not None for rows in (self.group, self.sampled_group))
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:

@@ -41,12 +41,19 @@ class GroupRows:
     """The M rows of an attention-dp group whose queries are gathered, in the plan's order; `keys`: the other rows.
     `meta`: of the M rows, with this rank's share of their keys; `rows_of`: numbers of those that each cp block has,
     `order` [M]: where each is among those of all blocks, one block after the other. Without cp both are empty: the one
-    block has all rows in order."""
+    block has all rows in order. `segments`: with cp, and all rows of the group, the same rows in the order of ranks,
+    which step programs take; its runs are of consecutive positions."""
 
     meta: AttentionMeta
     rows_of: tuple[Tensor, ...] = ()
     order: Tensor | None = None
     keys: GatheredKeys | None = None
+    segments: AttentionMeta | None = None
+
+    @property
+    def by_rank(self) -> AttentionMeta:
+        """The rows in the order of ranks."""
+        return self.segments or self.meta
 
 
 class KVExchange:

@@ -183,17 +183,18 @@ class StepRecord(ctypes.Structure):
             "ids": "const int64_t*",
             **dict.fromkeys(("positions", "slots", "run_of_row", "row_ends", "block_tables"), "const int32_t*"),
             "sampled_rows": "const int64_t*",
-            **dict.fromkeys(("sampled_positions", "sampled_row_ends"), "const int32_t*"),
+            **dict.fromkeys(("sampled_positions", "sampled_row_ends", "group_positions"), "const int32_t*"),
             "starts": "const int64_t*",
         },
         notes={
             "rows": "by row register",
             "ids": "EMBED's where its operand has no base",
             "positions": "of the attention block's rows, like the next two",
-            "row_ends": "cumulative rows of the runs",
+            "row_ends": "cumulative rows of the runs that attention takes: those of the block, or as group_positions",
             "block_tables": "[runs, table_width]",
             "sampled_rows": "ascending numbers among the rows that the rank holds of the residual stream",
-            "sampled_positions": "of the attention block's sampled rows, like the next",
+            "sampled_positions": "of the sampled rows that attention takes, like the next",
+            "group_positions": "of PARTIAL: of all rows of the attention-dp group, one block after the other",
             "starts": "first row of every rank of the stage (and the end): all rows, sampled rows",
         },
     )
@@ -210,6 +211,7 @@ class StepRecord(ctypes.Structure):
         ("sampled_rows", _POINTER),
         ("sampled_positions", _POINTER),
         ("sampled_row_ends", _POINTER),
+        ("group_positions", _POINTER),
         ("starts", _POINTER * 2),
     )
 
@@ -229,7 +231,7 @@ class ExchangeRecord(ctypes.Structure):
         types={"sent": "void*", "taken": "void*"},
         notes={
             "table": "0 all rows, 1 sampled rows (index into Step::starts)",
-            "in_base": "the run that the input begins with",
+            "in_base": "the run that the input begins with; `in_end`: one past its last",
             "out_base": "the run that the output begins with",
             "keep_from": "of an all_to_all's own piece, like the next",
             "sends": "[members]",
@@ -245,7 +247,7 @@ class ExchangeRecord(ctypes.Structure):
         ("in_base", ctypes.c_int32),
         ("out_base", ctypes.c_int32),
         ("keeps", ctypes.c_int32),
-        ("unused", ctypes.c_int32),
+        ("in_end", ctypes.c_int32),
         ("keep_from", AreaRecord),
         ("keep_to", AreaRecord),
         ("sends", ctypes.POINTER(AreaRecord)),

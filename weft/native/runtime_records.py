@@ -125,6 +125,7 @@ class DecodeRecord(ctypes.Structure):
         },
         notes={
             "columns": "[3, rows]: slot, position, tokens that the request had generated",
+            "block_size": "positions of a block that this rank keeps: it has every `owners`-th, of which it is `owner`",
             "tables": "[slots, table_width]: blocks of each slot",
             "highest": "of all blocks that ever came",
             "last_ids": "[slots]: the token that each slot was given last",
@@ -152,7 +153,7 @@ class DecodeRecord(ctypes.Structure):
     )
     _fields_ = (
         ("columns", ctypes.c_char_p),
-        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "table_width")),
+        *((name, ctypes.c_int64) for name in ("rows", "slots", "block_size", "owner", "owners", "table_width")),
         *((name, _POINTER) for name in ("tables", "highest", "last_ids", "ids", "positions", "places", "block_tables")),
         *((name, _POINTER) for name in ("sampling", "chosen_from", "logits")),
         *((name, ctypes.c_int64) for name in ("vocabulary", "own_first", "own_count")),

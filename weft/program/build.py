@@ -100,8 +100,6 @@ def build_program(
 ) -> RankProgram:
     """NotTraceableError says what keeps this rank from having a program. `most`: rows of one dp group in a step;
     `max_positions`: of the longest context; `slot_tables`: of the layers' experts."""
-    if shards.layout.kv_owners > 1:
-        raise NotTraceableError("ranks share the KV cache of a request, and partial attention is no instruction")
     if not isinstance(ops, StepOps):
         raise NotTraceableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm, shards.layout.stage_size)

@@ -17,10 +17,11 @@ from weft.ops.operations.table import Op
 from weft.program.ir import Buffer, Instruction, Recording
 
 
-def optimize(recording: Recording) -> Recording:
-    """The same program in fewer instructions."""
+def optimize(recording: Recording, *, rounds_alike: bool = False) -> Recording:
+    """The same program in fewer instructions. `rounds_alike`: bf16 keeps the bits of operations one by one."""
     code = list(recording.instructions)
-    for rewrite in (_widen_embedding, _keep_sums_of_heads, _bias_in_linear, _add_in_linear, _add_in_norm):
+    rounded_less = () if rounds_alike else (_keep_sums_of_heads, _bias_in_linear, _add_in_linear)
+    for rewrite in (_widen_embedding, *rounded_less, _add_in_norm):
         code = rewrite(code)
     return Recording(tuple(code), recording.logits)
 

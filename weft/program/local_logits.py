@@ -25,7 +25,9 @@ class LocalLogits:
 
 def local_logits(recording: Recording, layout: Layout, places: Places, base: int) -> LocalLogits | None:
     """None where the last instruction neither gives all logits nor brings together those of the block's own ranks
-    alone. `base`: address of the arena."""
+    alone, and where a group's rows are those of several blocks. `base`: address of the arena."""
+    if layout.attention.cp > 1:
+        return None
     last, before = recording.instructions[-1], len(recording.instructions) - 2
     if last.op is Op.LINEAR and layout.attention.tp == 1 and last.out.buffer is recording.logits.buffer:
         return _at(last.out.buffer, 0, before + 1, places, base)

@@ -18,7 +18,7 @@ from weft.ops.attention import KVCache
 from weft.ops.native.calls import fill
 from weft.ops.native.packed import PackedSlots, PackedWeight
 from weft.ops.native.pages import Pages
-from weft.ops.operations.attention import HEAD_DIM, WORK_CHUNKS, WORKSPACE, point_at_cache
+from weft.ops.operations.attention import ATTENDING, HEAD_DIM, WORK_CHUNKS, WORKSPACE, point_at_cache
 from weft.ops.operations.dense import WEIGHT
 from weft.ops.operations.exchanges import EXCHANGE, GROUP
 from weft.ops.operations.experts import ENDS
@@ -61,7 +61,7 @@ class Lowering:
         ranks may help with."""
         self._pages = pages
         self._code, self._caches, self._end, self._exact = recording.instructions, caches, end, exact
-        dims = {each.numbers[HEAD_DIM] for each in self._code if each.op is Op.ATTENTION}
+        dims = {each.numbers[HEAD_DIM] for each in self._code if each.op in ATTENDING}
         nbytes, self._chunks = pool.attention_workspace(positions, max(dims, default=1))
         self._workspace = pages.take(nbytes)
         self._moved = self._counts_in(pages) if pages.common else {}
@@ -111,7 +111,7 @@ class Lowering:
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
             point_at_cache(record, self._caches[instruction.cache])
-        if instruction.op is Op.ATTENTION:
+        if instruction.op in ATTENDING:
             record.p[WORKSPACE], record.n[WORK_CHUNKS] = self._address(self._workspace), self._chunks
         if instruction.group is not None:
             record.n[GROUP] = 0 if self._end is None else self._end.groups[instruction.group][0]
@@ -171,6 +171,7 @@ class Lowering:
             position=position,
             table=TABLES.index(table.table),
             in_base=view.buffer.rows.lo,
+            in_end=view.buffer.rows.hi,
             out_base=table.lo,
             keeps=int(plan.keeps is not None),
             sends=sends,

@@ -22,6 +22,7 @@ from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
+from weft.models.kv_exchange import GroupRows
 from weft.models.pipeline import PipelineStage
 from weft.native.records import StepRecord
 from weft.native.runtime_records import DecodeRecord, FollowingRecord, StageIdsRecord
@@ -37,6 +38,7 @@ from weft.program.ir import Buffer, Recording, Rows, Table
 from weft.program.local_logits import local_logits
 from weft.program.lower import End, Lowering
 from weft.program.memory_planning import place
+from weft.program.owner_exchange import TracedKVExchange
 from weft.program.routed_exchange import TracedAllToAll
 from weft.program.tape import Tape, TracingTransitions
 from weft.program.tracing import TracingOps
@@ -56,7 +58,8 @@ def record(
     every step."""
     tape, layout, world_rank = Tape({id(cache): layer for layer, cache in enumerate(caches)}), shards.layout, comm.rank
     comm = comm if layout.pipeline.stages == 1 else StageComm(comm, layout.stage_size)
-    one_each = [layout.attention.tp] * layout.attention.dp  # a rank without rows would send none
+    blocks = layout.attention.dp * layout.attention.cp
+    one_each = [layout.attention.tp] * blocks  # a rank without rows would send none
     rows, sampled = (row_table(one_each, layout.attention.tp) for _ in range(2))
     tables: dict[int, Table] = {id(rows): "rows", id(sampled): "sampled"}
     transitions = TracingTransitions(shards.forward_plan.boundaries, comm, tape, tables)
@@ -64,19 +67,31 @@ def record(
     exchanges = shards.forward_plan.exchanges
     routed = TracedAllToAll(transitions, exchanges[0].block, tape, numerics) if exchanges else None
     stage = shards.stage_of(world_rank)
+    owners = TracedKVExchange(shards, comm.rank, transitions, tape) if layout.kv_owners > 1 else None
     decoder = build_decoder(
-        shards, params, comm, ops, cos_sin, transitions, stage, slot_tables=slot_tables, dispatcher=routed
+        shards,
+        params,
+        comm,
+        ops,
+        cos_sin,
+        transitions,
+        stage,
+        slot_tables=slot_tables,
+        dispatcher=routed,
+        kv_exchange=owners,
     )
     pipeline = PipelineStage(shards, world_rank, transitions, numerics.dtype, torch.device("meta"))
     first = comm.rank % shards.layout.stage_size // shards.layout.attention.tp * shards.layout.attention.tp
     block = Rows("rows", first, first + shards.layout.attention.tp)
     ids = tape.tensor(Buffer(block, 1, torch.int64, given=True))
     nothing = torch.empty(0, dtype=torch.int32, device="meta")
-    meta = AttentionMeta(nothing, nothing, nothing, nothing, ())
-    batch = Batch(ids, meta, rows, sampled, nothing, meta)
+    meta = AttentionMeta(nothing, nothing, nothing, nothing, (), None if owners is None else owners.share)
+    group = None if owners is None else GroupRows(meta)
+    batch = Batch(ids, meta, rows, sampled, nothing, meta, group, group)
     found = decoder.forward(batch, caches, pipeline.arrived(batch))
     pipeline.pass_on(found, batch)
-    return optimize(Recording(tuple(tape.instructions), tape.view(found)))
+    # a step whose prompts gather keys runs operation by operation: it must not differ from the others
+    return optimize(Recording(tuple(tape.instructions), tape.view(found)), rounds_alike=owners is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +120,7 @@ class StepProgram:
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `prunes`: whether logits
         are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
-        self._most, self._tp = most, shards.layout.attention.tp
+        self._most, self._group = most, shards.layout.group_size
         rooms: dict[Table, int] = {
             table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
@@ -115,7 +130,7 @@ class StepProgram:
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {
-            index: ("all_to_all" if each.op is Op.ROUTED else each.op.name.lower(), each.exchange, each.module)
+            index: (_KINDS.get(each.op) or each.op.name.lower(), each.exchange, each.module)
             for index, each in enumerate(recording.instructions)
             if each.exchange is not None
         }
@@ -133,8 +148,9 @@ class StepProgram:
         self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
         self.local_logits = local_logits(recording, shards.layout, places, self._arena.data_ptr())
-        first = self._logits.rows.lo // self._tp * self._tp
-        block = Rows("sampled", first, first + self._tp)  # each rank bounds the rows of all of its attention block
+        tp = shards.layout.attention.tp
+        first = self._logits.rows.lo // tp * tp
+        block = Rows("sampled", first, first + tp)  # each rank bounds the rows of all of its attention block
         room = _room(shards.layout, most, block)
         self.pruner = pruner_of(recording, self.local_logits, room, pool) if prunes else "as asked"
         """Or why there is none."""
@@ -185,23 +201,23 @@ class StepProgram:
         raise ExchangeFailedError(code, next(ahead, _OF_TOKENS))
 
     def _point_at(self, batch: Batch) -> None:
-        step, meta = self._step, batch.meta
+        step, meta, (attended, sampled) = self._step, batch.meta, _attended(batch)
         if batch.rows is not self._counted[0] or batch.sampled is not self._counted[1]:
             self._check(batch)
             self._count(batch.rows, batch.sampled)
-        if (meta.row_ends, batch.sampled_meta.row_ends) != self._ends_of:
-            self._take_ends(meta.row_ends, batch.sampled_meta.row_ends)
+        if (attended.row_ends, sampled.row_ends) != self._ends_of:
+            self._take_ends(attended.row_ends, sampled.row_ends)
         step.ids, step.sampled_rows = batch.ids.data_ptr(), batch.sampled_rows.data_ptr()
         step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
-        step.sampled_positions = batch.sampled_meta.positions.data_ptr()
-        step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
-        step.table_width = meta.block_tables.shape[1]
+        step.run_of_row = meta.run_of_row.data_ptr()
+        step.sampled_positions, step.group_positions = sampled.positions.data_ptr(), attended.positions.data_ptr()
+        step.block_tables, step.table_width = attended.block_tables.data_ptr(), attended.block_tables.shape[1]
 
     def _check(self, batch: Batch) -> None:
         """Rows beyond their room would be written over something else."""
         for table, most in ((batch.rows, self._most.rows), (batch.sampled, self._most.sampled)):
-            for first in range(0, len(table.rows), self._tp):
-                if (count := table.count(first, first + self._tp)) > most:
+            for first in range(0, len(table.rows), self._group):
+                if (count := table.count(first, first + self._group)) > most:
                     raise WeftError(f"a step of {count} rows of a group in a program that has room for {most}")
 
     def _count(self, rows: RowTable, sampled: RowTable) -> None:
@@ -247,6 +263,8 @@ class StepProgram:
         self._native.close()
 
 
+_KINDS = {Op.ROUTED: "all_to_all", Op.PARTIALS: "all_to_all"}
+"""Collectives of another name than the operation's."""
 _OF_TOKENS: tuple[str, Group, str] = ("all_gather", (), "sampling.out")
 """How the tokens that a block's ranks chose come together, after the program."""
 
@@ -270,12 +288,17 @@ def _published(
     return pages.reserve(pool.published_bytes(instructions, most.rows, min(most.rows, most.sampled), width))
 
 
+def _attended(batch: Batch) -> tuple[AttentionMeta, AttentionMeta]:
+    """The rows that attention takes, and those of its sampled rows."""
+    if batch.group is None or batch.sampled_group is None:
+        return batch.meta, batch.sampled_meta
+    return batch.group.by_rank, batch.sampled_group.by_rank
+
+
 def _room(layout: Layout, most: StepCapacity, rows: Rows) -> int:
     """Room for the runs [lo, hi): of an attention block's rows each rank has at most its share, rounded up; of the
-    sampled ones it may have all."""
-    tp = layout.attention.tp
-    share = -(-most.rows // tp)
-    if rows.table == "rows":
-        return (rows.hi - rows.lo) * share
-    ranks = [min(rows.hi, first + tp) - max(rows.lo, first) for first in range(rows.lo // tp * tp, rows.hi, tp)]
-    return sum(min(each * share, most.sampled) for each in ranks)
+    sampled ones it may have all. Blocks of one dp group share its rows."""
+    size, share = layout.group_size, -(-most.rows // layout.attention.tp)
+    every = most.sampled if rows.table == "sampled" else most.rows if layout.attention.cp > 1 else share * size
+    ranks = [min(rows.hi, first + size) - max(rows.lo, first) for first in range(rows.lo // size * size, rows.hi, size)]
+    return sum(min(each * share, every) for each in ranks)

@@ -18,7 +18,7 @@ from weft.layout.rows import RowTable
 from weft.layout.transition import Step
 from weft.models.transitions import Transitions
 from weft.ops.native.calls import Call, Handle
-from weft.ops.operations.attention import TABLE
+from weft.ops.operations.attention import ATTENDING, TABLE
 from weft.ops.operations.declare import OpCode
 from weft.ops.operations.table import Op
 from weft.program.ir import TABLES, Buffer, Instruction, NotTraceableError, Rows, Table, View
@@ -71,7 +71,7 @@ class Tape:
         found.numbers, found.floats, found.tensors = dict(call.numbers), dict(call.floats), dict(call.tensors)
         found.views = {index: self._as_view(rows) for index, rows in call.buffers.items()}
         found.cache = None if call.cache is None else self._layer_of[id(call.cache)]
-        if call.op in (Op.ATTENTION, Op.DISPATCH):
+        if call.op in (*ATTENDING, Op.DISPATCH):
             found.numbers[TABLE] = TABLES.index(self._as_view(call.inputs[0]).buffer.rows.table)
 
     def _as_view(self, rows: Handle) -> View:

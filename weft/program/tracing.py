@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
@@ -26,12 +27,14 @@ from weft.program.tape import Tape
 
 
 class TracingAttention(AttentionBackend[AttentionMeta]):
-    """Adds the step library's ATTENTION. The instruction reads where rows stand from a step's record."""
+    """Adds the step library's ATTENTION, or PARTIAL and MERGE. An instruction reads where rows stand from a step's
+    record."""
 
     name = "recording"
 
-    def __init__(self, builder: Builder) -> None:
-        self._builder = builder
+    def __init__(self, builder: Builder, tape: Tape, dtype: torch.dtype) -> None:
+        """`dtype`: of activations."""
+        self._builder, self._tape, self._dtype = builder, tape, dtype
 
     def prepare(self, meta: AttentionMeta) -> AttentionMeta:
         return meta
@@ -39,9 +42,14 @@ class TracingAttention(AttentionBackend[AttentionMeta]):
     def forward(
         self, q: Tensor, cache: KVCache, prepared: AttentionMeta, spec: AttentionSpec, *, partial: bool = False
     ) -> Tensor:
-        if partial:
-            raise _unknown("partial attention")
-        return self._builder.attention(q.flatten(1), cache, spec, prepared)
+        attend = self._builder.partial_attention if partial else self._builder.attention
+        return attend(q.flatten(1), cache, spec, prepared)
+
+    def merge(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        """In the dtype of activations, as `Ops.merged` gives it."""
+        whole = self._tape.whole(parts[0])
+        out = self._tape.new(whole, parts[0].shape[1] - 2 * heads, self._dtype)
+        return self._builder.merged(whole, out, len(parts), heads)
 
 
 class TracingOps(LibraryOps):
@@ -52,7 +60,7 @@ class TracingOps(LibraryOps):
     def __init__(self, numerics: Numerics, tape: Tape) -> None:
         self.numerics, self._tape = numerics, tape
         self.calls = Builder(tape, numerics.exact)
-        self.attention_backend = TracingAttention(self.calls)
+        self.attention_backend = TracingAttention(self.calls, tape, numerics.dtype)
 
     def no_call(self, name: str, why: NoCallError) -> Callable[..., Any]:
         raise NotTraceableError(f"{self._tape.module}: {why}" if self._tape.module else str(why))

@@ -113,7 +113,9 @@ class Runner:
         """Captured in `warm_up`."""
         if device.type == "cuda" and not enforce_eager:
             self.graphs, self.why_eager = self._graphs(comm.world, width)
-        self.decode = None if self.program is None else self._decode_steps(self.program)
+        # with cp the rows of an attention block change with the positions of requests
+        short = self.program if shards.layout.attention.cp == 1 else None
+        self.decode = None if short is None else self._decode_steps(short)
 
     def _mover(self, comm: Comm) -> ExpertMover:
         layers, limits, config = self.decoder.experts, self.limits, self.shards.config
@@ -154,11 +156,8 @@ class Runner:
         return StepGraphs(self.decoder, self.caches, self.geometry, self.last_ids, rows, width), ""
 
     def _decode_steps(self, program: RankProgram) -> DecodeSteps:
-        tp = self.shards.layout.attention.tp
-        block_size, last = self.limits.block_size, self.pipeline.last
-        return DecodeSteps(
-            self.inputs, self.sampler, program, self.last_ids, block_size, tp, self.geometry.stage_rank, chooses=last
-        )
+        last = self.pipeline.last
+        return DecodeSteps(self.inputs, self.sampler, program, self.last_ids, self.geometry, chooses=last)
 
     def describe(self) -> str:
         """How steps are run, in words."""
@@ -245,7 +244,7 @@ class Runner:
             ran = graphs.prompts(inputs)
         if ran is not None:
             return self._sample(*ran)
-        if self.program is None:
+        if self.program is None or inputs.batch.gathers_keys:
             found = self.decoder.forward(inputs.batch, self.caches, self.pipeline.arrived(inputs.batch))
             self.pipeline.pass_on(found, inputs.batch)
         else:

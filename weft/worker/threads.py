@@ -30,7 +30,14 @@ def pin_threads(runner: Runner, comm: Comm, setup: Setup, arena: SharedArena | N
         pinned[0].yield_core(setup.yields_core)
     program, met = runner.program is not None, isinstance(comm, SharedMemoryComm) and len({*setup.world.host_of}) < 2
     no_arena = str(arena) if isinstance(arena, NoArenaError) else None
-    why_not = obstacle(comm.world, shared_memory=met, program=program, own_cores=pinned is not None, no_arena=no_arena)
+    why_not = obstacle(
+        comm.world,
+        shared_memory=met,
+        program=program,
+        own_cores=pinned is not None,
+        cp=setup.world.layout.attention.cp,
+        no_arena=no_arena,
+    )
     check_asked(asked, why_not)
     if asked is False or comm.world == 1 or setup.world.engine.device != "cpu":
         return ""

@@ -34,15 +34,25 @@ LAYOUTS: list[dict[str, object]] = [
     {"attention.tp": 2, "pipeline.stages": 2},
     {"attention.dp": 2, "dense.tp": 2, "pipeline.stages": 2},
 ]
+SHARED: list[dict[str, object]] = [
+    {"attention.tp": 2, "attention.kv_split": 2},
+    {"attention.tp": 4, "attention.kv_split": 2},
+    {"attention.tp": 2, "attention.kv_split": 2, "attention.dp": 2},
+]
+"""Of a model with one KV head, or latents. With cp a rank has as many rows as positions say."""
 
 
-@pytest.mark.parametrize("given", LAYOUTS, ids=str)
+@pytest.mark.parametrize(
+    ("variant", "given"),
+    [*(("biased", each) for each in LAYOUTS), *((model, each) for model in ("window", "latent") for each in SHARED)],
+    ids=str,
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_bytes_of_a_decode_step(tmp_path: Path, given: dict[str, object], dtype: torch.dtype) -> None:
+def test_bytes_of_a_decode_step(tmp_path: Path, variant: str, given: dict[str, object], dtype: torch.dtype) -> None:
     need("step", "comm")
-    checkpoint = open_checkpoint(write_random(tmp_path, "biased"))
-    world = 2 if not {4, "pipeline.stages"} & {*given, *given.values()} and len(given) < 4 else 4
-    shards = Shards(parse_config(checkpoint.config), resolve(given, world))
+    checkpoint = open_checkpoint(write_random(tmp_path, variant))
+    config = parse_config(checkpoint.config)
+    shards = Shards(config, resolve(given, num_experts=config.num_experts))
     limits = RankCapacity(num_blocks=16, block_size=16, max_num_seqs=8, max_model_len=64)
     executor = ProgramExecutor(checkpoint, shards, Numerics(dtype), limits)
     groups = range(shards.layout.attention.dp)

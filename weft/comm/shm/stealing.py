@@ -9,15 +9,18 @@ MOST_RANKS = 16
 
 
 def obstacle(
-    ranks: int, *, shared_memory: bool, program: bool, own_cores: bool, no_arena: str | None = None
+    ranks: int, *, shared_memory: bool, program: bool, own_cores: bool, cp: int = 1, no_arena: str | None = None
 ) -> str | None:
-    """Why no rank can steal work; None where each can. `no_arena`: why a rank has no arena, which it alone knows."""
+    """Why no rank can steal work; None where each can. `cp`: attention blocks of a dp group. `no_arena`: why a rank has
+    no arena, which it alone knows."""
     if ranks == 1:
         return "one rank waits for no other"
     if not shared_memory:
         return "ranks do not meet in shared memory"
     if not program:
         return "steps are no program"
+    if cp > 1:
+        return "with cp a rank attends for rows that it does not have"
     if ranks > MOST_RANKS:
         return f"the machine has more than {MOST_RANKS} ranks"
     return no_arena if own_cores else "ranks have no cores of their own"

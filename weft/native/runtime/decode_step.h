@@ -21,7 +21,7 @@ inline int64_t width_of(const Decode& d, const int64_t* slot, const int64_t* sta
         if (uint64_t(slot[r]) >= uint64_t(d.slots) || start[r] < 0) return 0;
         last = std::max(last, start[r]);
     }
-    const int64_t width = last / d.block_size + 1;
+    const int64_t width = last / (d.block_size * d.owners) + 1;
     return d.rows <= d.slots && width <= d.table_width ? width : 0;
 }
 
@@ -31,7 +31,10 @@ inline void fill_inputs(const Decode& d, const int64_t* slot, const int64_t* sta
         memcpy(d.block_tables + r * width, table, width * sizeof(*table));
         d.ids[r] = d.last_ids[slot[r]];
         d.positions[r] = int32_t(start[r]);
-        d.places[r] = int32_t(table[start[r] / d.block_size] * d.block_size + start[r] % d.block_size);
+        const int64_t block = start[r] / d.block_size;
+        // what other owners keep goes to the null block
+        d.places[r] =
+            block % d.owners == d.owner ? int32_t(table[block / d.owners] * d.block_size + start[r] % d.block_size) : 0;
     }
 }
 

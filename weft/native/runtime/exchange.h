@@ -23,17 +23,21 @@ inline int comm_dtype(int dtype) {
     }
 }
 
-// Areas of one operand in this step. Operands of exchanges have no gap between rows.
+// Areas of one operand in this step. Operands of exchanges have no gap between rows. `rows`: of an operand in which the
+// columns of each area lie together, for all rows, after those of the areas before; else 0.
 class Parts {
 public:
-    Parts(const Operand& operand, void* base, const int64_t* starts, int first_run)
+    Parts(const Operand& operand, void* base, const int64_t* starts, int first_run, int64_t rows)
         : base_(static_cast<char*>(base)), starts_(starts), first_run_(first_run), item_(item_bytes(operand.dtype)),
-          row_(operand.columns * int64_t(item_)) {}
+          row_(operand.columns * int64_t(item_)), rows_(rows) {}
 
     int64_t rows(const Area& a) const { return a.present ? starts_[a.hi] - starts_[a.lo] : 0; }
     int64_t width(const Area& a) const { return (a.right - a.left) * int64_t(item_); }
     uint64_t bytes(const Area& a) const { return rows(a) * width(a); }
-    char* at(const Area& a) const { return base_ + (starts_[a.lo] - starts_[first_run_]) * row_ + a.left * item_; }
+    int64_t step(const Area& a) const { return rows_ ? width(a) : row_; }
+    char* at(const Area& a) const {
+        return base_ + (starts_[a.lo] - starts_[first_run_]) * step(a) + std::max<int64_t>(rows_, 1) * a.left * item_;
+    }
 
     // The area's bytes as one contiguous range: in place, or copied to `room`, which advances.
     char* gathered(const Area& a, char*& room) const {
@@ -55,7 +59,7 @@ public:
         if (a.present && !a.whole) copy_rows(at(a), row_, from, width(a), rows(a), width(a));
     }
     void copy(const Area& mine, const Parts& from, const Area& theirs) const {
-        copy_rows(at(mine), row_, from.at(theirs), from.row_, rows(mine), width(mine));
+        copy_rows(at(mine), step(mine), from.at(theirs), from.step(theirs), rows(mine), width(mine));
     }
 
 private:
@@ -66,7 +70,7 @@ private:
     char* base_;
     const int64_t* starts_;
     int first_run_, item_;
-    int64_t row_;
+    int64_t row_, rows_;
 };
 
 struct Exchanged {
@@ -92,7 +96,9 @@ inline Exchanged run_exchange(const Instruction& i, const Step& step, const Comm
     const Exchange& x = *static_cast<const Exchange*>(i.p[EXCHANGE]);
     const int64_t* starts = step.starts[x.table];
     const int dtype = comm_dtype(i.in[0].dtype), n = x.members;
-    const Parts in(i.in[0], input_of(i, step), starts, x.in_base), out(i.out, i.out.base, starts, x.out_base);
+    const bool apart = i.op == PARTIALS;
+    const Parts in(i.in[0], input_of(i, step), starts, x.in_base, apart ? starts[x.in_end] - starts[x.in_base] : 0);
+    const Parts out(i.out, i.out.base, starts, x.out_base, apart ? step.rows[i.rows] : 0);
     char *sent = static_cast<char*>(x.sent), *taken = static_cast<char*>(x.taken);
     char *xs[MAX_MEMBERS], *outs[MAX_MEMBERS];
     uint64_t sends[MAX_MEMBERS] = {}, takes[MAX_MEMBERS] = {};
@@ -113,7 +119,7 @@ inline Exchanged run_exchange(const Instruction& i, const Step& step, const Comm
         }
     if (i.op == ALL_GATHER)
         done.code = comm.all_gather(comm.handle, x.group, static_cast<char*>(input_of(i, step)), outs, takes, dtype);
-    else if (i.op == ALL_TO_ALL) {
+    else if (i.op == ALL_TO_ALL || i.op == PARTIALS) {
         if (x.keeps) out.copy(x.keep_to, in, x.keep_from);
         done.code = comm.all_to_all(comm.handle, x.group, xs, sends, outs, takes, dtype);
     } else {

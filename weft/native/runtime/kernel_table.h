@@ -4,6 +4,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/latent.h"
+#include "kernels/attention/merge.h"
 #include "kernels/attention/rope.h"
 #include "kernels/common/pointwise.h"
 #include "kernels/gemm/gemm.h"
@@ -38,6 +39,8 @@ inline Kernel kernel_of(int op) {
         case LATENT: return latent;
         case PER_HEAD: return per_head;
         case ROUND: return round_rows;
+        case PARTIAL: return partial_attention;
+        case MERGE: return merge;
         default: return nullptr;
     }
 }

@@ -29,13 +29,16 @@ enum Op : int32_t {
     LATENT = 17,  // latents of in1 go to the cache; out = the rotated parts of queries in in0; see latent.h
     PER_HEAD = 18,  // each head's columns of in0 times its own weight
     ROUND = 19,  // out = in0 on the exact model's grid
-    ALL_REDUCE = 20,  // sum of rows over ranks
-    ALL_GATHER = 21,  // rows of all ranks on each
-    REDUCE_SCATTER = 22,  // sum of rows over ranks, each keeps its own
-    ALL_TO_ALL = 23,  // exchange of rows between ranks
-    ROUTED = 24,  // an all_to_all of rows with the sizes that DISPATCH found
-    SEND = 25,  // all rows of in0 to the other rank of group n[GROUP]; out = in0
-    RECV = 26,  // out = the oldest rows that the other rank of group n[GROUP] sent
+    PARTIAL = 20,  // out[r] = partial output of q in in0[r] over the keys that this rank has
+    MERGE = 21,  // out[r] = partial outputs of all owners, which lie one owner after the other in in0, added up and divided
+    ALL_REDUCE = 22,  // sum of rows over ranks
+    ALL_GATHER = 23,  // rows of all ranks on each
+    REDUCE_SCATTER = 24,  // sum of rows over ranks, each keeps its own
+    ALL_TO_ALL = 25,  // exchange of rows between ranks
+    ROUTED = 26,  // an all_to_all of rows with the sizes that DISPATCH found
+    SEND = 27,  // all rows of in0 to the other rank of group n[GROUP]; out = in0
+    RECV = 28,  // out = the oldest rows that the other rank of group n[GROUP] sent
+    PARTIALS = 29,  // an all_to_all in which the columns of each member lie together, one member after the other
 };
 
 // Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.
@@ -53,7 +56,10 @@ enum N : int32_t {
     WORK_CHUNKS = 7,
     IN_STEP = 1,
     OUT_STEP = 3,
+    SECTIONS = 8,
     TABLE = 9,
+    OWNER = 10,
+    OWNERS = 11,
     TOP_K = 0,
     SIGMOID = 1,
     NORMALIZE = 2,
@@ -87,6 +93,7 @@ enum P : int32_t {
     Q_NORM = 4,
     K_NORM = 5,
     WORKSPACE = 3,
+    HEAD_STARTS = 4,
     WEIGHTS = 0,
     CORRECTION = 0,
     REPLICAS = 0,
@@ -177,13 +184,14 @@ struct Step {
     const int32_t* positions;  // of the attention block's rows, like the next two
     const int32_t* slots;
     const int32_t* run_of_row;
-    const int32_t* row_ends;  // cumulative rows of the runs
+    const int32_t* row_ends;  // cumulative rows of the runs that attention takes: those of the block, or as group_positions
     const int32_t* block_tables;  // [runs, table_width]
     int32_t runs;
     int32_t table_width;
     const int64_t* sampled_rows;  // ascending numbers among the rows that the rank holds of the residual stream
-    const int32_t* sampled_positions;  // of the attention block's sampled rows, like the next
+    const int32_t* sampled_positions;  // of the sampled rows that attention takes, like the next
     const int32_t* sampled_row_ends;
+    const int32_t* group_positions;  // of PARTIAL: of all rows of the attention-dp group, one block after the other
     const int64_t* starts[2];  // first row of every rank of the stage (and the end): all rows, sampled rows
 };
 
@@ -218,10 +226,10 @@ struct Exchange {
     int32_t members;
     int32_t position;
     int32_t table;  // 0 all rows, 1 sampled rows (index into Step::starts)
-    int32_t in_base;  // the run that the input begins with
+    int32_t in_base;  // the run that the input begins with; `in_end`: one past its last
     int32_t out_base;  // the run that the output begins with
     int32_t keeps;
-    int32_t unused;
+    int32_t in_end;
     Area keep_from;  // of an all_to_all's own piece, like the next
     Area keep_to;
     const Area* sends;  // [members]
@@ -280,7 +288,9 @@ struct Decode {
     const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
     int64_t rows;
     int64_t slots;
-    int64_t block_size;
+    int64_t block_size;  // positions of a block that this rank keeps: it has every `owners`-th, of which it is `owner`
+    int64_t owner;
+    int64_t owners;
     int64_t table_width;
     int32_t* tables;  // [slots, table_width]: blocks of each slot
     int64_t* highest;  // of all blocks that ever came
@@ -382,7 +392,7 @@ constexpr int RECORD_BYTES[] = {
 
 // Whether the kernel splits its work into units, which another rank can steal.
 inline bool has_units(int op) {
-    return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD;
+    return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD || op == PARTIAL;
 }
 
 }  // namespace weft

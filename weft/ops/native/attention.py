@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,6 @@ class StepAttention(AttentionBackend[AttentionMeta]):
     """Kernels on `pool`."""
 
     name = "step"
-    gives_partial = False
 
     def __init__(self, pool: Pool, exact: bool = False) -> None:
         self._builder = run_now(pool, exact)
@@ -37,13 +38,15 @@ class StepAttention(AttentionBackend[AttentionMeta]):
         return CacheLayout((heads, 2, block_size, dim), packed=True)
 
     def prepare(self, meta: AttentionMeta) -> AttentionMeta:
-        if meta.share is not None:
-            raise self.no_partial()
         return meta
 
     def forward(
         self, q: Tensor, cache: KVCache, prepared: AttentionMeta, spec: AttentionSpec, *, partial: bool = False
     ) -> Tensor:
-        if partial:
-            raise self.no_partial()
-        return self._builder.attention(q.flatten(1).contiguous(), cache, spec, prepared)
+        attend = self._builder.partial_attention if partial else self._builder.attention
+        return attend(q.flatten(1).contiguous(), cache, spec, prepared)
+
+    def merge(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        rows, width = parts[0].shape
+        out = parts[0].new_empty(rows, width - 2 * heads)
+        return self._builder.merged(torch.cat(tuple(parts)), out, len(parts), heads)

@@ -13,7 +13,7 @@ from weft.ops.attention import AttentionMeta
 from weft.ops.native.builder import Builder
 from weft.ops.native.calls import Call, fill
 from weft.ops.native.packed import PackedSlots, PackedWeight, operand
-from weft.ops.operations.attention import HEAD_DIM, WORK_CHUNKS, WORKSPACE, AttentionCodes, point_at_cache
+from weft.ops.operations.attention import ATTENDING, HEAD_DIM, WORK_CHUNKS, WORKSPACE, point_at_cache
 
 FEWEST_POSITIONS = 4096
 """Of the first workspace of attention; longer contexts double it."""
@@ -43,7 +43,7 @@ class Immediate:
             record.p[index] = rows.data_ptr()
         if call.cache is not None:
             point_at_cache(record, call.cache)
-        if call.op is AttentionCodes.ATTENTION and call.meta is not None:
+        if call.op in ATTENDING and call.meta is not None:
             workspace, record.n[WORK_CHUNKS] = self._workspace(call.numbers[HEAD_DIM], call.meta)
             record.p[WORKSPACE] = workspace.data_ptr()
         step = self._nothing if call.meta is None else references.step(call.meta)
@@ -90,6 +90,7 @@ class _References:
         step, ends = StepRecord(), torch.tensor(meta.row_ends, dtype=torch.int32)
         self._alive.append(ends)
         step.positions, step.slots = meta.positions.data_ptr(), meta.slots.data_ptr()
+        step.group_positions = step.positions
         step.run_of_row, step.block_tables = meta.run_of_row.data_ptr(), meta.block_tables.data_ptr()
         step.row_ends, step.runs, step.table_width = ends.data_ptr(), len(ends), meta.block_tables.shape[1]
         return step

@@ -6,27 +6,32 @@ from abc import ABC
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weft.native.records import Epilogue, InstructionRecord
 from weft.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
 from weft.ops.base import Heads, Latents, Numerics
-from weft.ops.native.calls import Call, Sink
+from weft.ops.native.calls import Call, Handle, Sink
 from weft.ops.native.packed import PackedSlots, packed_slots
 from weft.ops.operations.declare import N, OpCode, P, numbers, operation, pointers
 from weft.ops.operations.dense import EPILOGUE, EPS, SCALE
 from weft.ops.weights import Weight
 
 Q_HEADS, KV_HEADS, HEAD_DIM, BLOCK_SIZE, WINDOW, ROPE_DIM, PACKED_CACHE, WORK_CHUNKS = numbers(8)
-"""Of QKV and ATTENTION; `WORK_CHUNKS`: how many chunks of a long context the workspace has room for."""
+"""Of QKV, ATTENTION and PARTIAL; `WORK_CHUNKS`: how many chunks of a long context the workspace has room for."""
 IN_STEP, OUT_STEP = N(1), N(3)
 """Of PER_HEAD: columns from head to head."""
-TABLE = N(9)
-"""Of ATTENTION and DISPATCH: whose rows, 0 all, 1 the sampled ones."""
+SECTIONS, TABLE, OWNER, OWNERS = numbers(12, 8)
+"""`TABLE`, of ATTENTION, PARTIAL and DISPATCH: whose rows, 0 all, 1 the sampled ones. `OWNER`, of PARTIAL: which keys
+this rank has, as in `KeyShare`. `OWNERS`, of PARTIAL and MERGE: how many ranks have some. `SECTIONS`, of PARTIAL: how
+many ranges of heads lie one after the other in out; 0: rows lie whole."""
 K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = pointers(6)
-"""Of QKV and ATTENTION."""
+"""Of QKV, ATTENTION and PARTIAL."""
 WORKSPACE = P(3)
-"""Of ATTENTION: room for parts of long contexts."""
+"""Of ATTENTION and PARTIAL: room for parts of long contexts."""
+HEAD_STARTS = P(4)
+"""Of PARTIAL: [SECTIONS + 1], the first head of each section, and the end."""
 WEIGHTS = P(0)
 """Of PER_HEAD and GROUPED: addresses of the weights."""
 
@@ -58,22 +63,57 @@ class AttentionCodes:
     PER_HEAD = OpCode(
         18, "each head's columns of in0 times its own weight", "kernels/gemm/gemm_grouped.h:per_head", units=True
     )
+    PARTIAL = OpCode(
+        20,
+        "out[r] = partial output of q in in0[r] over the keys that this rank has",
+        "kernels/attention/attention.h:partial_attention",
+        units=True,
+    )
+    MERGE = OpCode(
+        21,
+        "out[r] = partial outputs of all owners, which lie one owner after the other in in0, added up and divided",
+        "kernels/attention/merge.h:merge",
+    )
+
+
+ATTENDING = (AttentionCodes.ATTENTION, AttentionCodes.PARTIAL)
+"""What reads the keys of whole contexts."""
 
 
 class AttentionCalls:
-    """Calls that several operations make."""
+    """Calls that several operations make. `exact`: of the exact model."""
 
     sink: Sink
+    exact: bool
 
     def attention(self, q: Tensor, cache: KVCache, spec: AttentionSpec, meta: AttentionMeta) -> Tensor:
         """See `AttentionBackend.forward`; q [N, A * D]."""
+        return self._attention(AttentionCodes.ATTENTION, q, self.sink.new(q, q.shape[1], q.dtype), cache, spec, meta)
+
+    def partial_attention(self, q: Tensor, cache: KVCache, spec: AttentionSpec, meta: AttentionMeta) -> Tensor:
+        """The same, the partial output [N, A * (D + 2)] over `meta.share`."""
+        columns = q.shape[1] + 2 * len(spec.kv_of_head)
+        out = self.sink.new(q, columns, torch.float64 if self.exact else torch.promote_types(q.dtype, torch.float32))
+        return self._attention(AttentionCodes.PARTIAL, q, out, cache, spec, meta)
+
+    def _attention(
+        self, op: OpCode, q: Tensor, out: Handle, cache: KVCache, spec: AttentionSpec, meta: AttentionMeta
+    ) -> Tensor:
         heads = len(spec.kv_of_head)
-        dim, out = q.shape[1] // heads, self.sink.new(q, q.shape[1], q.dtype)
-        sizes = {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: dim, WINDOW: spec.window}
+        sizes = {Q_HEADS: heads, KV_HEADS: cache.k.shape[1], HEAD_DIM: q.shape[1] // heads, WINDOW: spec.window}
+        if meta.share is not None:
+            sizes |= {OWNER: meta.share.owner, OWNERS: meta.share.owners}
         floats, tensors = {SCALE: spec.scale}, {KV_OF_HEAD: spec.kv_of_head}
-        self.sink.emit(Call(AttentionCodes.ATTENTION, out, (q,), sizes, floats, tensors, cache=cache, meta=meta))
+        self.sink.emit(Call(op, out, (q,), sizes, floats, tensors, cache=cache, meta=meta))
         found: Tensor = out
         return found
+
+    def merged(self, parts: Tensor, out: Tensor, owners: int, heads: int) -> Tensor:
+        """Partial outputs [owners, N, A * (D + 2)] of other keys each, in whatever shape; see
+        `AttentionBackend.merge`. Returns `out` [N, A * D]."""
+        sizes = {Q_HEADS: heads, HEAD_DIM: out.shape[1] // heads, OWNERS: owners}
+        self.sink.emit(Call(AttentionCodes.MERGE, out, (parts,), sizes))
+        return out
 
     def latent(
         self, q: Tensor, latent: Tensor, way: Latents, to_latent: PackedSlots, meta: AttentionMeta, cache: KVCache

@@ -14,10 +14,11 @@ class ExchangeCodes:
     """Their numbers."""
 
     COPY = OpCode(10, "a rectangle of rows and columns", "runtime/exchange.h:copy")
-    ALL_REDUCE = OpCode(20, "sum of rows over ranks")
-    ALL_GATHER = OpCode(21, "rows of all ranks on each")
-    REDUCE_SCATTER = OpCode(22, "sum of rows over ranks, each keeps its own")
-    ALL_TO_ALL = OpCode(23, "exchange of rows between ranks")
-    ROUTED = OpCode(24, "an all_to_all of rows with the sizes that DISPATCH found")
-    SEND = OpCode(25, "all rows of in0 to the other rank of group n[GROUP]; out = in0")
-    RECV = OpCode(26, "out = the oldest rows that the other rank of group n[GROUP] sent")
+    ALL_REDUCE = OpCode(22, "sum of rows over ranks")
+    ALL_GATHER = OpCode(23, "rows of all ranks on each")
+    REDUCE_SCATTER = OpCode(24, "sum of rows over ranks, each keeps its own")
+    ALL_TO_ALL = OpCode(25, "exchange of rows between ranks")
+    ROUTED = OpCode(26, "an all_to_all of rows with the sizes that DISPATCH found")
+    SEND = OpCode(27, "all rows of in0 to the other rank of group n[GROUP]; out = in0")
+    RECV = OpCode(28, "out = the oldest rows that the other rank of group n[GROUP] sent")
+    PARTIALS = OpCode(29, "an all_to_all in which the columns of each member lie together, one member after the other")

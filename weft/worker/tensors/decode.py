@@ -18,7 +18,7 @@ from torch import Tensor
 from weft.models.decoder import Batch
 from weft.native.records import Chose
 from weft.native.runtime_records import DecodeRecord, FeedCall, FollowingRecord, MaskCall
-from weft.ops.attention import AttentionMeta
+from weft.ops.attention import AttentionMeta, KeyShare
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows
@@ -26,12 +26,11 @@ from weft.sampling.sampler import Sampler
 from weft.step.plan import GroupPlan, GroupResult, RankPlan
 from weft.worker.tensors.decode_shapes import DecodeShape, DecodeShapes
 from weft.worker.tensors.inputs import InputBuilder, StepInputs
-from weft.worker.tensors.step_shape import StepShape
+from weft.worker.tensors.step_shape import Geometry, StepShape
 
 
 class DecodeSteps:
-    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `tp`: ranks that hold its group's rows;
-    `stage_rank`: the rank's number in its stage; `chooses`: whether that is the last one, which samples."""
+    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `chooses`: whether that is the last one, which samples."""
 
     def __init__(
         self,
@@ -39,12 +38,11 @@ class DecodeSteps:
         sampler: Sampler,
         program: RankProgram,
         last_ids: Tensor,
-        block_size: int,
-        tp: int,
-        stage_rank: int,
+        geometry: Geometry,
         *,
         chooses: bool,
     ) -> None:
+        share = geometry.share or KeyShare(0, 1)
         self._inputs, self._sampler, slots, logits = inputs, sampler, len(last_ids), program.program.logits
         self._chooses, self._fit = chooses, logits.dtype == torch.float32
         """`_fit`: whether the kernel takes such logits."""
@@ -52,16 +50,18 @@ class DecodeSteps:
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
         self._run_of_row = np.arange(slots, dtype=np.int32)
-        self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((tp, slots + 1, 2))
+        self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((geometry.layout.group_size, slots + 1, 2))
         """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
         of every rank's. After these, whether a rank will bound its logits in the next step."""
         self._shape: DecodeShape | None = None
-        self._shapes = DecodeShapes(stage_rank)
+        self._shapes = DecodeShapes(geometry.stage_rank)
         """Those that steps may have which follow without Python."""
         group, members, position = program.sharing
         self.record = DecodeRecord(
             slots=slots,
-            block_size=block_size,
+            block_size=geometry.block_size,
+            owner=share.owner,
+            owners=share.owners,
             last_ids=last_ids.data_ptr(),
             ids=self._ids.ctypes.data,
             positions=self._rows[0].ctypes.data,

@@ -153,13 +153,16 @@ def _batch(ids: Tensor, meta: AttentionMeta, shape: StepShape, geometry: Geometr
     if blocks is None:
         return Batch(ids, meta, *tables, sampled, GroupRows(meta), GroupRows(sampled))
     own, own_sampled = blocks.rows_of[geometry.cp], blocks.sampled_of[geometry.cp]
+    tables_there = meta.block_tables[blocks.run_of_segment]
+    segments = _segments(meta, blocks.rows_of, blocks.segment_ends, tables_there)
+    of_sampled = _segments(sampled, blocks.sampled_of, blocks.sampled_segment_ends, tables_there)
     return Batch(
         ids[own],
         _rows_of(meta, own),
         *tables,
         _rows_of(sampled, own_sampled),
-        GroupRows(meta, blocks.rows_of, blocks.order),
-        GroupRows(sampled, blocks.sampled_of, blocks.sampled_order),
+        GroupRows(meta, blocks.rows_of, blocks.order, segments=segments),
+        GroupRows(sampled, blocks.sampled_of, blocks.sampled_order, segments=of_sampled),
     )
 
 
@@ -174,6 +177,14 @@ def _with_keys(
     sampled = shape.sampled_of_group
     of_sampled = gathering.split(batch.sampled_group, positions[sampled], shape.run_of_row[sampled], contexts)
     return replace(batch, group=group, sampled_group=of_sampled)
+
+
+def _segments(
+    meta: AttentionMeta, rows_of: Sequence[Tensor], ends: tuple[int, ...], block_tables: Tensor
+) -> AttentionMeta:
+    """`meta` in the order of ranks, where runs are segments."""
+    rows = torch.cat(tuple(rows_of))
+    return AttentionMeta(meta.positions[rows], meta.slots[rows], meta.run_of_row[rows], block_tables, ends, meta.share)
 
 
 def _rows_of(meta: AttentionMeta, rows: Tensor) -> AttentionMeta:

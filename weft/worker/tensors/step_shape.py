@@ -65,21 +65,45 @@ class Geometry:
 class BlockRows:
     """With cp, rows of the group by the attention block that computes them, on the device: numbers of a block's rows in
     the plan's order (`rows_of`, `sampled_of` among the sampled ones), and where each row of the plan is among those of
-    one block after the other (`order`, `sampled_order`)."""
+    one block after the other (`order`, `sampled_order`). In that order neighbours of one run are a segment: the ends of
+    segments, and of their sampled rows, cumulative as of `row_ends`, and `run_of_segment`."""
 
     rows_of: tuple[Tensor, ...]
     sampled_of: tuple[Tensor, ...]
     order: Tensor
     sampled_order: Tensor
+    segment_ends: tuple[int, ...]
+    sampled_segment_ends: tuple[int, ...]
+    run_of_segment: Tensor
 
     @classmethod
-    def of(cls, blocks: RowsOfBlocks, device: torch.device) -> BlockRows:
-        """The same as tensors."""
-        orders = [np.argsort(np.concatenate(numbers)) for numbers in (blocks.rows_of, blocks.sampled_of)]
+    def of(
+        cls,
+        blocks: RowsOfBlocks,
+        run_of_row: NDArray[np.int64],
+        sampled_rows: NDArray[np.int64],
+        device: torch.device,
+    ) -> BlockRows:
+        """`run_of_row`: of each row of the group, `sampled_rows`: numbers of its sampled rows."""
+        numbers, sampled = np.concatenate(blocks.rows_of), np.concatenate(blocks.sampled_of)
         rows_of, sampled_of = (
             tuple(to_device(own, device) for own in each) for each in (blocks.rows_of, blocks.sampled_of)
         )
-        return cls(rows_of, sampled_of, to_device(orders[0], device), to_device(orders[1], device))
+        runs = run_of_row[numbers]
+        begins = np.ones(len(numbers), bool)
+        begins[1:] = (np.diff(numbers) != 1) | (np.diff(runs) != 0)
+        segment_of_row = np.empty(len(numbers), np.int64)
+        segment_of_row[numbers] = np.cumsum(begins) - 1
+        of_segments = (segment_of_row, segment_of_row[sampled_rows[sampled]])
+        ends = [np.cumsum(np.bincount(each, minlength=int(begins.sum()))) for each in of_segments]
+        return cls(
+            rows_of,
+            sampled_of,
+            to_device(np.argsort(numbers), device),
+            to_device(np.argsort(sampled), device),
+            *(tuple(each.tolist()) for each in ends),
+            to_device(runs[begins], device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +169,7 @@ def shape_of(
         group_sampled=to_device(sampled_of_group, geometry.device),
         sampled_ends=row_ends if sampled_ends == row_ends else sampled_ends,
         sampled_of_group=sampled_of_group,
-        blocks=BlockRows.of(found, geometry.device) if cp > 1 else None,
+        blocks=BlockRows.of(found, run_of_row, sampled_of_group, geometry.device) if cp > 1 else None,
     )
 
 

@@ -42,6 +42,14 @@ inline void attention_of_table(const Instruction& i, const Step& step, const Tea
     attention(i, sampled, me);
 }
 
+// Partial outputs of all rows of the attention-dp group, or of the sampled ones.
+inline void partial_attention(const Instruction& i, const Step& step, const TeamMember& me) {
+    if (i.n[TABLE]) return attention_of_table(i, step, me);
+    Step group = step;
+    group.positions = step.group_positions;
+    attention(i, group, me);
+}
+
 }  // namespace weft
 
 // Bytes of the workspace of ATTENTION for `threads` threads and `positions` positions (to be zeroed once), and in

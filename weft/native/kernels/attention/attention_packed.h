@@ -14,6 +14,7 @@
 #include "kernels/attention/online_softmax.h"
 #include "kernels/attention/attention_units.h"
 #include "kernels/attention/kv_cache.h"
+#include "kernels/attention/partial_rows.h"
 #include "kernels/common/scratch.h"
 
 namespace weft {
@@ -26,7 +27,7 @@ public:
     static constexpr bool kMeets = true;  // units may be cut
 
     PackedAttention(const Instruction& i, const Step& step)
-        : i_(i), step_(step), pages_(i, 2), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
+        : i_(i), step_(step), pages_(i, 2), keys_(i), dim_(i.n[HEAD_DIM]), padded_((dim_ + kLanes - 1) / kLanes * kLanes),
           window_(i.n[WINDOW]), scale_(float(i.f[SCALE] * 1.4426950408889634)) {
         const size_t of_row = padded_ + Meeting::row_floats(dim_) + kChunk + kPairFloats * (kChunk + dim_) / 2;
         float* at = scratch<ATTENTION>().template take<float>(kRows * of_row + 3 * kLanes);  // padding for the last vector
@@ -59,10 +60,10 @@ private:
         int first, begin, seen, end;  // absolute: first of the chunk; first scored; first weighed; last + 1
     };
     Span span(const Unit& unit, int chunk) const {
-        const int first = chunk * kChunk, low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
+        const int first = chunk * kChunk, low = window_ ? keys_.before(unit.position - window_ + 1) : 0;
         // scored from a whole group of panels on, so that what is added together does not depend on the tile
         return {first, std::max(first, low / (4 * kLanes) * (4 * kLanes)), std::max(first, low / 2 * 2),
-                std::min(first + kChunk, unit.position + unit.tokens)};
+                std::min(first + kChunk, keys_.before(unit.position + unit.tokens))};
     }
 
     template <int MR> void tile(const Unit& unit, const Unit& next, Meeting* meeting) {
@@ -91,7 +92,8 @@ private:
             for (int chunk = 0; chunk < unit.end - unit.begin; ++chunk)
                 add_chunk(MR, meeting->piece(chunk, MR, dim_), peak, total);
         }
-        give_results<MR>(unit, total);
+        if (i_.op == PARTIAL) give_parts(unit, peak, total);
+        else give_results<MR>(unit, total);
     }
 
     static bool last_to_arrive(const Unit& unit, Meeting* meeting) {
@@ -141,6 +143,12 @@ private:
             const Vec<float> inverse = splat(1.0f / total[r]);
             for (int d = 0; d < dim_; d += kLanes) give(rows[r] + d, load(out_ + r * padded_ + d) * inverse, dim_ - d);
         }
+    }
+
+    // Peaks are powers of two, levels of e.
+    void give_parts(const Unit& unit, const float* peak, const float* total) const {
+        const PartialRows<float> rows(i_, step_);
+        for (int r = 0; r < unit.rows(); ++r) rows.put(unit, r, out_ + r * padded_, peak[r] * 0.6931471805599453f, total[r]);
     }
 
     // Finds pages, and those that lie `distance` keys further on in what comes next.
@@ -257,8 +265,8 @@ private:
     // f(row of the tile, [begin, end) of the chunk's keys that it sees)
     template <class F> WEFT_INLINE void each_row(const Unit& unit, const Span& keys, F&& f) const {
         for (int token = 0, r = 0; token < unit.tokens; ++token) {
-            const int position = unit.position + token, end = std::min(keys.end, position + 1) - keys.first;
-            const int begin = std::max(keys.begin, window_ ? position - window_ + 1 : 0) - keys.first;
+            const int position = unit.position + token, end = std::min(keys.end, keys_.before(position + 1)) - keys.first;
+            const int begin = std::max(keys.begin, window_ ? keys_.before(position - window_ + 1) : 0) - keys.first;
             for (int h = 0; h < unit.heads.count; ++h, ++r) f(r, begin, end);
         }
     }
@@ -297,6 +305,7 @@ private:
     const Instruction& i_;
     const Step& step_;
     const Pages pages_;
+    const HeldKeys keys_;
     const int dim_, padded_, window_;
     const float scale_;
     bool in_tiles_ = false;

@@ -8,6 +8,7 @@
 
 #include "kernels/attention/attention_units.h"
 #include "kernels/attention/kv_cache.h"
+#include "kernels/attention/partial_rows.h"
 #include "kernels/common/scratch.h"
 
 namespace weft {
@@ -19,7 +20,8 @@ public:
     static constexpr bool kMeets = false;
 
     PlainAttention(const Instruction& i, const Step& step)
-        : i_(i), step_(step), pages_(i, sizeof(C)), dim_(i.n[HEAD_DIM]), padded_((dim_ + W - 1) / W * W), window_(i.n[WINDOW]) {
+        : i_(i), step_(step), pages_(i, sizeof(C)), held_(i), dim_(i.n[HEAD_DIM]), padded_((dim_ + W - 1) / W * W),
+          window_(i.n[WINDOW]) {
         T* at =
             scratch<ATTENTION>().template take<T>(size_t(2 * kRows) * padded_ + size_t(kChunk) * (kRows + dim_) + kRows * dim_);
         out_ = at, at += kRows * padded_;
@@ -34,10 +36,10 @@ public:
         take_queries(unit);
         std::fill(out_, out_ + rows * padded_, T(0));
         for (int r = 0; r < rows; ++r) peak_[r] = kLowest, total_[r] = 0;
-        const int low = window_ ? std::max(0, unit.position - window_ + 1) : 0;
+        const int low = window_ ? held_.before(unit.position - window_ + 1) : 0;
         for (int chunk = unit.begin; chunk < unit.end; ++chunk) {
             first_ = chunk * kChunk;
-            begin_ = std::max(first_, low), end_ = std::min(first_ + kChunk, unit.position + unit.tokens);
+            begin_ = std::max(first_, low), end_ = std::min(first_ + kChunk, held_.before(unit.position + unit.tokens));
             table_ = step_.block_tables + int64_t(unit.run) * step_.table_width;
             transpose_keys(unit.heads.kv);
             each_group(rows, [&](auto group, int r) { score<decltype(group)::value>(r); });
@@ -51,7 +53,8 @@ public:
                         store(out, fused(load(out), splat(keep[r]), load(sums_ + r * padded_ + d) * gain[r]));
                     }
         }
-        give_results(unit);
+        if (i_.op == PARTIAL) give_parts(unit);
+        else give_results(unit);
     }
 
 private:
@@ -105,8 +108,8 @@ private:
         T* s = scores_ + r * kChunk;
         const int position = unit.position + r / unit.heads.count, from = begin_ / W * W - first_;
         const int to = (end_ - first_ + W - 1) / W * W;
-        const int end = std::min(end_, position + 1) - first_;
-        const int begin = (window_ ? std::max(begin_, position - window_ + 1) : begin_) - first_;
+        const int end = std::min(end_, held_.before(position + 1)) - first_;
+        const int begin = (window_ ? std::max(begin_, held_.before(position - window_ + 1)) : begin_) - first_;
         gain = 0;
         for (int key = from; key < to; ++key)
             if (key < begin || key >= end) s[key] = kLowest;
@@ -149,9 +152,15 @@ private:
         }
     }
 
+    void give_parts(const Unit& unit) const {
+        const PartialRows<T> rows(i_, step_);
+        for (int r = 0; r < unit.rows(); ++r) rows.put(unit, r, out_ + r * padded_, peak_[r], total_[r]);
+    }
+
     const Instruction& i_;
     const Step& step_;
     const Pages pages_;
+    const HeldKeys held_;
     const int dim_, padded_, window_;
     T *out_, *sums_, *scores_, *keys_, *queries_;
     T peak_[kRows], total_[kRows];

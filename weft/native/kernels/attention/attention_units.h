@@ -22,6 +22,22 @@ struct Heads {
     int kv, first, count;
 };
 
+// The keys of a run that this rank has, in order of their positions: all, or those of every `owners`-th KV block.
+class HeldKeys {
+public:
+    explicit HeldKeys(const Instruction& i) : owner_(i.n[OWNER]), owners_(i.n[OWNERS]), tokens_(i.n[BLOCK_SIZE]) {}
+
+    // How many stand before a position, which may be negative.
+    int before(int position) const {
+        if (owners_ < 2 || position <= 0) return std::max(position, 0);
+        const int span = owners_ * tokens_, rest = position % span - owner_ * tokens_;
+        return position / span * tokens_ + std::min(std::max(rest, 0), tokens_);
+    }
+
+private:
+    const int owner_, owners_, tokens_;
+};
+
 struct Unit {
     int64_t row;  // first token's
     int run, tokens;
@@ -39,7 +55,7 @@ class Units {
 public:
     // `most`: rows of a tile; `slots`: units that may be cut, `slot_chunks`: chunks that a cut unit may have.
     Units(const Instruction& i, const Step& step, int most, int slots, int slot_chunks)
-        : i_(i), step_(step), most_(most), slots_(slots), slot_chunks_(slot_chunks) {}
+        : i_(i), step_(step), keys_(i), most_(most), slots_(slots), slot_chunks_(slot_chunks) {}
 
     // What is `thread`'s, in order. Valid until the thread's next call.
     const std::vector<Unit>& of(int thread, int threads) {
@@ -94,8 +110,8 @@ private:
                     unit.row = row, unit.run = run, unit.heads = one;
                     unit.tokens = int(std::min<int64_t>(tokens, end - row));
                     unit.position = step_.positions[row];
-                    unit.begin = window && unit.position >= window ? (unit.position - window + 1) / kChunk : 0;
-                    unit.end = (unit.position + unit.tokens - 1) / kChunk + 1;
+                    unit.begin = window ? keys_.before(unit.position - window + 1) / kChunk : 0;
+                    unit.end = (keys_.before(unit.position + unit.tokens) + kChunk - 1) / kChunk;
                     unit.from = unit.begin, unit.to = unit.end, unit.slot = -1;
                     f(unit);
                 }
@@ -107,9 +123,9 @@ private:
     int64_t cost(const Unit& unit) const { return keys_cost(unit, unit.end); }
     int64_t keys_cost(const Unit& unit, int end_chunk) const {
         const int window = i_.n[WINDOW];
-        const int64_t begin = window ? std::max(0, unit.position - window + 1) : 0;
-        const int64_t end = std::min<int64_t>(int64_t(end_chunk) * kChunk, unit.position + unit.tokens);
-        return end_chunk == unit.begin ? 0 : (end - begin + 32) * (8 + unit.rows());
+        const int64_t begin = window ? keys_.before(unit.position - window + 1) : 0;
+        const int64_t end = std::min<int64_t>(int64_t(end_chunk) * kChunk, keys_.before(unit.position + unit.tokens));
+        return (end - begin + 32) * (8 + unit.rows());
     }
 
     // The chunks of `unit` whose first key lies in this thread's piece.
@@ -134,6 +150,7 @@ private:
 
     const Instruction& i_;
     const Step& step_;
+    const HeldKeys keys_;
     const int most_, slots_, slot_chunks_;
 };
 

@@ -31,8 +31,9 @@ public:
         at_ = aligned(at_ + sizeof(Step));
     }
 
-    // False where there is no room for such a step: it is not to be shown.
+    // False where there is no room for such a step, or attention takes other rows than the block's: it is not to be shown.
     bool take(const Step& step) {
+        if (step.group_positions && step.group_positions != step.positions) return false;
         const int64_t runs = step.runs, rows = runs ? step.row_ends[runs - 1] : 0,
                       sampled = runs && step.sampled_row_ends ? step.sampled_row_ends[runs - 1] : 0;
         if (!step_ || end_ - at_ < int64_t(sizeof(int32_t)) * (3 * rows + sampled + 2 * runs + runs * step.table_width) +
@@ -42,7 +43,7 @@ public:
         *step_ = step;
         step_->positions = copied(step.positions, rows), step_->slots = copied(step.slots, rows);
         step_->run_of_row = copied(step.run_of_row, rows), step_->row_ends = copied(step.row_ends, runs);
-        step_->block_tables = tables_of(step);
+        step_->block_tables = tables_of(step), step_->group_positions = step_->positions;
         step_->sampled_positions = copied(step.sampled_positions, sampled);
         step_->sampled_row_ends = copied(step.sampled_row_ends, runs);
         at_ = begin;
