@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,8 +28,10 @@ from weft.ops.operations.table import Op
 from weft.program.owner_exchange import TracedKVExchange
 from weft.program.tracing import TracingAttention
 from weft.verify.record import GreedyOutput
+from weft.worker.tensors.gathered_keys import KeyGathering
 
-FP64, FP32 = Numerics(torch.float64), Numerics(torch.float32)
+FP64 = Numerics(torch.float64)
+NUMERICS = {"fp64": FP64, "bf16": Numerics(torch.bfloat16)}
 LAYOUTS: dict[str, dict[str, object]] = {
     "split": {"attention.tp": 3, "attention.kv_split": 3},
     "split of tp": {"attention.tp": 4, "attention.kv_split": 2},
@@ -40,10 +43,9 @@ LAYOUTS: dict[str, dict[str, object]] = {
 Patch = pytest.MonkeyPatch
 
 
-@pytest.fixture(params=["window", "latent"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(autouse=True)
+def native() -> None:
     need("step", "comm")
-    return write_random(tmp_path, str(request.param))
 
 
 def layout_of(path: Path, name: str) -> Layout:
@@ -59,13 +61,21 @@ def by_programs(path: Path, layout: Layout, works: Sequence[Any], numerics: Nume
     return found
 
 
-@pytest.mark.parametrize("numerics", [FP64, FP32], ids=["fp64", "fp32"])
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_programs_have_the_bits_of_operations_one_by_one(name: str, numerics: Numerics, path: Path) -> None:
+@pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
+@pytest.mark.parametrize(
+    ("variant", "name"), [*(("window", name) for name in LAYOUTS), ("latent", "split of tp"), ("latent", "both")]
+)
+def test_programs_have_the_bits_of_operations_one_by_one(
+    variant: str, name: str, numerics: Numerics, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Also where some steps gather keys, which no program does; of a step some dp groups may."""
+    path = write_random(tmp_path, variant)
     layout, works = layout_of(path, name), (MIXED, APART, TOGETHER)
+    mixed = by_programs(path, layout, works, numerics)
+    monkeypatch.setattr(KeyGathering, "chosen", lambda self, counts, _: np.zeros(len(counts), np.bool_))
     found = by_programs(path, layout, works, numerics)
     eager = [run_workload(make_executor(path, layout, numerics), work) for work in works]
-    assert all(map(same_bits, found, eager))
+    assert all(map(same_bits, found, eager)) and all(map(same_bits, mixed, eager))
     assert same_bits(found[1], found[2])
 
 
@@ -108,10 +118,12 @@ def merged_in_another_order(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize("fault", [owner_off_by_one, oldest_block_dropped, merged_in_another_order])
-@pytest.mark.parametrize("name", ["split", "cp"])
+@pytest.mark.parametrize(("variant", "name"), [("latent", "split"), ("window", "cp")])
 def test_faults_turn_the_comparison_red(
-    fault: Callable[[Patch], None], name: str, path: Path, monkeypatch: Patch
+    fault: Callable[[Patch], None], variant: str, name: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
+    path = write_random(tmp_path, variant)
+    monkeypatch.setattr(KeyGathering, "chosen", lambda self, counts, _: np.zeros(len(counts), np.bool_))
     layout = layout_of(path, name)
     eager = run_workload(make_executor(path, layout, FP64), APART)
     assert same_bits(by_programs(path, layout, [APART], FP64)[0], eager)

@@ -58,10 +58,11 @@ def test_bytes_of_a_decode_step(tmp_path: Path, variant: str, given: dict[str, o
     groups = range(shards.layout.attention.dp)
     admits = [NewRequest(slot, [1, 2], [], SamplingParams(temperature=0.0), 0) for slot in range(BATCH)]
     first = [ScheduledRequest(slot, 0, 2, [1, 2], [slot + 1], True) for slot in range(BATCH)]
-    then = [ScheduledRequest(slot, 2, 1, [], [slot + 1], True, 1) for slot in range(BATCH)]
     executor.step(StepPlan(0, [GroupPlan(list(admits), list(first)) for _ in groups]))
     before = executor.received()
-    executor.step(StepPlan(1, [GroupPlan([], list(then)) for _ in groups], awaits=1))
+    for runner in executor.runners:
+        runner.decode = None  # which would share sampled ids inside
+    executor.step(StepPlan(1, [streams(*((slot, 2, 1) for slot in range(BATCH))) for _ in groups], awaits=1))
     found = [after - earlier for after, earlier in zip(executor.received(), before, strict=True)]
     executor.close()
     for rank, nbytes in enumerate(found):

@@ -30,7 +30,8 @@ from weft.worker.tensors.step_shape import Geometry, StepShape
 
 
 class DecodeSteps:
-    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `chooses`: whether that is the last one, which samples."""
+    """Of one rank and its program. `last_ids` [slots] as of `inputs`; `chooses`: whether the rank's stage is the last
+    one, which samples."""
 
     def __init__(
         self,
