@@ -223,7 +223,7 @@ def plan_launch(
     why_not = obstacle(
         layout.world // layout.replicas,
         shared_memory=chosen.name == "shared_memory",
-        program=_runs_programs(engine, layout),
+        program=_runs_programs(engine),
         own_cores=all(share.cpus for share in assignment.shares),
         cp=layout.attention.cp,
     )
@@ -250,7 +250,7 @@ def plan_launch(
 def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
     threads that cannot be."""
-    can_yield = layout.world == layout.replicas and _runs_programs(engine, layout)
+    can_yield = layout.world == layout.replicas and _runs_programs(engine)
     return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, can_yield=can_yield)
 
 
@@ -296,6 +296,6 @@ def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
         raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
 
 
-def _runs_programs(engine: EngineConfig, layout: Layout) -> bool:
+def _runs_programs(engine: EngineConfig) -> bool:
     """Whether steps run as programs, whose threads may come later to them."""
     return not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)
