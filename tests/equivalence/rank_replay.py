@@ -41,7 +41,8 @@ from weft.ops import make_ops
 from weft.ops.base import Numerics
 from weft.ops.native.step_ops import StepOps
 from weft.program.lower import End
-from weft.program.program import StepCapacity, StepProgram, record
+from weft.program.memory_planning import StepCapacity
+from weft.program.program import StepProgram, record
 from weft.step.plan import StepPlan, most_sampled
 from weft.weights.loader import load_params
 from weft.worker.runner import Runner

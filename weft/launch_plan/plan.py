@@ -248,8 +248,7 @@ def plan_launch(
 
 
 def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
-    """Which of this machine's cores each rank and the server get; the dtype of `engine` is named. ConfigError: lists or
-    threads that cannot be."""
+    """Which of this machine's cores each rank and the server get. ConfigError: lists or threads that cannot be."""
     can_yield = layout.world == layout.replicas and _runs_programs(engine)
     return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, can_yield=can_yield)
 

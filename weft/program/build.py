@@ -22,7 +22,8 @@ from weft.ops.native.step_ops import StepOps
 from weft.ops.slot_tables import SlotTables
 from weft.program.ir import NotTraceableError
 from weft.program.lower import End
-from weft.program.program import ExchangeFailedError, StepCapacity, StepProgram, record
+from weft.program.memory_planning import StepCapacity
+from weft.program.program import ExchangeFailedError, StepProgram, record
 
 
 class RankProgram:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from weft.layout.layout import Layout
 from weft.program.ir import Buffer, Recording, Rows
 
 ALIGNMENT = 4096
 """Bytes between the first rows of buffers: no page and no cache line of one belongs to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCapacity:
+    """What a program has room for in a step of one dp group: rows, and how many of them are sampled."""
+
+    rows: int
+    sampled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +73,12 @@ def _lives(recording: Recording) -> Iterator[tuple[Buffer, tuple[int, int]]]:
     if logits in spans:
         spans[logits] = spans[logits][0], end
     yield from spans.items()
+
+
+def room_of(layout: Layout, most: StepCapacity, rows: Rows) -> int:
+    """Room for the runs [lo, hi): of an attention block's rows each rank has at most its share, rounded up; of the
+    sampled ones it may have all. Blocks of one dp group share its rows."""
+    size, share = layout.group_size, -(-most.rows // layout.attention.tp)
+    every = most.sampled if rows.table == "sampled" else most.rows if layout.attention.cp > 1 else share * size
+    ranks = [min(rows.hi, first + size) - max(rows.lo, first) for first in range(rows.lo // size * size, rows.hi, size)]
+    return sum(min(each * share, every) for each in ranks)

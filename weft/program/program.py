@@ -6,7 +6,6 @@ Recorded once at start; every step after that fills in numbers of rows and a few
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,7 +17,6 @@ from weft.comm.base import Comm, Group
 from weft.comm.stage import StageComm
 from weft.errors import PeerError, WeftError
 from weft.layers import Params
-from weft.layout.layout import Layout
 from weft.layout.rows import RowTable, row_table
 from weft.models.build import build_decoder
 from weft.models.decoder import Batch
@@ -37,7 +35,7 @@ from weft.program.fusion import optimize
 from weft.program.ir import Buffer, Recording, Rows, Table
 from weft.program.local_logits import local_logits
 from weft.program.lower import End, Lowering
-from weft.program.memory_planning import place
+from weft.program.memory_planning import StepCapacity, place, room_of
 from weft.program.owner_exchange import TracedKVExchange
 from weft.program.routed_exchange import TracedAllToAll
 from weft.program.tape import Tape, TracingTransitions
@@ -94,14 +92,6 @@ def record(
     return optimize(Recording(tuple(tape.instructions), tape.view(found)), rounds_alike=owners is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class StepCapacity:
-    """What a program has room for in a step of one dp group: rows, and how many of them are sampled."""
-
-    rows: int
-    sampled: int
-
-
 class StepProgram:
     """Runs steps of a recording on a pool. `instructions`: what it runs, in order."""
 
@@ -122,10 +112,10 @@ class StepProgram:
         are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
         self._most, self._group = most, shards.layout.group_size
         rooms: dict[Table, int] = {
-            table: _room(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
+            table: room_of(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
         assembler = Lowering(recording, caches, pool, max_positions, end, exact, pages)
-        places, scratch = place(recording, partial(_room, shards.layout, most), assembler.scratch_bytes(rooms))
+        places, scratch = place(recording, partial(room_of, shards.layout, most), assembler.scratch_bytes(rooms))
         self._arena = pages.reserve(places.nbytes)
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
@@ -145,13 +135,13 @@ class StepProgram:
         )
         self._registers = assembler.registers
         self._logits = recording.logits.buffer
-        self.logits = self._rows_at(places.of[self._logits], _room(shards.layout, most, self._logits.rows))
+        self.logits = self._rows_at(places.of[self._logits], room_of(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
         self.local_logits = local_logits(recording, shards.layout, places, self._arena.data_ptr())
         tp = shards.layout.attention.tp
         first = self._logits.rows.lo // tp * tp
         block = Rows("sampled", first, first + tp)  # each rank bounds the rows of all of its attention block
-        room = _room(shards.layout, most, block)
+        room = room_of(shards.layout, most, block)
         self.pruner = pruner_of(recording, self.local_logits, room, pool) if prunes else "as asked"
         """Or why there is none."""
         self._step = StepRecord()
@@ -293,12 +283,3 @@ def _attended(batch: Batch) -> tuple[AttentionMeta, AttentionMeta]:
     if batch.group is None or batch.sampled_group is None:
         return batch.meta, batch.sampled_meta
     return batch.group.by_rank, batch.sampled_group.by_rank
-
-
-def _room(layout: Layout, most: StepCapacity, rows: Rows) -> int:
-    """Room for the runs [lo, hi): of an attention block's rows each rank has at most its share, rounded up; of the
-    sampled ones it may have all. Blocks of one dp group share its rows."""
-    size, share = layout.group_size, -(-most.rows // layout.attention.tp)
-    every = most.sampled if rows.table == "sampled" else most.rows if layout.attention.cp > 1 else share * size
-    ranks = [min(rows.hi, first + size) - max(rows.lo, first) for first in range(rows.lo // size * size, rows.hi, size)]
-    return sum(min(each * share, every) for each in ranks)

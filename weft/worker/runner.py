@@ -26,7 +26,7 @@ from weft.ops.weights import memory_of
 from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
 from weft.program.ir import NotTraceableError
-from weft.program.program import StepCapacity
+from weft.program.memory_planning import StepCapacity
 from weft.sampling.grammar_masks import GrammarMasks
 from weft.sampling.native_sampling import SamplingKernel
 from weft.sampling.sampler import Sampler
