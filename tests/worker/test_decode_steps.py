@@ -43,8 +43,9 @@ from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
-from weft.step.plan import GroupPlan, StepPlan, StepResult
+from weft.step.plan import GroupPlan, RankPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
+from weft.worker.tensors.inputs import InputBuilder, StepInputs
 
 
 def suits_bounds() -> bool:
@@ -166,6 +167,15 @@ def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: t
         assert min(executor.short_steps) > 8
 
 
+def without_gathering(inputs: InputBuilder, plan: RankPlan) -> StepInputs:
+    """Of steps that programs run."""
+    inputs._gathering = None
+    return BUILD(inputs, plan)
+
+
+BUILD = InputBuilder.build
+
+
 @pytest.fixture(scope="module")
 def one_kv_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("step", "comm")
@@ -175,8 +185,13 @@ def one_kv_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("world", "layout"), SHARED, ids=str)
 @DTYPES
 def test_ranks_that_share_contexts_give_the_same(
-    world: int, layout: dict[str, object], dtype: torch.dtype, one_kv_head: Path
+    world: int,
+    layout: dict[str, object],
+    dtype: torch.dtype,
+    one_kv_head: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(InputBuilder, "build", without_gathering)
     with both_ways(one_kv_head, world, layout, dtype) as executor:
         serve(executor, MANY)
         assert min(executor.short_steps) > 8
