@@ -6,13 +6,14 @@ of a kv_split together, for all rows. So what goes to a rank lies together, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from weft.arch.shards import Shards
-from weft.comm.redistribute import Area, Plan
+from weft.comm.redistribute import Area, Areas, Plan
 from weft.layout.boundaries import PARTIALS, QUERIES
 from weft.models.kv_exchange import GroupRows, KVExchange
 from weft.ops.attention import KeyShare
@@ -57,13 +58,21 @@ class TracedKVExchange(KVExchange):
         sends = [self._area(self._first, owner, width, whole=True) for owner in range(count)]
         takes = [Area(lo, lo, lo + self._tp, owner * columns, (owner + 1) * columns, True) for owner in range(count)]
         keeps = sends[self._position], takes[self._position]
-        others = [
-            tuple(None if owner == self._position else area for owner, area in enumerate(areas))
-            for areas in (sends, takes)
-        ]
-        plan = Plan("all_to_all", self._group, (lo, lo + self._tp), count * columns, *others, keeps)
+        plan = Plan(
+            "all_to_all",
+            self._group,
+            (lo, lo + self._tp),
+            count * columns,
+            self._others(sends),
+            self._others(takes),
+            keeps,
+        )
         self._record(Op.PARTIALS, PARTIALS, out, part, plan)
         return [out[:, owner * columns : (owner + 1) * columns] for owner in range(count)]
+
+    def _others(self, areas: Sequence[Area]) -> Areas:
+        """Without this rank's."""
+        return tuple(None if owner == self._position else area for owner, area in enumerate(areas))
 
     @property
     def _runs(self) -> tuple[int, int]:

@@ -94,14 +94,17 @@ class BlockRows:
         begins[1:] = (np.diff(numbers) != 1) | (np.diff(runs) != 0)
         segment_of_row = np.empty(len(numbers), np.int64)
         segment_of_row[numbers] = np.cumsum(begins) - 1
-        of_segments = (segment_of_row, segment_of_row[sampled_rows[sampled]])
-        ends = [np.cumsum(np.bincount(each, minlength=int(begins.sum()))) for each in of_segments]
+
+        def ends_of(segments: NDArray[np.int64]) -> tuple[int, ...]:
+            return tuple(np.cumsum(np.bincount(segments, minlength=int(begins.sum()))).tolist())
+
         return cls(
             rows_of,
             sampled_of,
             to_device(np.argsort(numbers), device),
             to_device(np.argsort(sampled), device),
-            *(tuple(each.tolist()) for each in ends),
+            ends_of(segment_of_row),
+            ends_of(segment_of_row[sampled_rows[sampled]]),
             to_device(runs[begins], device),
         )
 
