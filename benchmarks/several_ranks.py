@@ -9,6 +9,8 @@ query heads split evenly (`--attn-split balanced`); and without work stealing; `
 "stages": as many pipeline stages of one rank, even ones, and again with `--layers` each; of these also how idle each
 stage was, and in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
+`--contexts 8000 16000`: instead, decode after contexts of so many tokens, by two ranks that copy the KV cache and by
+two that share it (`benchmarks/common/shared_contexts.py`).
 `--even-heads`: the embedded model as `peers/run` makes it for servers that split heads evenly, with heads of zeros
 (9 become 12 over 4 of keys and values); the peers' converter must be installed.
 """
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common.bursts import Burst, Generates, in_starts
 from benchmarks.common.command import even, run_command, whole
 from benchmarks.common.offline_engine import options, tell
+from benchmarks.common.shared_contexts import by_layout
 from benchmarks.common.stage_idle import StageIdle
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
@@ -75,7 +78,16 @@ def main() -> None:
     parser.add_argument("--threads", type=whole, help="of each rank (default: its share of the cores)")
     parser.add_argument("--rounds", type=whole, default=12, help="of each start")
     parser.add_argument("--starts", type=even, default=2, help="of all engines, the last one first in every other")
+    parser.add_argument(
+        "--contexts", type=whole, nargs="+", help="ranks that share contexts of so many tokens, instead"
+    )
     arguments = parser.parse_args()
+    if arguments.contexts:
+        found = {}
+        for name, figures in by_layout(arguments.contexts, arguments.rounds):
+            found[name] = figures
+            tell(arguments, found)  # what is measured stays, whatever ends the rest
+        return
     model = arguments.model
     if arguments.even_heads:
         model = Models(Places(cache_dir() / "peers", EMBEDDED, ()), embedded_model()).make("padded")

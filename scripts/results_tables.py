@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.peers.report.summary import Ratio, Row, ratios, rows
 from scripts.reference import table
-from scripts.roofline import RESULTS, SHAPE, read
+from scripts.roofline import SHAPE
+from scripts.saved_results import INDEX, named, short, spread
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "tables.md"
 MADE_BY = "<!-- made by scripts/results_tables.py; `make docs` writes it -->\n"
-INDEX: Mapping[str, Mapping[str, str]] = tomllib.loads((RESULTS / "index.toml").read_text())
-MACHINES = ("zen5", "zen4", "amx", "avx2")
 CASES = {
     "one stream": "decode",
     "8 streams": "8 streams",
@@ -38,23 +35,6 @@ KINDS = {
     "int4 x 8": "4 bits, int8",
 }
 """Case of `quantization_speed.py` -> weights, and the type of activations."""
-
-
-def named(what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(machine, commit, result) of the files WHAT-MACHINE.json, in the order of MACHINES."""
-    for machine in (*MACHINES, *sorted({entry["machine"] for entry in INDEX.values()} - set(MACHINES))):
-        if (name := f"{what}-{machine}.json") in INDEX:
-            yield machine, f"`{INDEX[name]['commit'][:9]}`", read(name)
-
-
-def short(value: float) -> str:
-    """Three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def spread(found: Mapping[str, float], name: str = "ratio") -> str:
-    """Median [first quartile, third quartile]."""
-    return f"{found[name]:.2f} [{found[name + '_q1']:.2f}, {found[name + '_q3']:.2f}]"
 
 
 def peers_offline() -> str:

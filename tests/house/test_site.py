@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import pictures, reference, results_tables
+from scripts import pictures, reference, results_tables, saved_results
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -35,10 +35,10 @@ def test_tables_are_of_the_saved_results() -> None:
 def test_every_saved_figure_is_in_the_tables() -> None:
     """Each JSON result has a row with its machine and commit."""
     page = results_tables.PAGE.read_text()
-    for name, entry in results_tables.INDEX.items():
+    for name, entry in saved_results.INDEX.items():
         assert not name.endswith(".json") or f"`{entry['commit'][:9]}`" in page, name
     log = set(re.findall(r"`([0-9a-f]{9})`", page))
-    assert log == {entry["commit"][:9] for name, entry in results_tables.INDEX.items() if name.endswith(".json")}
+    assert log == {entry["commit"][:9] for name, entry in saved_results.INDEX.items() if name.endswith(".json")}
 
 
 def test_no_file_is_without_its_maker() -> None:

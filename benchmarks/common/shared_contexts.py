@@ -1,30 +1,24 @@
 """Decode at long contexts by two ranks that copy the KV cache, or share it by position (kv_split, cp).
 
-    python benchmarks/shared_contexts.py [--contexts 8000 16000] [--tokens 32] [--rounds 3] [--layers 2]
-                                         [--save FILE.json]
-
 Random models in bf16, one with latents and one with a single KV head. Tokens a second of one stream after each context,
 by the ranks of `LAYOUTS`; how many tokens of a context fit into a GiB of each rank; and which share of the ids that
-requests have in common with earlier ones comes out of the prefix cache. Offline: no HTTP.
+requests have in common with earlier ones comes out of the prefix cache.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.common.command import run_command, whole
-from benchmarks.common.offline_engine import Watched, options, tell, watched
+from benchmarks.common.offline_engine import Watched, watched
 from benchmarks.common.timing import quantile
 from weft.arch import param_specs, parse_config
 from weft.arch.shards import Shards
@@ -76,6 +70,8 @@ LAYOUTS: dict[str, dict[str, object]] = {
 COMMON = (20, 70, 150, 300, 600)
 """Ids that a request has in common with one before it."""
 GIB = 1 << 30
+TOKENS, LAYERS = 32, 2
+"""Of an answer, and of a model."""
 
 
 def write(folder: Path, sizes: dict[str, Any]) -> Path:
@@ -130,22 +126,10 @@ def measure(path: Path, layout: dict[str, object], contexts: list[int], tokens: 
     return found
 
 
-def main() -> None:
-    parser = options(__doc__, ranks=False)
-    parser.add_argument("--contexts", type=whole, nargs="+", default=[8000, 16000])
-    parser.add_argument("--tokens", type=whole, default=32)
-    parser.add_argument("--rounds", type=whole, default=3)
-    parser.add_argument("--layers", type=whole, default=2)
-    arguments = parser.parse_args()
-    cases = {}
+def by_layout(contexts: list[int], rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each case's name, and its figures."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, sizes) in enumerate(MODELS.items()):
-            path = write(Path(folder) / str(number), {**sizes, "num_hidden_layers": arguments.layers})
+            path = write(Path(folder) / str(number), {**sizes, "num_hidden_layers": LAYERS})
             for layout, given in LAYOUTS.items():
-                case = f"{name}, {layout}"
-                cases[case] = measure(path, given, arguments.contexts, arguments.tokens, arguments.rounds)
-                tell(arguments, cases)  # what is measured stays, whatever ends the rest
-
-
-if __name__ == "__main__":
-    run_command(main)
+                yield f"{name}, {layout}", measure(path, given, contexts, TOKENS, rounds)
