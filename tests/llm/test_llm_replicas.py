@@ -16,6 +16,8 @@ from weft.cli.main import main
 from weft.errors import PeerError, RequestError
 from weft.experts.files.sources import read_loads
 from weft.ipc.phases import Phase, PhaseChange
+from weft.step.plan import StepPlan
+from weft.supervisor.executor import ProcessExecutor
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 
@@ -57,7 +59,17 @@ def test_answers_without_a_seed_differ_between_replicas(two: LLM) -> None:
     assert found[0].outputs[0].token_ids != found[1].outputs[0].token_ids
 
 
-def test_experts_move_in_each_replica_by_its_own_loads(model: Path, two: LLM, tmp_path: Path) -> None:
+def test_experts_move_in_each_replica_by_its_own_loads(
+    model: Path, two: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are planned ahead."""
+    submit, waiting = ProcessExecutor.submit, list[int]()
+
+    def submit_noted(self: ProcessExecutor, plan: StepPlan) -> None:
+        waiting.append(len(self._waiting))
+        submit(self, plan)
+
+    monkeypatch.setattr(ProcessExecutor, "submit", submit_noted)
     mixture, stats = tmp_path / "mixture", tmp_path / "stats.json"
     words = ["--experts", "8", "--top-k", "2", "--skew", "zipf:1.2", "--dtype", "float32", "--out", str(mixture)]
     assert main(["upcycle", str(model), *words]) == 0
@@ -71,6 +83,7 @@ def test_experts_move_in_each_replica_by_its_own_loads(model: Path, two: LLM, tm
         ]
         reports = [engine.stats().experts for engine in llm._engines._engines]
         assert all(one is not None and one.decisions >= 1 and one.failures == 0 for one in reports)
+    assert max(waiting) == 1
     loads = [read_loads(path) for path in (stats, tmp_path / "stats-replica1.json")]
     # prompts but for what prefixes saved, and answers, in the last layer answers alone: 2 experts a row
     assert all(load.sum(axis=1)[0] > load.sum(axis=1)[1] >= 2 * 4 * 11 for load in loads)

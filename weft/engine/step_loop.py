@@ -25,12 +25,10 @@ def lanes_of(executor: Executor, balancing: ExpertBalancing | None) -> int:
 
 
 def _ahead(executor: Executor, balancing: ExpertBalancing | None) -> AsyncExecutor | None:
-    """The executor, if steps are sent to it before earlier ones have retired. Where experts move and there is one
-    stage, they are not: a rank runs the steps between in C++, which moves nothing."""
-    moves = balancing is not None and (
-        executor.layout.pipeline.stages == 1 or not isinstance(executor, CountsExpertsLater)
-    )
-    return executor if isinstance(executor, AsyncExecutor) and not moves else None
+    """The executor, if steps are sent to it before earlier ones have retired. Where experts move, it must be able to
+    count rows of each of them for steps that it was given before."""
+    able = balancing is None or isinstance(executor, CountsExpertsLater)
+    return executor if isinstance(executor, AsyncExecutor) and able else None
 
 
 class StepLoop:
