@@ -36,6 +36,12 @@ def test_a_context_over_two_processes(model: Path) -> None:
     assert texts(model, layout={"attention.cp": 2}) == texts(model)
 
 
+def test_programs_beside_steps_that_gather_keys(model: Path) -> None:
+    """Of two groups one gathers the keys of a prompt, operation by operation, while the other runs its program."""
+    sizes = {"dense.tp": 4, "o_proj.tp": 4, "lm_head.tp": 4, "embedding.tp": 4}
+    assert texts(model, layout={"attention.cp": 2, "attention.dp": 2, **sizes}) == texts(model)
+
+
 def test_a_cache_that_one_rank_has_no_room_for(model: Path) -> None:
     """Two ranks have each half of a context."""
     asked = {"max_model_len": 256, "kv_cache_memory": room_for(model, 256) * 3 // 4}
