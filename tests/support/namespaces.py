@@ -115,7 +115,9 @@ class Host:
         self.folder.mkdir()
         self.core = sorted(os.sched_getaffinity(0))[number % len(os.sched_getaffinity(0))]
         boot = "hostname node$0; mount -t tmpfs tmpfs /dev/shm; ip link set lo up; echo up; exec sleep 1000000"
-        words = ["unshare", *NAMESPACES, "--fork", "--mount-proc", "--monotonic", str(100_000 * (number + 1))]
+        # A host ends with the tests, also where these are killed.
+        words = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
+        words += ["--monotonic", str(100_000 * (number + 1))]
         self._holder = subprocess.Popen([*words, "sh", "-c", boot, str(number)], stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n"
