@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
+from weft.arch.fit import resolve_for
 from weft.checkpoint import Checkpoint, open_checkpoint
 from weft.checkpoint.hub.paths import model_path
 from weft.checkpoint.integrity.check import check_hashes
@@ -23,7 +24,6 @@ from weft.ipc.report import RankReport
 from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.plan import LaunchPlan, plan_launch
 from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
 from weft.llm_inputs import (
     LayoutLike,
     Messages,
@@ -100,11 +100,10 @@ class LLM:
             if not isinstance(model, Checkpoint):
                 check_hashes(checkpoint, verify_checkpoint or "auto")
                 checkpoint.say_notes(_log.warning)
-            experts = checkpoint.model_config().num_experts
             resolved = (
                 layout
                 if isinstance(layout, Layout)
-                else resolve(as_given(layout, nnodes), world_size, tp, num_experts=experts)
+                else resolve_for(checkpoint.model_config(), as_given(layout, nnodes), world_size, tp)
             )
             met_hosts, resources = met or meet_hosts(hosts, resolved, settings, checkpoint, comm, _log.info)
             try:

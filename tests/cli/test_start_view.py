@@ -28,6 +28,10 @@ from weft.settings import EngineConfig
             {"attention.tp": 1, "attention.dp": 2, "dense.tp": 2},
             "2 ranks: attention tp 1 x dp 2, o_proj tp 1, dense tp 2, embedding tp 1, lm_head tp 1",
         ),
+        (
+            {"attention.tp": 2, "attention.cp": 2, "attention.kv_split": 2},
+            "4 ranks: attention tp 2 x cp 2 (kv_split 2), o_proj tp 2, dense tp 2, embedding tp 2, lm_head tp 2",
+        ),
     ],
 )
 def test_a_layout_fits_one_line(given: dict[str, object], line: str) -> None:

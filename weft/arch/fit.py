@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from weft.arch.config import ModelConfig
@@ -11,6 +11,7 @@ from weft.layout.boundaries import head_columns
 from weft.layout.counts import divisors
 from weft.layout.layout import Layout, Split
 from weft.layout.placement import Interval
+from weft.layout.resolve import resolve
 from weft.layout.splits import assign_heads, even_splits, splits_after
 from weft.plural import counted, up_to
 
@@ -27,6 +28,22 @@ class _Need:
     dimension: str
     units: int
     fits: Callable[[int], bool]
+
+
+def resolve_for(
+    config: ModelConfig, given: Mapping[str, object], world_size: int | None = None, tp: int | None = None
+) -> Layout:
+    """`resolve`, where a kv_split that does not divide tp is refused with the pairs that the model allows."""
+    try:
+        return resolve(given, world_size, tp, num_experts=config.num_experts)
+    except LayoutError as error:
+        if error.field != "attention.kv_split" or not error.legal or config.mla is not None:
+            raise
+        split: Split = "balanced" if given.get("attention.split") == "balanced" else "groups"
+        reason = str(error).partition(";")[0]
+        raise LayoutError(
+            f"{reason}; {_legal_kv_splits(config, split)}", field=error.field, value=error.value, legal=(1,)
+        ) from None
 
 
 def check_fit(layout: Layout, config: ModelConfig) -> None:
@@ -51,16 +68,22 @@ def _check_kv_split(layout: Layout, config: ModelConfig) -> None:
     if _shares_kv_heads(config, attention.tp, attention.kv_split, attention.split):
         return
     pairs = _kv_split_pairs(config, attention.split)
-    shown = ", ".join(f"{tp} and {split}" for tp, split in pairs[:SHOWN_PAIRS])
-    more = f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
     raise LayoutError(
         f"attention.kv_split {attention.kv_split}: with attention.tp {attention.tp} the ranks of a split do not hold"
-        f" the same KV heads, of which the model has {config.num_kv_heads}; legal tp and kv_split:"
-        f" {shown + more or 'none above 1'}; --attn-cp-size splits the cache over ranks of its own",
+        f" the same KV heads, of which the model has {config.num_kv_heads};"
+        f" {_legal_kv_splits(config, attention.split)}",
         field="attention.kv_split",
         value=attention.kv_split,
         legal=(1, *(split for tp, split in pairs if tp == attention.tp)),
     )
+
+
+def _legal_kv_splits(config: ModelConfig, split: Split) -> str:
+    pairs = _kv_split_pairs(config, split)
+    shown = ", ".join(f"{tp} and {kv_split}" for tp, kv_split in pairs[:SHOWN_PAIRS])
+    more = f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
+    legal = f"legal tp and kv_split: {shown + more or 'none above 1'}"
+    return f"{legal}; --attn-cp-size splits the cache over ranks of its own"
 
 
 def _shares_kv_heads(config: ModelConfig, tp: int, kv_split: int, split: Split) -> bool:

@@ -65,8 +65,9 @@ def _world_line(layout: Layout) -> Text:
         ("replicas", layout.replicas, "replicas"),
     )
     product = " x ".join(f"{name} {size}{'·' if field in layout.derived else ''}" for name, size, field in factors)
+    split = f", kv_split {attention.kv_split}" if attention.kv_split > 1 else ""
     nodes = f" on {layout.nodes} nodes" if layout.nodes > 1 else ""
-    return Text.assemble((f"world {layout.world}", "bold"), f" = {product}{nodes}    · derived, not given")
+    return Text.assemble((f"world {layout.world}", "bold"), f" = {product}{nodes}{split}    · derived, not given")
 
 
 def _boundaries(report: LayoutReport) -> Iterator[Text]:

@@ -148,4 +148,6 @@ def test_a_split_needs_ranks_with_the_same_heads(capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert "attention.kv_split 2: with attention.tp 8 the ranks of a split do not hold the same KV heads" in message
     assert "legal tp and kv_split: 16 and 2" in message
+    assert main([*words, "3"]) == 78
+    assert "attention kv_split 2: attention has tp 3; legal tp and kv_split: 16 and 2" in capsys.readouterr().err
     assert main([*words, "16"]) == 0

@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from weft.arch.config import ModelConfig
-from weft.arch.fit import check_fit
+from weft.arch.fit import check_fit, resolve_for
 from weft.checkpoint.integrity.check import VERIFY
 from weft.cli.args.flags import GivenValue, Once, add_flags, values_of
 from weft.cli.args.parser import Expert
 from weft.errors import LayoutError
 from weft.layout.layout import Given, Layout, layout_settings
-from weft.layout.resolve import resolve
 from weft.layout.serialize import load_given
 from weft.layout.support import refuse_unsupported
 from weft.options import made
@@ -91,7 +90,7 @@ def layout_from(args: argparse.Namespace, config: ModelConfig, *, runnable: bool
 
     With `runnable`, a layout that the engine cannot run yet is refused too. Raises LayoutError.
     """
-    layout = resolve(_given(args), args.world_size, args.tp, num_experts=config.num_experts)
+    layout = resolve_for(config, _given(args), args.world_size, args.tp)
     check_fit(layout, config)
     if runnable:
         refuse_unsupported(layout)

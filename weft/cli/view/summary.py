@@ -45,7 +45,8 @@ def one_line(layout: Layout) -> str:
 def _sizes(layout: Layout) -> Iterator[str]:
     attention, experts = layout.attention, layout.experts
     axes = (("tp", attention.tp, 1), ("dp", attention.dp, 0), ("cp", attention.cp, 0))
-    yield "attention " + " x ".join(f"{name} {value}" for name, value, least in axes if value > 1 or least)
+    split = f" (kv_split {attention.kv_split})" if attention.kv_split > 1 else ""
+    yield "attention " + " x ".join(f"{name} {value}" for name, value, least in axes if value > 1 or least) + split
     if layout.pipeline.stages > 1:
         yield f"{layout.pipeline.stages} stages"
     for module, value in layout.sizes.items():
