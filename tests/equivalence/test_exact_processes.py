@@ -35,10 +35,12 @@ from tests.equivalence.harness import (
     checkpoint_at,
     make_executor,
     of_one_rank,
+    random_prompts,
     run_workload,
     same_bits,
 )
 from tests.equivalence.rank_replay import Digests
+from tests.support.exact_model import write_exact
 from tests.support.native_libraries import need
 from weft.arch import ModelConfig, parse_config
 from weft.arch.fit import check_fit
@@ -322,3 +324,12 @@ def test_programs_of_shared_contexts_equal_operations_one_by_one(
     sample = list(every_shared_context(world, exact))
     _compare_programs(replayed, exact, world, 1, sample)
     record_property("program_layouts_equal", len(sample))
+
+
+def test_programs_divide_last_in_exact_ties(replayed: Replayed, tmp_path: Path) -> None:
+    """All scores are equal, so that quotients fall on the middle between two grid points."""
+    need("comm", "step")
+    path = write_exact(tmp_path, "latent", changed=lambda name, x: x * ("q_b_proj" not in name))
+    exact = Model(path, EXACT, of_one_rank(path, EXACT, MIXED))
+    work = Workload(random_prompts((60, 45), 101), (0, 0), max_tokens=40, budget=25)
+    _compare_programs(replayed, exact, 3, 1, [ContextSizes(3, 1, 3), ContextSizes(1, 3, 1)], work)
