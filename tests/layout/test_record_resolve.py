@@ -76,7 +76,7 @@ def test_tp_with_attention_tp_is_refused() -> None:
         (
             {"pipeline.stages": 2, "pipeline.layers": (1, 2, 3)},
             None,
-            "pipeline layers 1, 2, 3: 3 stages, but pipeline stages is 2",
+            "pipeline layers 1, 2, 3: 3 numbers for 2 pipeline stages; give one for each stage",
         ),
         ({"lm_hed.tp": 3}, None, "unknown layout field lm_hed.tp; did you mean lm_head.tp?"),
         ({"lm_head.tp": "two"}, None, "lm_head.tp: two is not a whole number, at least 1"),

@@ -25,7 +25,8 @@ def check_sizes(layout: Layout) -> None:
         )
     if layers is not None and len(layers) != layout.pipeline.stages:
         raise LayoutError(
-            f"pipeline layers {join(layers)}: {len(layers)} stages, but pipeline stages is {layout.pipeline.stages}",
+            f"pipeline layers {join(layers)}: {len(layers)} numbers for {layout.pipeline.stages} pipeline stages;"
+            " give one for each stage",
             field="pipeline.layers",
             value=layers,
         )
