@@ -33,7 +33,10 @@ def test_a_killed_rank_is_named(rank_host: Any, backend: str, kind: str) -> None
     )
     assert outcome["ranks"][1]["signal"] == signal.SIGKILL
     for rank in (0, 2):
-        assert outcome["ranks"][rank]["error"].startswith("PeerError: rank 1 died"), outcome
+        error = outcome["ranks"][rank]["error"]
+        # over tcp a rank can hear of it from another one before its own connection ends
+        heard = backend == "tcp" and names_the_absent(error, 1)
+        assert heard or error.startswith("PeerError: rank 1 died"), outcome
         assert f"rank {rank} was in {kind} over (0, 1, 2)" in outcome["ranks"][rank]["error"]
         # far from the time limit: the death itself ended the wait
         assert outcome["ranks"][rank]["after"] < NEVER / 10

@@ -136,11 +136,11 @@ def bias_added_twice(patch: Patch) -> None:
 
 
 def key_written_to_the_null_block(patch: Patch) -> None:
-    def around(original: Callable[..., AttentionMeta], *args: Any) -> AttentionMeta:
-        meta = original(*args)
+    def around(original: Callable[..., tuple[AttentionMeta, Any]], *args: Any) -> tuple[AttentionMeta, Any]:
+        meta, positions = original(*args)
         slots = meta.slots.clone()
         slots[:1] = 0
-        return dataclasses.replace(meta, slots=slots)
+        return dataclasses.replace(meta, slots=slots), positions
 
     wrap(patch, inputs, "_meta", around)
 

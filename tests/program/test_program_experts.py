@@ -200,10 +200,10 @@ def test_faults_of_a_program_are_seen(
     with executor(path, 2, sizes, Numerics(torch.float32), program=False) as made:
         wanted = run_workload(made, MIXED)
 
-    def faulty(recording: Recording) -> Recording:
+    def faulty(recording: Recording, **how: Any) -> Recording:
         for step in recording.instructions:
             fault(step)
-        return optimize(recording)
+        return optimize(recording, **how)
 
     monkeypatch.setattr(programs, "optimize", faulty)
     with executor(path, 2, sizes, Numerics(torch.float32), program=True) as made:

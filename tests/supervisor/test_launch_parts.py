@@ -429,7 +429,7 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
     alone: Any = SimpleNamespace(world=1)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
-    shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,))
+    shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,), layout=resolve({}))
     setup: Any = SimpleNamespace(cpus=[0, 1] * own_cores, world=shared, yields_core=True)
     said = threads.pin_threads(runner, alone, setup, None)
     assert (pinned, yields_core, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
