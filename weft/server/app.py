@@ -28,8 +28,8 @@ from weft.server.http.gate import Gate
 from weft.server.http.hosts import Hosts
 from weft.server.http.memory import MemoryGuard
 from weft.server.metrics.metrics import Metrics
+from weft.server.openai.base import Shown
 from weft.server.openai.bodies import Bodies
-from weft.server.openai.format import Shown
 from weft.server.openai.formats import ChatFormat, CompletionFormat, Echo
 from weft.server.openai.messages import checked_messages, text_size
 from weft.server.openai.models import (

@@ -16,7 +16,7 @@ from weft.chat.tools import NO_TOOLS
 from weft.cli.commands.serve import template_from
 from weft.engine.choice import ChoiceDelta
 from weft.errors import ConfigError
-from weft.server.openai.format import Shown
+from weft.server.openai.base import Shown
 from weft.server.openai.formats import ChatFormat
 from weft.server.openai.joined import likeliest
 from weft.step.plan import TokenLogprob

@@ -12,7 +12,7 @@ from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import RequestOutput
 from weft.errors import RequestError
 from weft.server.errors import error_frame, error_response
-from weft.server.openai.format import Format
+from weft.server.openai.base import Format
 from weft.server.openai.joined import joined, likeliest
 from weft.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
 from weft.server.openai.requests import Common

@@ -14,7 +14,7 @@ from weft.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextP
 from weft.engine.choice import ChoiceDelta
 from weft.engine.outputs import TokenLogprob
 from weft.server.answer_reader import AnswerReader, reasoning_tokens_of
-from weft.server.openai.format import Shown
+from weft.server.openai.base import Shown
 from weft.server.openai.records import (
     CalledTool,
     CalledToolDelta,

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from weft.errors import RequestError
 from weft.plural import counted
-from weft.server.openai.format import Shown
+from weft.server.openai.base import Shown
 from weft.server.openai.requests import MAX_BIASED, MAX_TIMEOUT_S, ChatRequest, Common, CompletionRequest
 from weft.step.sampling_params import MAX_INTEGER, MAX_N, SamplingParams, check, with_logprobs
 
