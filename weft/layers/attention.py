@@ -51,7 +51,8 @@ class Attention:
             spec = AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
             return ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
 
-        self.spec, self.own_spec = spec_of(attends or share), spec_of(share)
+        self.own_spec = spec_of(share)
+        self.spec = self.own_spec if attends in (None, share) else spec_of(attends)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""
@@ -61,13 +62,10 @@ class Attention:
         """[N, A, D] -> [N, A * D]; `prepared`: of these rows, which may be some of those that have keys."""
         return self.ops.attention(q_NAD, cache, prepared, self.spec)
 
-    def attend_partly(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
-        """Queries [N, A, D] of all heads that it attends for -> their partial output over this rank's keys."""
-        return self.ops.partial_attention(q_NAD, cache, prepared, self.spec)
-
-    def attend_gathered(self, q_NAD: Tensor, prepared: Any, cache: KVCache) -> Tensor:
-        """Queries [N, A, D] of its own heads -> their partial output over the keys of an owner, in `cache`."""
-        return self.ops.partial_attention(q_NAD, cache, prepared, self.own_spec)
+    def attend_partly(self, q_NAD: Tensor, prepared: Any, cache: KVCache, *, own: bool = False) -> Tensor:
+        """Queries [N, A, D] of all heads that it attends for, or with `own` of its own -> their partial output over the
+        keys in `cache`."""
+        return self.ops.partial_attention(q_NAD, cache, prepared, self.own_spec if own else self.spec)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """Partial outputs of its own heads, in the owners' order -> [N, A * D]."""

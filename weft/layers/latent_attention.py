@@ -60,7 +60,8 @@ class LatentAttention:
             spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
             return ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
 
-        self.spec, self.own_spec = spec_of(attends or share), spec_of(share)
+        self.own_spec = spec_of(share)
+        self.spec = self.own_spec if attends in (None, share) else spec_of(attends)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, L + R], for `attend`; writes the rows' latents to `cache`."""
@@ -73,13 +74,10 @@ class LatentAttention:
         found = self.ops.attention(q, cache, prepared, self.spec)
         return self.ops.per_head(found, self.to_value, self.heads)
 
-    def attend_partly(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
-        """Queries [N, A, L + R] of all heads that it attends for -> their partial output over this rank's latents."""
-        return self.ops.partial_attention(q, cache, prepared, self.spec)
-
-    def attend_gathered(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
-        """Queries [N, A, L + R] of its own heads -> their partial output over the latents of an owner, in `cache`."""
-        return self.ops.partial_attention(q, cache, prepared, self.own_spec)
+    def attend_partly(self, q: Tensor, prepared: Any, cache: KVCache, *, own: bool = False) -> Tensor:
+        """Queries [N, A, L + R] of all heads that it attends for, or with `own` of its own -> their partial output over
+        the latents in `cache`."""
+        return self.ops.partial_attention(q, cache, prepared, self.own_spec if own else self.spec)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """Partial outputs of its own heads, in the owners' order -> [N, A * value dim]. They are merged as latents, and

@@ -39,8 +39,8 @@ def build_decoder(
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
     sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
-    they are those of another decoder. `dispatcher`: of routed rows, `kv_exchange`: of
-    owners of a KV cache, where it is not the layout's. ConfigError for a block with a value that no operation computes.
+    they are those of another decoder. `dispatcher`: of routed rows, `kv_exchange`: of owners of a KV cache, where it is
+    not the layout's. ConfigError for a block with a value that no operation computes.
     """
     config, eps = shards.config, shards.config.rms_norm_eps
     refuse_not_run(config.block, latent=config.mla is not None)

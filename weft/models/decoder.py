@@ -183,12 +183,11 @@ class Decoder:
             return attention.merge(self._parts(attention, self.kv_exchange, q, prepared, cache, group))
         (of_queries, of_keys), keys, exchange = prepared, group.keys, self.kv_exchange
         q_own, caches = q[keys.own], exchange.keys(cache, keys)
-        found = [attention.attend_gathered(q_own, *each) for each in zip(of_keys, caches, strict=True)]
+        found = [attention.attend_partly(q_own, *each, own=True) for each in zip(of_keys, caches, strict=True)]
         if not len(group.meta.positions):
             return attention.merge(found)
         others = self._parts(attention, exchange, q[keys.others], of_queries, cache, group)
-        order = torch.cat((keys.own, keys.others)).argsort()
-        return attention.merge([torch.cat(both)[order] for both in zip(found, others, strict=True)])
+        return attention.merge([torch.cat(both)[keys.order] for both in zip(found, others, strict=True)])
 
     def _parts(
         self,

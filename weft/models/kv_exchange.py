@@ -26,11 +26,13 @@ from weft.ops.attention import AttentionMeta, KVCache
 @dataclass(frozen=True, slots=True)
 class GatheredKeys:
     """Rows of prompts whose keys are gathered. `own`: numbers of those among the rows of this rank's attention block,
-    `others`: of the rest. `blocks`: of this rank's cache, which all owners get; `counts`: how many each owner gives.
-    `metas`: of `own`, with the keys of each owner; its blocks follow a null block."""
+    `others`: of the rest; `order`: where each row is among `own` and then `others`. `blocks`: of this rank's cache,
+    which all owners get; `counts`: how many each owner gives. `metas`: of `own`, with the keys of each owner; its
+    blocks follow a null block."""
 
     own: Tensor
     others: Tensor
+    order: Tensor
     blocks: Tensor
     counts: tuple[int, ...]
     metas: tuple[AttentionMeta, ...]
@@ -62,7 +64,7 @@ class KVExchange:
     def __init__(self, shards: Shards, rank: int, transitions: Transitions) -> None:
         attention, place = shards.layout.attention, rank % shards.layout.stage_size
         self._transitions, self._group = transitions, owners_of(shards.layout, rank)
-        self._cp, self._split = attention.cp, attention.kv_split
+        self._split = attention.kv_split
         self._latent = shards.config.mla is not None
         self._block = place % shards.layout.group_size // attention.tp
         heads = [shards.head_share(member).q for member in self._group[: self._split]]

@@ -16,7 +16,7 @@ from torch import Tensor
 from weft.layout.boundaries import KeyGather
 from weft.models.kv_exchange import GatheredKeys, GroupRows
 from weft.ops.attention import AttentionMeta, KeyShare
-from weft.worker.tensors.step_shape import Geometry, to_device
+from weft.worker.tensors.step_shape import Geometry, piece_begins, to_device
 
 Numbers = NDArray[np.int64]
 
@@ -57,11 +57,12 @@ class KeyGathering:
         cp_of = owners.cp_of(positions)
         rest, of_block = (~chosen).nonzero()[0], cp_of == self._geometry.cp
         left = _some(rows.meta, there(rest), np.where(runs, 0, counts))
-        own, others = (there(each[of_block].nonzero()[0]) for each in (chosen, ~chosen))
+        own, others = (each[of_block].nonzero()[0] for each in (chosen, ~chosen))
         here, held = chosen & of_block, self._held(contexts.ends * runs)
         keys = GatheredKeys(
-            own,
-            others,
+            there(own),
+            there(others),
+            there(np.argsort(np.concatenate((own, others)))),
             there(self._blocks(held, contexts.tables)),
             tuple(held.sum(1).tolist()),
             tuple(self._metas(held, positions[here], run_of_row[here])),
@@ -110,7 +111,6 @@ def _pieces(positions: Numbers, run_of_row: Numbers) -> tuple[Numbers, Numbers, 
     piece of each row, and cumulative rows of the pieces."""
     if not len(positions):
         return run_of_row, run_of_row, ()
-    begins = np.ones(len(positions), np.bool_)
-    begins[1:] = (np.diff(positions) != 1) | (np.diff(run_of_row) != 0)
+    begins = piece_begins(positions, run_of_row)
     ends = (*begins.nonzero()[0][1:].tolist(), len(positions))
     return run_of_row[begins], np.cumsum(begins) - 1, ends

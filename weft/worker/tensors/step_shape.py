@@ -90,8 +90,7 @@ class BlockRows:
             tuple(to_device(own, device) for own in each) for each in (blocks.rows_of, blocks.sampled_of)
         )
         runs = run_of_row[numbers]
-        begins = np.ones(len(numbers), bool)
-        begins[1:] = (np.diff(numbers) != 1) | (np.diff(runs) != 0)
+        begins = piece_begins(numbers, runs)
         segment_of_row = np.empty(len(numbers), np.int64)
         segment_of_row[numbers] = np.cumsum(begins) - 1
 
@@ -174,6 +173,13 @@ def shape_of(
         sampled_of_group=sampled_of_group,
         blocks=BlockRows.of(found, run_of_row, sampled_of_group, geometry.device) if cp > 1 else None,
     )
+
+
+def piece_begins(numbers: NDArray[np.int64], runs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of each row, whether it does not follow the row before it: in the same run, with the next number."""
+    begins = np.ones(len(numbers), np.bool_)
+    begins[1:] = (np.diff(numbers) != 1) | (np.diff(runs) != 0)
+    return begins
 
 
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
