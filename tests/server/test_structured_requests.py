@@ -134,7 +134,7 @@ def half_right(draw: random.Random) -> dict[str, Any]:
 
 
 def hold(served: httpx.Client, count: int, seed: int) -> Counter[int]:
-    """Statuses of so many requests, while a stream runs beside them that must not change."""
+    """Statuses of so many requests and of one that is right, while a stream runs beside them that must not change."""
     free = CHAT | {"temperature": 0.0, "max_tokens": 100}
     wanted = served.post("/v1/chat/completions", json=free).json()["choices"][0]["message"]["content"]
     ended, found = threading.Event(), []
@@ -148,8 +148,7 @@ def hold(served: httpx.Client, count: int, seed: int) -> Counter[int]:
     stream.start()
     statuses = Counter[int]()
     draw = random.Random(seed)
-    for _ in range(count):
-        body = half_right(draw)
+    for body in [CHAT | {"response_format": FORMAT}, *(half_right(draw) for _ in range(count))]:
         answer = served.post("/v1/chat/completions", json=body)
         statuses[answer.status_code] += 1
         assert answer.status_code in (200, 400), (answer.status_code, answer.text, body)
