@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from weft.errors import RequestError
-from weft.text.chat_template import ChatTemplates
+from weft.text.chat_template import ChatTemplates, TemplateForm
 
 PART = "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}"
 PARTS = "{% for m in messages %}" + PART + "{% endfor %}"
@@ -38,7 +38,7 @@ def decided(**sources: str) -> ChatTemplates:
 )
 def test_contents_reach_a_template_as_it_reads_them(template: str, parts: bool) -> None:
     templates = decided(default=template)
-    assert templates.parts == {"default": parts}
+    assert templates.forms == {"default": TemplateForm(parts)}
     conversation: list[dict[str, Any]] = [{"role": "user", "content": "the loom"}]
     if "system first" in template:
         conversation.insert(0, {"role": "system", "content": "x"})
@@ -49,7 +49,19 @@ def test_contents_reach_a_template_as_it_reads_them(template: str, parts: bool) 
 @pytest.mark.parametrize("change", ["upper", "replace(' ', '_')", "title", "reverse"])
 def test_words_may_be_changed(change: str) -> None:
     template = "{% for m in messages %}{{ m.content | " + change + " }}{% endfor %}"
-    assert decided(default=template).parts == {"default": False}
+    assert decided(default=template).forms == {"default": TemplateForm()}
+
+
+@pytest.mark.parametrize("contents", [TEXT, PARTS])
+def test_a_template_may_loop_over_tools_where_there_are_none(contents: str) -> None:
+    """Templates that test for none still get none."""
+    templates = decided(default="{% for t in tools %}({{ t.name }}){% endfor %}" + contents)
+    assert templates.forms["default"].tools_listed
+    conversation = [{"role": "user", "content": "x"}]
+    assert "x" in (without := templates.render(conversation)) and "(" not in without
+    assert templates.render(conversation, tools=[{"name": "look"}]) == "(look)" + without
+    tested = decided(default="{{ '' if tools is none else '(' ~ (tools | length) ~ ')' }}" + contents)
+    assert (tested.render(conversation), tested.render(conversation, tools=[])) == (without, "(0)" + without)
 
 
 def test_only_the_usual_template_is_needed() -> None:
@@ -82,7 +94,7 @@ def test_a_template_that_cannot_be_rendered_is_refused(template: str, words: str
 
 def test_each_template_of_a_model_is_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     templates = decided(default=TEXT, tool_use=PARTS)
-    assert templates.parts == {"default": False, "tool_use": True}
+    assert templates.forms == {"default": TemplateForm(), "tool_use": TemplateForm(parts=True)}
     monkeypatch.setattr(ChatTemplates, "render", lambda *args, **options: pytest.fail("tried again"))
     templates.decide()
 

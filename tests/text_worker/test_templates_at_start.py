@@ -16,6 +16,7 @@ from weft.chat.template_probe import probe
 from weft.checkpoint import open_checkpoint
 from weft.errors import CheckpointError, ConfigError, RequestError
 from weft.text import Tokenizer
+from weft.text.chat_template import TemplateForm
 from weft.text_worker.client import TextWorker
 from weft.text_worker.conversations import Conversations
 from weft.text_worker.jobs import Begin, Render, TriedTemplates
@@ -50,7 +51,7 @@ def tried(tmp_path: Path) -> Iterator[Tried]:
 
 def test_the_server_and_its_worker_render_alike(tried: Tried) -> None:
     tokenizer, worker = tried(PARTS)
-    assert tokenizer.chat_templates.parts == {"default": True}
+    assert tokenizer.chat_templates.forms == {"default": TemplateForm(parts=True)}
     messages = [{"role": "user", "content": "the loom"}]
     assert worker.submit(Render(messages)).result() == tokenizer.apply_chat_template(messages) == "the loom"
 

@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.ext
@@ -41,6 +42,14 @@ MAX_CHARACTERS = 16 << 20
 """Longest prompt a template may write; far beyond any context."""
 
 
+class TemplateForm(NamedTuple):
+    """How a template reads what it is given. `parts`: contents as lists of parts. `tools_listed`: `tools` as a list,
+    which is empty where a request has none; else they are none there, as transformers gives them."""
+
+    parts: bool = False
+    tools_listed: bool = False
+
+
 class ChatTemplates:
     """A model's templates by name ("default", "tool_use", ...) and the variables they see (bos_token, eos_token)."""
 
@@ -50,8 +59,8 @@ class ChatTemplates:
         self.sources = dict(sources)
         self.variables = dict(variables)
         self.max_characters = max_characters
-        self.parts: dict[str, bool] = {}
-        """By name: whether the template reads contents as lists of parts, which `decide` has found."""
+        self.forms: dict[str, TemplateForm] = {}
+        """By name, which `decide` has found."""
         self.left_out: dict[str, str] = {}
         """By name: why a template that is not the usual one cannot be used, which `decide` has found."""
         self._compiled: dict[str, jinja2.Template] = {}
@@ -72,10 +81,9 @@ class ChatTemplates:
             self._template(name)
 
     def decide(self) -> None:
-        """Finds for every template whether it wants contents as text or as lists of parts, by trying both. Others than
-        the usual one are left out where they cannot be compiled, or show nothing of what a user says either way.
-        RequestError: the usual one."""
-        for name in sorted(self.sources.keys() - self.parts.keys()):
+        """Finds the form of every template by trying each. Others than the usual one are left out where they cannot be
+        compiled, or show nothing of what a user says in any form. RequestError: the usual one."""
+        for name in sorted(self.sources.keys() - self.forms.keys()):
             reason = self._tried(name)
             if reason and name == DEFAULT:
                 raise RequestError(f"chat template {name!r} cannot be used: {reason}", param="messages", status=500)
@@ -89,17 +97,17 @@ class ChatTemplates:
         self.left_out |= reasons
 
     def _tried(self, name: str) -> str:
-        """Sets whether the template reads parts; why it cannot be used, if so."""
+        """Sets the template's form; why it cannot be used, if so."""
         faults: list[str] = []
         try:
             self._template(name)
         except RequestError as error:
             return str(error)
-        for parts in (False, True):
-            self.parts[name] = parts
+        for tools_listed, parts in product((False, True), repeat=2):
+            self.forms[name] = TemplateForm(parts, tools_listed)
             if any(self._shows_words(name, before, after, faults) for before, after in AROUND):
                 return ""
-        self.parts[name] = False
+        self.forms[name] = TemplateForm()
         return faults[0] if faults else "it shows nothing of a user's message"
 
     def _shows_words(self, name: str, before: list[Message], after: list[Message], faults: list[str]) -> bool:
@@ -113,7 +121,7 @@ class ChatTemplates:
             faults.append(str(error))
             return False
         part = _in_parts(users[0])["content"][0]
-        return one != other and not (self.parts[name] and any(form(part) in one for form in (str, _tojson)))
+        return one != other and not (self.forms[name].parts and any(form(part) in one for form in (str, _tojson)))
 
     def render(
         self,
@@ -128,9 +136,10 @@ class ChatTemplates:
         """The prompt of a conversation, by the template that is `named` (None: the usual one). RequestError (field
         `messages`) carries the template's own message."""
         name = named or (TOOL_USE if tools and TOOL_USE in self.sources else DEFAULT)
+        form = self.forms.get(name, TemplateForm())
         given = {
-            "messages": [_in_parts(message) for message in messages] if self.parts.get(name) else messages,
-            "tools": tools,
+            "messages": [_in_parts(message) for message in messages] if form.parts else messages,
+            "tools": [] if tools is None and form.tools_listed else tools,
             "documents": documents,
             "add_generation_prompt": add_generation_prompt,
             **variables,

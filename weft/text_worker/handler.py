@@ -82,7 +82,7 @@ class Handler:
         templates = self.tokenizer.chat_templates
         templates.decide()
         knows = probe(templates, self.tokenizer.added_tokens) if self.tokenizer.has_chat_template else None
-        return TriedTemplates(templates.parts, templates.left_out, knows)
+        return TriedTemplates(templates.forms, templates.left_out, knows)
 
     @do.register
     def _(self, job: CheckGrammar) -> Grammar:

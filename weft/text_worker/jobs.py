@@ -13,6 +13,7 @@ from weft.chat.template_probe import TemplateKnows
 from weft.checkpoint import Checkpoint
 from weft.errors import RequestError
 from weft.grammars.constraints import Constraint, Grammar
+from weft.text.chat_template import TemplateForm
 
 
 class Begin(msgspec.Struct, frozen=True, tag="begin"):
@@ -68,17 +69,17 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
 
 
 class TriedTemplates(msgspec.Struct, frozen=True):
-    """`parts`: by name of a template, whether contents reach it as lists of parts. `left_out`: by name, why it cannot
-    be used. `knows`: what the usual one knows; None: there is none."""
+    """`forms`: by name of a template, how it reads what it is given. `left_out`: by name, why it cannot be used.
+    `knows`: what the usual one knows; None: there is none."""
 
-    parts: dict[str, bool] = {}
+    forms: dict[str, TemplateForm] = {}
     left_out: dict[str, str] = {}
     knows: TemplateKnows | None = None
 
 
 class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
-    """How contents reach each template and what the usual one knows, all found by rendering. RequestError: the usual
-    one cannot be used. Not `rendered`: nothing is found, but that the tokenizer can be loaded."""
+    """The form of each template and what the usual one knows, all found by rendering. RequestError: the usual one
+    cannot be used. Not `rendered`: nothing is found, but that the tokenizer can be loaded."""
 
     result: ClassVar[Any] = TriedTemplates
     param: ClassVar[str | None] = None

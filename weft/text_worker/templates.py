@@ -13,7 +13,7 @@ from weft.text_worker.jobs import TriedTemplates, TryTemplates
 
 
 def try_templates(texts: Texts, where: str, *, given: bool = False, templates: bool = True) -> TriedTemplates:
-    """How contents reach each template, and what the usual one knows. CheckpointError: a tokenizer that cannot be
+    """The form of each template, and what the usual one knows. CheckpointError: a tokenizer that cannot be
     loaded, or the usual template cannot be used; `where` names the model. ConfigError: the same of a template that a
     person has `given`."""
     try:
@@ -32,7 +32,7 @@ def try_templates(texts: Texts, where: str, *, given: bool = False, templates: b
 def take_tried(tokenizer: Tokenizer, found: TriedTemplates, say: Callable[[str], object]) -> None:
     """Gives `tokenizer` what was found, and says what does not fit."""
     templates = tokenizer.chat_templates
-    templates.parts |= found.parts
+    templates.forms |= found.forms
     templates.leave_out(found.left_out)
     for name, reason in found.left_out.items():
         say(printable(f"chat template {name!r} is left out: {reason}"))
