@@ -40,6 +40,12 @@ def test_what_is_not_asked_is_as_the_machine_has_it_and_said(machine: Machine, a
     assert all(f"CPU ({machine.name})" in note.message for note in found.notes)
 
 
+@pytest.mark.parametrize("layout", [{"attention.cp": 2}, {"attention.tp": 2, "attention.kv_split": 2}])
+def test_contexts_that_ranks_share_are_not_served_on_devices(layout: dict[str, object]) -> None:
+    codes = {device: [note.code for note in chosen(ABLE, layout, device=device).notes] for device in ("cpu", "cuda")}
+    assert "not_served" in codes["cuda"] and "not_served" not in codes["cpu"]
+
+
 @pytest.mark.parametrize("machine", [ABLE, UNABLE])
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_is_asked_is_the_same_for_every_machine(machine: Machine, asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""Memory decisions that `weft serve` makes on a CPU: bf16 in 12 bits, bounds of logits. As asked, else the machine's
+"""Decisions that `weft serve` makes for a device: bf16 in 12 bits, bounds of logits. As asked, else the machine's
 default, which notes report. `Machine` is an argument.
 """
 
@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from weft.errors import LayoutError
 from weft.explain.notes import LayoutNote
 from weft.layout.boundaries import why_not_largest
 from weft.layout.layout import Layout
+from weft.layout.support import refuse_shared_contexts
 from weft.settings import EngineConfig
 
 
@@ -46,6 +48,7 @@ def choices_of(
     why_not = why_not_largest(layout)
     bounded = wanted and not why_not
     notes = [
+        *_refused(layout, engine.device),
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.prune_argmax, wanted, why_not, machine) if prunes else ()),
         *_rows(engine, int8_activations, bounded, machine),
@@ -60,6 +63,13 @@ def for_checkpoint(choices: KernelChoices, method: str) -> KernelChoices:
         return choices
     notes = tuple(note for note in choices.notes if note.code not in ("compressed", "not_compressed"))
     return replace(choices, compressed=False, notes=notes)
+
+
+def _refused(layout: Layout, device: str) -> Iterator[LayoutNote]:
+    try:
+        refuse_shared_contexts(layout, device)
+    except LayoutError as error:
+        yield LayoutNote("warning", "not_served", str(error))
 
 
 def _chosen(asked: bool | None, default: bool) -> bool:

@@ -18,7 +18,7 @@ from weft.comm.mailboxes import mailboxes_of
 from weft.comm.registry import CommChoice, choose_backend
 from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
-from weft.errors import ConfigError, FieldError, LayoutError
+from weft.errors import ConfigError, FieldError
 from weft.launch_plan.block_size import block_size_of
 from weft.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.launch_plan.expert_plan import ExpertPlan, plan_experts
@@ -31,7 +31,7 @@ from weft.launch_plan.step_limits import check_context, with_step_tokens
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe, node_of
-from weft.layout.support import refuse_unsupported
+from weft.layout.support import refuse_shared_contexts, refuse_unsupported
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
@@ -258,7 +258,7 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: s
     dtype = resolve_dtype(engine.dtype, config.dtype)
     check_context(engine.max_model_len, config.longest_position)
     _check_sharing(engine, layout)
-    _check_owners(engine, layout)
+    refuse_shared_contexts(layout, engine.device)
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))
     unpacked = why_not_packed(engine.device, dtype)
@@ -270,16 +270,6 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: s
 def _device(engine: EngineConfig) -> str:
     shared = f" ({engine.ranks_per_device} ranks on each)" if engine.ranks_per_device > 1 else ""
     return f"device {engine.device}{shared}"
-
-
-def _check_owners(engine: EngineConfig, layout: Layout) -> None:
-    """LayoutError for ranks on devices that share the KV cache of a request: their kernels give no partial outputs."""
-    attention = layout.attention
-    for name, number in (("attention.cp", attention.cp), ("attention.kv_split", attention.kv_split)):
-        if number > 1 and engine.device == "cuda":
-            why = "attention's kernels on CUDA devices give no partial outputs"
-            message = f"{name} {number}: {why}; use {name} 1, or --device cpu"
-            raise LayoutError(message, field=name, value=number, legal=(1,))
 
 
 def _check_sharing(engine: EngineConfig, layout: Layout) -> None:

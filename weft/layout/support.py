@@ -15,6 +15,17 @@ def refuse_unsupported(layout: Layout) -> None:
         raise _without_deepep(layout.experts.dispatch)
 
 
+def refuse_shared_contexts(layout: Layout, device: str) -> None:
+    """Raises LayoutError for ranks that share the KV cache of a request on a device whose kernels give no partial
+    outputs."""
+    attention = layout.attention
+    for name, number in (("attention.cp", attention.cp), ("attention.kv_split", attention.kv_split)):
+        if number > 1 and device == "cuda":
+            why = "attention's kernels on CUDA devices give no partial outputs"
+            message = f"{name} {number}: {why}; use {name} 1, or --device cpu"
+            raise LayoutError(message, field=name, value=number, legal=(1,))
+
+
 def refuse_without_model_code(layout: Layout) -> None:
     """Raises LayoutError for a layout that the model code does not run yet, so that a dry run cannot count it."""
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
