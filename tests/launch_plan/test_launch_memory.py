@@ -101,7 +101,7 @@ def test_a_cache_too_large_for_the_machine_is_refused() -> None:
 
 def test_a_cache_too_small_for_the_context_is_refused() -> None:
     engine = EngineConfig(kv_cache_memory=10 * MIB, max_model_len=4096)
-    with pytest.raises(ConfigError, match="--kv-cache-memory 10.0 MiB holds .* raise --kv-cache-memory or lower"):
+    with pytest.raises(ConfigError, match="--kv-cache-memory 10.0 MiB holds .* raise --kv-cache-memory, lower"):
         plan_memory(shards(), engine, 2, 10**12)
 
 

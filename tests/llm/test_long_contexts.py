@@ -111,7 +111,7 @@ def test_a_prompt_that_one_rank_has_no_room_for(long: Long, name: str) -> None:
         "max_model_len": LENGTH + 64,
         "kv_cache_memory": bytes_of(long.path, LENGTH + 64) * 102 // (100 * owners),
     }
-    with pytest.raises(ConfigError, match=r"--kv-cache-memory .* holds \d+ blocks; raise --kv-cache-memory or lower"):
+    with pytest.raises(ConfigError, match=r"--kv-cache-memory .* holds \d+ blocks; raise --kv-cache-memory, lower"):
         LLM(str(long.path), **limits)
     params = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
     with LLM(str(long.path), layout=LAYOUTS[name], **limits) as llm:

@@ -254,7 +254,7 @@ def _too_small(
     needed = memory.fixed + (wanted + 1) * memory.block
     if engine.kv_cache_memory is not None:
         has = f"--kv-cache-memory {size(engine.kv_cache_memory)} holds {counted(blocks, 'block')}"
-        change = "raise --kv-cache-memory or lower --max-model-len"
+        change = "raise --kv-cache-memory, lower --max-model-len or share a context over more ranks (--attn-cp-size)"
     else:
         share = free[worst] + memory.weights if free else memory.share or 0
         has = f"available: {size(share)} per rank"
