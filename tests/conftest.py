@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from weft.machine.memory_trim import keep_all
 
@@ -25,7 +25,9 @@ VARIABLE = "WEFT_TEST_SEED"
 def pytest_configure(config: pytest.Config) -> None:
     """Chooses the run's seed; workers of a parallel run inherit it through the environment."""
     _listen_to_ctrl_c()
-    settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+    # A busy machine is no fault; fixtures that all examples of a test share hold nothing that an example changes.
+    ignored = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile("untimed", deadline=None, suppress_health_check=ignored)
     settings.load_profile("untimed")
     seed = os.environ.setdefault(VARIABLE, str(random.SystemRandom().randrange(2**31)))
     if config.getoption("hypothesis_seed", None) is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.equivalence.harness import EXACT, Sizes, checkpoint_at, layout_of, random_prompts
@@ -141,7 +141,7 @@ def spelled(schema: Any) -> bool:
 
 
 @pytest.mark.parametrize(("world", "sizes"), [LAYOUTS[0], LAYOUTS[4]], ids=str)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None)
 @given(schemas=st.lists(SCHEMAS.filter(spelled), min_size=3, max_size=3))
 def test_answers_that_end_are_documents(dense: Path, world: int, sizes: Sizes, schemas: list[Any]) -> None:
     """Of random schemas."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ops.implementations import ops_on
@@ -79,7 +79,7 @@ def test_a_row_alone_has_the_bits_it_has_in_a_batch(implementation: str, dtype: 
         row += rows
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_cut_into_chunks_has_the_same_bits(
     ops: Ops, implementation: str, dtype: torch.dtype, data: st.DataObject

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.checkpoints import SCALES, random_blocks
@@ -39,7 +39,7 @@ def library(request: pytest.FixtureRequest) -> ctypes.CDLL | None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 5), blocks=st.integers(1, 4), seed=st.integers(0, 2**32))
 def test_every_bit_as_the_package(name: str, rows: int, blocks: int, seed: int, library: ctypes.CDLL | None) -> None:
     columns = blocks * LOADABLE[name].block

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -138,7 +138,7 @@ def test_one_long_run_is_cut_between_threads(variant: str, threads: int) -> None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_cut_into_chunks_has_the_same_bits(variant: str, data: st.DataObject) -> None:
     dtype, packed = FORMS[data.draw(st.sampled_from(sorted(FORMS)), label="form")]

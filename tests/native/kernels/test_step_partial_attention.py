@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -124,7 +124,7 @@ def test_parts_are_the_twins_and_merge_to_dense_attention(variant: str, form: st
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_owners_cuts_and_sections(variant: str, data: st.DataObject) -> None:
     """A run cut into segments, in any order, gives each row the bits of the whole run, in sections or without."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -196,7 +196,7 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_cut_into_chunks_writes_the_same_pages(variant: str, data: st.DataObject) -> None:
     block = data.draw(st.sampled_from((16, 32, 64)))

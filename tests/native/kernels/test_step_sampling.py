@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -67,7 +67,7 @@ def make_logits(rows: int, vocab: int, seed: int, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_ids_are_those_of_plain_python_and_of_the_twin(variant: str, data: st.DataObject) -> None:
     vocab = data.draw(st.sampled_from((4, 37, 255, 256, 257, 900)), label="vocabulary")
@@ -165,7 +165,7 @@ def test_a_row_that_is_not_finite_is_an_error_of_its_own(variant: str, bad: floa
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rows_that_ask_for_more_keep_the_twin_and_others_do_not_notice(variant: str, data: st.DataObject) -> None:
     vocab = 200
@@ -203,7 +203,7 @@ def test_strided_rows_and_other_types_of_logits() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_masked_rows_choose_among_allowed_ids(variant: str, data: st.DataObject) -> None:
     """As plain Python where no other id is allowed; rows without a mask as ever."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.server.conftest import Running, Start
 from tests.support.bodies.odd_bodies import odd_bodies
@@ -46,7 +46,7 @@ def server(start_server: Start) -> Iterator[Running]:
     running.stop()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None)
 @given(body=odd_bodies(CHAT))
 def test_one_odd_value(server: Running, body: Any) -> None:
     answer = server.http.post("/v1/chat/completions", json=body)
