@@ -42,7 +42,7 @@ def serving(log: Path, command: list[str]) -> Iterator[tuple[subprocess.Popen[by
         until(lambda: listening_port(process.pid), "nobody listens")
         url = f"http://127.0.0.1:{listening_port(process.pid)}"
         with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
-            until(lambda: is_ready(http), "not ready")
+            until(lambda: is_ready(http), "not ready", 120)
             yield process, http
     finally:
         process.kill()
@@ -79,7 +79,7 @@ def test_a_rank_that_dies_while_clients_hold_all_connections_is_replaced(model: 
         pids = [rank["pid"] for rank in http.get("/ready").json()["ranks"]]
         os.kill(pids[1], signal.SIGKILL)
         wait_gone(pids)
-        until(lambda: is_ready(http, restarts=1), "not ready again")
+        until(lambda: is_ready(http, restarts=1), "not ready again", 120)
         assert http.post("/v1/completions", json=ASK).status_code == 200
         process.terminate()
         assert process.wait(PATIENCE_S) == 0

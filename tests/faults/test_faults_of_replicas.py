@@ -35,8 +35,12 @@ def two_replicas(model: Path, behaviour: str, *limits: str) -> Iterator[Server]:
         yield server
 
 
+def statuses(body: dict[str, Any]) -> list[str]:
+    return [replica["status"] for replica in body["replicas"]]
+
+
 def states(server: Server) -> list[str]:
-    return [replica["status"] for replica in server.ready()["replicas"]]
+    return statuses(server.ready())
 
 
 def restarts(server: Server) -> list[int]:
@@ -68,6 +72,8 @@ class Streams:
 
     def __init__(self, server: Server, pool: ThreadPoolExecutor) -> None:
         self._server, self._pool = server, pool
+        self.begun: set[str] = set()
+        """Prompts of those of which something has come."""
 
     def send(self, prompt: object, *, stream: bool = True, tokens: int = 100) -> Future[tuple[int, list[str]]]:
         """(status, lines) once it has ended, in whatever way."""
@@ -80,6 +86,7 @@ class Streams:
                 with http.stream("POST", "/v1/completions", json=body) as response:
                     for line in response.iter_lines():
                         lines += [line] if line else []
+                        self.begun.add(str(body["prompt"]))
             except httpx.RemoteProtocolError:
                 lines.append("cut")
         return response.status_code, lines
@@ -90,12 +97,12 @@ def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
     with two_replicas(model, "slow-good") as server, ThreadPoolExecutor(16) as pool:
         streams = Streams(server, pool)
         sent = [streams.send(f"number {number}") for number in range(8)]
-        until(lambda: running(server, 0) == running(server, 1) == 4)
+        until(lambda: running(server, 0) == running(server, 1) == 4 and len(streams.begun) == 8)
         stays, victims = pids(server, 0), pids(server, 1)
         os.kill(victims[1], signal.SIGKILL)
-        until(lambda: states(server) == ["ready", "restarting"])
+        until(lambda: (body := server.ready())["status"] == "degraded" and statuses(body) == ["ready", "restarting"])
         meanwhile = streams.send("meanwhile", stream=False, tokens=20)
-        assert server.http.get("/ready").status_code == 200 and server.ready()["status"] == "degraded"
+        assert server.http.get("/ready").status_code == 200
         ended = [answer.result(PATIENCE_S) for answer in sent]
         whole = [lines for _, lines in ended if lines[-1] == "data: [DONE]"]
         cut = [lines for _, lines in ended if lines[-1] == "cut"]
@@ -120,7 +127,7 @@ def test_a_dead_replica_does_not_touch_the_other(model: Path) -> None:
 
 def test_a_stopped_rank_holds_up_its_own_replica_alone(model: Path) -> None:
     with (
-        two_replicas(model, "replica1-once-stopped", "ranks=1", "step_limit=4") as server,
+        two_replicas(model, "slow-replica1-once-stopped", "ranks=1", "step_limit=4") as server,
         ThreadPoolExecutor(4) as pool,
     ):
         streams = Streams(server, pool)
@@ -175,7 +182,7 @@ def test_a_request_that_kills_is_kept_from_the_other_replica(model: Path, stream
 
 
 def test_without_any_replica_requests_are_refused_until_one_is_back(model: Path) -> None:
-    with two_replicas(model, "good") as server:
+    with two_replicas(model, "late-restarting") as server:
         for replica in range(2):
             os.kill(pids(server, replica)[0], signal.SIGKILL)
         until(lambda: server.http.get("/ready").status_code == 503)
@@ -204,11 +211,11 @@ def test_without_restarts_the_others_go_on_and_the_last_ends_the_server(model: P
 
 
 def test_a_crash_loop_of_one_replica_leaves_the_others(model: Path) -> None:
-    with two_replicas(model, "replica1-killed", "ranks=1") as server, ThreadPoolExecutor(8) as pool:
+    with two_replicas(model, "slow-replica1-killed", "ranks=1") as server, ThreadPoolExecutor(8) as pool:
         streams, whole, cut = Streams(server, pool), 0, 0
         while states(server) != ["ready", "stopped"]:
             until(lambda: states(server)[1] in ("ready", "stopped"))
-            ended = [streams.send(f"number {whole + cut + number}") for number in range(2)]
+            ended = [streams.send(f"number {whole + cut + number}", tokens=20) for number in range(2)]
             for _, lines in [answer.result(PATIENCE_S) for answer in ended]:
                 whole, cut = whole + (lines[-1] == "data: [DONE]"), cut + (lines[-1] == "cut")
                 received = "".join(lines)

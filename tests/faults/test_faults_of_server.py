@@ -141,6 +141,7 @@ def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
     """Rows 1 and 2: detected, reported, restarted, ready again; a request without output so far runs anew."""
     with serving(model, "once-slow") as server, ThreadPoolExecutor(2) as pool:
         whole = pool.submit(server.http.post, "/v1/completions", json=LONG | {"prompt": "whole"})
+        until(lambda: in_flight(server) == 1)
         victim = server.ranks()[1]
         frame, took = cut_stream(server, lambda: os.kill(victim, signal.SIGKILL))
         assert '"code":"engine_restarted"' in frame and took <= SOON_S
@@ -159,7 +160,7 @@ def test_a_killed_rank_costs_started_streams_only(model: Path) -> None:
 
 
 def test_an_idle_death_is_seen(model: Path) -> None:
-    with serving(model, "good") as server:
+    with serving(model, "late-restarting") as server:
         os.kill(server.ranks()[0], signal.SIGKILL)
         until(lambda: server.ready()["status"] == "restarting")
         answer = server.http.post("/v1/completions", json=LONG)
@@ -216,10 +217,11 @@ def test_two_kills_from_outside_cost_no_innocent(model: Path) -> None:
 
 
 def test_the_request_that_kills_is_the_only_one_quarantined(model: Path) -> None:
-    with serving(model, "poison-crash") as server, ThreadPoolExecutor(8) as pool:
+    with serving(model, "slow-poison-crash") as server, ThreadPoolExecutor(8) as pool:
         bodies = [LONG | {"prompt": f"number {number}", "max_tokens": 20} for number in range(5)]
-        bodies.append(LONG | {"prompt": [5, POISON, 7]})
         sent = [pool.submit(server.http.post, "/v1/completions", json=body) for body in bodies]
+        until(lambda: ledger(server)["accepted"] == 5)
+        sent.append(pool.submit(server.http.post, "/v1/completions", json=LONG | {"prompt": [5, POISON, 7]}))
         assert [answer.result(PATIENCE_S).status_code for answer in sent] == [200] * 5 + [422]
         assert server.ready()["quarantine"]["requests"] == 1
 
@@ -336,7 +338,7 @@ def test_a_signal_while_loading(model: Path) -> None:
 
 
 def test_a_signal_between_two_sets_of_ranks(model: Path) -> None:
-    with serving(model, "good") as server:
+    with serving(model, "late-restarting") as server:
         os.kill(server.ranks()[0], signal.SIGKILL)
         until(lambda: server.ready()["status"] == "restarting")
         server.signal(signal.SIGTERM)
@@ -387,7 +389,7 @@ def test_a_full_disk_fails_no_request(model: Path) -> None:
         until(lambda: listening_port(process.pid), "nobody listens")
         url = f"http://127.0.0.1:{listening_port(process.pid)}"
         with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
-            until(lambda: answers(http))
+            until(lambda: answers(http), limit_s=120)
             assert http.post("/v1/completions", json=LONG).status_code == 200
             os.kill(http.get("/ready").json()["ranks"][0]["pid"], signal.SIGKILL)
             until(lambda: http.get("/ready").json()["restarts"] == 1 and answers(http))

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Running:
         self.http.close()
         for executor in self.executors:
             executor.gate.set()
-        if self.thread.is_alive():
+        with suppress(RuntimeError):  # its loop has ended already
             self.loop.call_soon_threadsafe(self.engines.stop)
         self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()

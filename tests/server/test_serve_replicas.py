@@ -54,18 +54,23 @@ def generated(server: Served) -> list[float]:
 def test_either_replica_gives_the_same_tokens(served: Served) -> None:
     """Greedy and with a seed. Equal prompts at once go to both: one that runs weighs more than its prefix saves."""
     for body in ({"prompt": "Hello"}, {"prompt": "Hello", "temperature": 1.0, "seed": 5}):
-        before, found = generated(served), list[tuple[int, ...]]()
-        for _ in range(20):  # until some were there at the same time
-            with ThreadPoolExecutor(6) as pool:
-                answers = list(pool.map(partial(post, served), [body] * 6))
-            assert all(answer.status_code == 200 for answer in answers)
-            found += [tuple(answer.json()["choices"][0]["token_ids"]) for answer in answers]
-            if all(now > then for now, then in zip(generated(served), before, strict=True)):
-                break
-        else:
-            pytest.fail("one replica took all")
+        before = generated(served)
+        found = answers_of_both(served, body)
         assert len(set(found)) == 1 and len(found[0]) == 60
         assert sum(generated(served)) - sum(before) == 60 * len(found)
+
+
+def answers_of_both(server: Served, body: dict[str, Any]) -> list[tuple[int, ...]]:
+    """Token ids of answers to equal requests, some of them from either replica."""
+    before, found = generated(server), list[tuple[int, ...]]()
+    for _ in range(20):  # until some were there at the same time
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(partial(post, server), [body] * 6))
+        assert all(answer.status_code == 200 for answer in answers)
+        found += [tuple(answer.json()["choices"][0]["token_ids"]) for answer in answers]
+        if all(now > then for now, then in zip(generated(server), before, strict=True)):
+            return found
+    pytest.fail("one replica took all")
 
 
 def test_a_conversation_stays_with_its_prefix(served: Served) -> None:
@@ -78,6 +83,7 @@ def test_a_conversation_stays_with_its_prefix(served: Served) -> None:
 
 
 def test_both_are_shown(served: Served) -> None:
+    answers_of_both(served, {"prompt": "Hello"})
     body = httpx.get(f"{served.url}/ready", timeout=240).json()
     assert body["replicas"] == [{"replica": index, "status": "ready", "restarts": 0} for index in range(2)]
     assert [(rank["rank"], rank["coordinates"]["replica"]) for rank in body["ranks"]] == [(0, 0), (1, 1)]

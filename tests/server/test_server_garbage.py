@@ -53,11 +53,13 @@ def left(server: Running) -> None:
 
 
 def left_before_an_answer(server: Running) -> None:
+    server.executor.gate.clear()
     with (
         httpx.Client(base_url=server.url, timeout=httpx.Timeout(20, read=0.02)) as http,
         pytest.raises(httpx.ReadTimeout),
     ):
         http.post("/v1/completions", json=ASK)
+    server.executor.gate.set()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_template_without_end_or_bounds_is_refused(tried: Tried) -> None:
         tried(HUGE + PARTS)
     with pytest.raises(ConfigError, match="faulty"):
         tried("{% if %}", given=True)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 200
 
 
 def test_what_a_template_does_with_tools_is_found_in_the_worker(tmp_path: Path) -> None:

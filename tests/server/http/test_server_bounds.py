@@ -108,7 +108,7 @@ def test_a_head_that_takes_too_long(start_server: Start, monkeypatch: pytest.Mon
 
 def test_a_thousand_heads_that_never_end(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are answered when their time is over; a stream beside them, and a request, are not disturbed."""
-    monkeypatch.setattr(Connection, "head_s", 1.0)
+    monkeypatch.setattr(Connection, "head_s", 3.0)
     server = start_server("abc", step_s=0.02)
     try:
         with server.http.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response:
@@ -226,9 +226,9 @@ def test_who_waits_too_long_is_told_and_never_run(
 
 
 def trickle(permits: threading.Semaphore, steps: int, enough: threading.Event) -> None:
-    """Lets a step go every few milliseconds, at most so many."""
+    """Lets a step go every 50 ms, at most so many."""
     for _ in range(steps):
-        if enough.wait(0.005):
+        if enough.wait(0.05):
             return
         permits.release()
 

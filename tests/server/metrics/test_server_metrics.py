@@ -62,7 +62,7 @@ def samples(server: Running) -> dict[str, float]:
 
 
 def test_numbers_add_up(start_server: Start) -> None:
-    server = start_server("abcdefghij", dp=2)
+    server = start_server("abcdefghij", dp=2, step_s=0.005)
     try:
         before = samples(server)
         assert before["vllm:generation_tokens_total"] == 0

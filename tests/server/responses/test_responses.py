@@ -267,13 +267,14 @@ def test_fields_without_effect_and_choices(caller: Running) -> None:
 
 
 def test_a_stream_that_breaks_ends_with_a_failure(start_server: Start) -> None:
-    with serving(start_server, "abc" * 100, step_s=0.01) as server:
-        text = ""
+    with serving(start_server, "abc" * 100, step_s=0.1) as server:
+        text, stopped = "", False
         with server.http.stream("POST", "/v1/responses", json={"input": "Hi", "stream": True}) as answer:
             try:
                 for part in answer.iter_text():
                     text += part
-                    if "text.delta" in text:
+                    if "text.delta" in text and not stopped:
+                        stopped = True
                         server.loop.call_soon_threadsafe(server.engines.stop)
             except Exception as error:  # the connection ends without the end of a body
                 assert "incomplete" in str(error) or "peer" in str(error)

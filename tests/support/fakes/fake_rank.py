@@ -75,6 +75,8 @@ def main(behaviour: str, words: list[str]) -> None:
         sys.exit(65)
     if last and (behaviour == "stuck-loading" or behaviour == "stuck-restarting" and setup.world.start):
         time.sleep(600)
+    if last and behaviour == "late-restarting" and setup.world.start:
+        time.sleep(3)  # so that what happens between two sets of ranks can be seen
     if last and behaviour == "killed-loading":
         os.kill(os.getpid(), signal.SIGKILL)
     channel.send(pack(Loaded(123)))
