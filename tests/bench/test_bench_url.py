@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -123,9 +124,10 @@ def test_a_warm_up_that_fails_ends_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with StandIn() as server:
-        url = server.url
-    assert bench(url) == 69
+    with socket.socket() as silent:  # it has a port, and does not listen
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert bench(url) == 69
     assert f"no server answers at {url}" in capsys.readouterr().err
 
 

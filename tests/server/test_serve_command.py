@@ -166,7 +166,7 @@ def test_a_server_from_start_to_the_death_of_a_rank(model: Path) -> None:
             with (
                 pytest.raises(openai.APIError),
                 client.completions.create(
-                    model="small", prompt="x", max_tokens=250, stream=True, extra_body={"ignore_eos": True}
+                    model="small", prompt="x", n=32, max_tokens=250, stream=True, extra_body={"ignore_eos": True}
                 ) as cut,
             ):
                 for _ in cut:
