@@ -72,7 +72,7 @@ def started():
 def main():
     with started():
         print("runs", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 if "ignored" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -86,7 +86,7 @@ def test_a_signal_ends_what_it_has_started(number: signal.Signals) -> None:
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stdout.readline() == "runs\n"
         running.send_signal(number)
-        said, complaint = running.communicate(timeout=20)
+        said, complaint = running.communicate(timeout=120)
     assert said == "ended what it had started\n"
     assert complaint == f"-c: {number.name}\n"
     assert running.returncode == 128 + number
@@ -98,7 +98,7 @@ def test_a_hangup_that_is_ignored_ends_nothing() -> None:
         assert running.stdout is not None and running.stdout.readline() == "runs\n"
         running.send_signal(signal.SIGHUP)
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=20)
+        running.communicate(timeout=120)
     assert running.returncode == 128 + signal.SIGTERM
 
 

@@ -201,6 +201,7 @@ def run_workload(
         max_num_seqs=4,
         max_num_batched_tokens=work.budget,
         block_size=executor.limits.block_size,
+        prefill_stretch=0,  # what a step carries depends on no clock
     )
     engine = Engine(recorder, config, (), vocab_size=101, balancing=balancing)
     outcomes = [GreedyOutput() for _ in work.prompts]

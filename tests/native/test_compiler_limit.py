@@ -8,17 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import alive, until
 from weft.native.build import run_group
 
 
-def test_a_whole_process_group_is_ended_at_the_limit(tmp_path: Path) -> None:
+def test_a_whole_process_group_is_ended_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = tmp_path / "child"
     script = f"sleep 600 & echo $! > {child}; wait"
+    communicate = subprocess.Popen.communicate
+
+    def after_its_start(process: subprocess.Popen[str], *, timeout: float) -> tuple[str, str]:
+        until(lambda: child.exists() and child.read_text().endswith("\n"))
+        return communicate(process, timeout=timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", after_its_start)
     with pytest.raises(subprocess.TimeoutExpired):
-        run_group(["sh", "-c", script], 1.0)
-    pid = int(child.read_text())
-    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+        run_group(["sh", "-c", script], 0.5)
+    until(lambda: not alive(int(child.read_text())))
 
 
 def test_what_ends_in_time_is_reported() -> None:

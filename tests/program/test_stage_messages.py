@@ -31,7 +31,7 @@ MAIL = Mailboxes(BOXES, {(0, 1): ROOM, (1, 0): ROOM})
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
-def ends(backend: Backend, limit_s: float = 20.0) -> Iterator[Comm]:
+def ends(backend: Backend, limit_s: float = 120.0) -> Iterator[Comm]:
     meeting = backend.meet(CommSpec(2, (PAIR,), mailboxes=MAIL))
     try:
         with ThreadPoolExecutor(2) as threads:
@@ -73,7 +73,7 @@ def test_messages_arrive_in_order(backend: Backend) -> None:
     with ThreadPoolExecutor(2) as threads:
         done = [threads.submit(run, zero, there, back, 1), threads.submit(run, one, back, there, 0)]
         for each in done:
-            each.result(60)
+            each.result(120)
     zero.close()
     one.close()
 
@@ -90,7 +90,7 @@ def test_a_sender_waits_only_where_the_mailbox_is_full() -> None:
         out = torch.empty(4)
         one.recv(out, 0)
         assert out.tolist() == [wanted] * 4
-    more.join(10)
+    more.join(60)
     assert not more.is_alive()
 
 
@@ -115,7 +115,7 @@ def test_a_message_larger_than_a_box_is_refused() -> None:
 def test_a_dead_sender_ends_the_wait() -> None:
     backend = SharedMemory()
     meeting = backend.meet(CommSpec(2, (PAIR,), mailboxes=MAIL))
-    one = backend.make(RankEnd(1, 2, (PAIR,), meeting.fds(1), 20.0))
+    one = backend.make(RankEnd(1, 2, (PAIR,), meeting.fds(1), 120.0))
     threading.Timer(0.2, meeting.mark_dead, (0,)).start()
     with pytest.raises(PeerError, match=r"rank 0 died; rank 1 was in recv over \(0, 1\)"):
         one.recv(torch.empty(4), 0)
@@ -155,7 +155,7 @@ def test_lockstep_refuses_another_shape() -> None:
         lockstep(lambda comm: comm.send(torch.zeros(2), 1), lambda comm: comm.recv(torch.empty(3), 0))
 
 
-def on_two_hosts(limit_s: float = 20.0) -> tuple[SharedMemoryComm, SharedMemoryComm]:
+def on_two_hosts(limit_s: float = 120.0) -> tuple[SharedMemoryComm, SharedMemoryComm]:
     """Two ranks whose hosts share no memory: a region each, and a connection."""
     regions = [Region.create(2, (PAIR,), host_of=[0, 1], host=host, mailboxes=MAIL) for host in PAIR]
     sockets = socket.socketpair()
@@ -190,7 +190,7 @@ def test_between_hosts_messages_come_while_the_receiver_computes() -> None:
         out = torch.empty_like(x)
         one.recv(out, 0)
         assert torch.equal(out, x)
-    more.join(10)
+    more.join(60)
     back = torch.randn(3)
     one.send(back, 0)
     out = torch.empty(3)

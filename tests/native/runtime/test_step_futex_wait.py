@@ -11,7 +11,7 @@ import pytest
 from tests.support.native_libraries import need
 from weft.native.step_library import Awaited, open_library
 
-LONG_S = 20.0
+LONG_S = 120.0
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Callable
 from mmap import PAGESIZE
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.support.native_libraries import need
+from tests.support.waiting import until
 from weft.native.step_library import Awaited, open_library
 from weft.native.system_pages import LARGE_PAGE
 from weft.ops.native.large_pages import large_pages
@@ -30,7 +30,6 @@ from weft.worker.tensors.prefault import (
 )
 
 BLOCK = 100 * PAGESIZE
-ENOUGH_S = 10.0
 
 
 def resident(memory: Tensor) -> int:
@@ -49,13 +48,6 @@ def drained(writes: Prefault, ahead: int) -> int:
     while writes.advance(ahead):
         pass
     return writes.ready
-
-
-def wait_for(reached: Callable[[], bool]) -> None:
-    until = time.monotonic() + ENOUGH_S
-    while not reached():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_pages_come_a_little_beyond_the_highest_block() -> None:
@@ -106,7 +98,7 @@ def test_a_system_without_such_requests_is_asked_once(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(writes._system, "populate", refused)
     writes.start()
-    wait_for(lambda: not writes._thread.is_alive())
+    until(lambda: not writes._thread.is_alive())
     assert len(asked) == 1 and writes.done and writes.ready == 0
     writes.close()
 
@@ -140,7 +132,7 @@ def test_most_comes_while_nothing_else_is_to_be_done(busy: bool, slots: int, blo
     writes = Prefault(memory, BLOCK, slots, lambda: 0, steps)
     writes.start()
     try:
-        wait_for(lambda: writes.ready >= wanted)
+        until(lambda: writes.ready >= wanted)
         time.sleep(0.1)
         assert writes.ready == wanted
     finally:
@@ -166,13 +158,13 @@ def test_beside_steps_more_comes_once_a_block_is_taken_without_a_look_of_pythons
     writes = Prefault(memory, BLOCK, 1000, looked, steps, awaited=awaited)
     writes.start()
     try:
-        wait_for(lambda: writes.ready == BLOCK + BESIDE_BYTES)
+        until(lambda: writes.ready == BLOCK + BESIDE_BYTES)
         time.sleep(0.1)
         before, began = looks[0], time.monotonic()
         time.sleep(3 * RARELY_S)
         assert looks[0] - before <= 3 * (1 + (time.monotonic() - began) / SELDOM_S)
         highest.value = 4
-        wait_for(lambda: writes.ready == 5 * BLOCK + BESIDE_BYTES)
+        until(lambda: writes.ready == 5 * BLOCK + BESIDE_BYTES)
     finally:
         writes.close()
     assert not writes._thread.is_alive()
@@ -187,10 +179,10 @@ def test_where_all_was_there_a_higher_block_is_heard_of_between_steps_too() -> N
     writes = Prefault(memory, BLOCK, 1000, lambda: highest.value, quiet, awaited=awaited)
     writes.start()
     try:
-        wait_for(lambda: writes.ready == BLOCK + MOST_BYTES)
+        until(lambda: writes.ready == BLOCK + MOST_BYTES)
         time.sleep(0.1)
         highest.value = 4  # what is wanted beside steps is there
-        wait_for(lambda: writes.ready == 5 * BLOCK + MOST_BYTES)
+        until(lambda: writes.ready == 5 * BLOCK + MOST_BYTES)
     finally:
         writes.close()
 
@@ -214,10 +206,10 @@ def test_steps_after_a_rest_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     writes.start()
     try:
         rests = 3 * BLOCK // 2 + writes.ahead
-        wait_for(lambda: writes.ready > rests)
+        until(lambda: writes.ready > rests)
         time.sleep(0.1)
         now[0] = (100, True)
-        wait_for(lambda: writes.ready > 100 * BLOCK)
+        until(lambda: writes.ready > 100 * BLOCK)
     finally:
         writes.close()
 
@@ -236,7 +228,7 @@ def test_it_keeps_to_the_cpus_it_was_given() -> None:
             seen.clear()
             writes = Prefault(large_pages(8 << 20), BLOCK, 1, lambda: 0, steps, cpus)
             writes.start()
-            wait_for(lambda: bool(seen))
+            until(lambda: bool(seen))
             writes.close()
             assert seen[0] == (set(cpus) or {min(free)})
     finally:
