@@ -80,9 +80,10 @@ def starting(
 ) -> subprocess.Popen[str]:
     """In a process of its own: huggingface_hub reads its environment once."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    patient = {"HF_HUB_DOWNLOAD_TIMEOUT": "120", "HF_HUB_ETAG_TIMEOUT": "120"}
     return subprocess.Popen(
         [sys.executable, "-c", FETCH, json.dumps([word, revision, weights])],
-        env={**kept, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **env},
+        env={**kept, **patient, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **env},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

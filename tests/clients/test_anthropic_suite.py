@@ -38,7 +38,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = write_tiny_chat(tmp_path_factory.mktemp("anthropic-suite") / "tiny", max_position_embeddings=4096)
     options = ["serve", str(model), "--port", "0", "--tp", "2", "--served-model-name", MODEL]
     with Served(PROGRAM, options) as served:
-        yield served.wait_ready(120)
+        yield served.wait_ready(240)
 
 
 def suite_of(python: str, folder: Path) -> Path:

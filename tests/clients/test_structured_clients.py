@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("structured-clients")
     model = write_tiny_chat(folder / "tiny", max_position_embeddings=4096)
     with Served(PROGRAM, ["serve", str(model), "--port", "0", "--tp", "2"]) as served:
-        yield Place("python", folder, served.wait_ready(120), "tiny", model)
+        yield Place("python", folder, served.wait_ready(240), "tiny", model)
 
 
 def calls_of(client: Client, place: Place, python: str) -> list[dict[str, object]]:

@@ -99,7 +99,7 @@ class Ranks(ProgramExecutor):
 
     @staticmethod
     def _answer(channel: Channel, index: int) -> StepDone:
-        done = unpack_from_rank(channel.receive(20.0))
+        done = unpack_from_rank(channel.receive(120.0))
         assert isinstance(done, StepDone) and done.index == index
         return done
 

@@ -202,7 +202,7 @@ def test_a_row_that_there_is_not_ends_the_rank_as_it_does_in_python(row: tuple[i
         ranks = executor.frames
         ranks.channels[0].send(frame_of(StepPlan(2, [streams(row)])))
         with pytest.raises(WeftError, match="beyond the slots"):
-            ranks.loops[0].result(20.0)
+            ranks.loops[0].result(120.0)
         assert ranks.followed == [0]
 
 
@@ -235,7 +235,7 @@ def test_frames_that_come_in_pieces_or_together_are_read(model: Path) -> None:
             channel._sock.sendall(piece)
             until(lambda: True)
         for plan in plans:
-            done = unpack_from_rank(channel.receive(20.0))
+            done = unpack_from_rank(channel.receive(120.0))
             assert isinstance(done, StepDone) and done.index == plan.index
             assert done.result == executor.general.step(plan).groups[0]
         ranks.given += 3
@@ -248,7 +248,7 @@ def test_a_rank_whose_supervisor_is_gone_ends(model: Path) -> None:
         ranks = executor.frames
         ranks.channels[0].close()
         with pytest.raises(ChannelClosed):
-            ranks.loops[0].result(20.0)
+            ranks.loops[0].result(120.0)
 
 
 def tokens_of(executor: Executor, count: int) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -45,14 +46,18 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._silent.close()
 
     def close(self) -> None:
-        """Stops listening; safe to call twice."""
+        """Stops listening, and keeps the port, so that no other process answers there; safe to call twice."""
         self.closing.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join(60)
             self._server.server_close()
+            self._silent = socket.socket()
+            self._silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._silent.bind(self._server.server_address)
 
     @property
     def url(self) -> str:
