@@ -95,6 +95,7 @@ def late(comm: Any, args: Args) -> str:
 def die(comm: Any, args: Args) -> Any:
     """Rank args['victim'] is killed, or stopped, in the middle of collectives; others go on until they fail."""
     group, kind = tuple(range(comm.world)), args["kind"]
+    comm.barrier(group)  # every rank has its connections
     if comm.rank == args["victim"]:
         threading.Thread(target=_end_soon, args=(args["signal"],), daemon=True).start()
     x = torch.ones(args["count"])

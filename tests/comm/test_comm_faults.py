@@ -39,7 +39,7 @@ def test_a_killed_rank_is_named(rank_host: Any, backend: str, kind: str) -> None
         assert heard or error.startswith("PeerError: rank 1 died"), outcome
         assert f"rank {rank} was in {kind} over (0, 1, 2)" in outcome["ranks"][rank]["error"]
         # far from the time limit: the death itself ended the wait
-        assert outcome["ranks"][rank]["after"] < NEVER / 10
+        assert outcome["ranks"][rank]["after"] < NEVER / 2
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -119,8 +119,8 @@ def test_a_failure_elsewhere_ends_the_wait(rank_host: Any, native_comm: None) ->
     outcome = rank_host.run("shared_memory", 3, "disagree_elsewhere", timeout=NEVER)
     messages = errors(outcome)
     assert "disagree" in messages[0] and "disagree" in messages[1]
-    # whichever of the two the bystander sees first
-    assert "rank 0 gave up on rank 1;" in messages[2] or "rank 1 gave up on rank 0;" in messages[2]
+    # whichever of the two the bystander sees first, if it looks before their processes have ended
+    assert re.search("rank 0 gave up on rank 1;|rank 1 gave up on rank 0;|rank [01] died", messages[2]), messages
 
 
 def test_a_failed_comm_stays_failed(rank_host: Any, backend: str) -> None:

@@ -9,14 +9,13 @@ import hmac
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from weft.comm.distributed.links import LinkToken, connect_all, listen
+from weft.comm.distributed.links import LinkToken, connect_all, introduce, listen
 from weft.errors import PeerError
 
 NEVER = 120.0
@@ -119,15 +118,17 @@ def test_a_listener_without_the_token_learns_nothing_that_it_could_use(listener:
         sock, _ = listener.accept()
         received.append(sock.recv(1000))
         sock.sendall(os.urandom(16 + 32))
-        time.sleep(0.2)
         received.append(sock.recv(1000))
         sock.close()
 
     thread = threading.Thread(target=impostor)
     thread.start()
     start = LinkToken(1, b"t" * 32)
-    with pytest.raises(PeerError, match="does not know this start's token"):
-        join(listener, start, limit_s=0.3)
+    with (
+        closing(socket.create_connection(listener.getsockname(), 60)) as sock,
+        pytest.raises(PeerError, match="does not know this start's token"),
+    ):
+        introduce(sock, 1, 0, start)
     thread.join()
     assert received[1] == b"" and hmac.digest(start.token, received[0], "sha256") not in received[0]
 

@@ -36,9 +36,11 @@ SETTINGS = {"weft code": "abc", "layout.attention.tp": "2"}
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> HostsConfig:
     monkeypatch.setenv("WEFT_DIST_SECRET", "of both")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+    # an address of this process's own: other processes take no port of it
+    address = "127.{}.{}.{}".format(*os.getpid().to_bytes(4, "big")[1:])
+    with closing(socket.create_server((address, 0))) as free:
         port = free.getsockname()[1]
-    return HostsConfig(node_rank=0, dist_init_addr=f"127.0.0.1:{port}")
+    return HostsConfig(node_rank=0, dist_init_addr=f"{address}:{port}")
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def pool(config: HostsConfig) -> Iterator[AgentPool]:
 
 
 def connected(config: HostsConfig) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", config.endpoint.port), timeout=20)
+    return socket.create_connection((config.endpoint.host, config.endpoint.port), timeout=60)
 
 
 def proven(config: HostsConfig, role: int = AGENT, number: int = 0, node: int = 1) -> socket.socket:

@@ -57,7 +57,7 @@ def test_several_become_the_first_ranks_in_order(tmp_path: Path, spawner: Spawne
     assert len(ahead) == len(first) + 1, "one waited already"
     executor = Starting(fake_plan(write_tiny_chat(tmp_path), ProcessLimits()), None, spawner).wait()
     assert executor.workers[0].pid in first and executor.workers[1].pid in set(ahead) - first
-    assert own_children() == ahead
+    assert {*own_children()} <= {*ahead}
     executor.close()
 
 
@@ -94,7 +94,7 @@ def test_a_command_that_is_refused_leaves_none(tmp_path: Path, capsys: pytest.Ca
     before = own_children()
     assert cli.main(["serve", str(tmp_path / "nothing")]) == CheckpointError.exit_code
     assert "nothing" in capsys.readouterr().err
-    assert own_children() == before
+    assert {*own_children()} <= {*before}
 
 
 def test_a_command_tells_its_rank_what_it_chose_after_it_had_started_it(

@@ -68,7 +68,8 @@ class Command:
         """Waits for a line; `start`: characters of what was said before."""
         deadline = time.monotonic() + limit_s
         while True:
-            ended = self.process.poll() is not None
+            if ended := self.process.poll() is not None:
+                self._reader.join(10)  # it may have printed the line before
             found = re.search(pattern, self.text[start:], re.M)
             if found:
                 return found
