@@ -212,7 +212,8 @@ def test_tools_can_be_refused(start_server: Start) -> None:
 def test_usage_can_always_be_sent(start_server: Start) -> None:
     with serving(start_server, "x", http=HttpConfig(enable_force_include_usage=True)) as server:
         chunks = list(ask(server, tools=None, stream=True))
-        assert [chunk.usage.completion_tokens for chunk in chunks] == [0, 1, 2, 2]
+        counts = [chunk.usage.completion_tokens for chunk in chunks]
+        assert counts in ([0, 1, 2, 2], [0, 2, 2])  # a slow server sends both tokens at once
         assert chunks[-1].usage.completion_tokens == 2 and not chunks[-1].choices
 
 
