@@ -99,7 +99,7 @@ def test_the_machine_s_memory_is_read() -> None:
 def test_answers_that_are_not_read_stay_small(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream of 64 outputs: it pauses when some steps wait for its reader, before the time for that is over."""
     monkeypatch.setattr(replies, "PAUSE_AFTER_S", PATIENCE_S)
-    server = start_server("abc" * 400, longest=1000, max_num_seqs=64, max_queued=64, sock=narrow())
+    server = start_server("abc" * 400, longest=1000, max_num_seqs=64, max_queued=64, sock=narrow(), step_s=0.002)
     body: dict[str, Any] = {"prompt": "x", "n": 64, "stream": True, "max_tokens": 900}
     data = json.dumps(body).encode()
     try:
@@ -109,7 +109,7 @@ def test_answers_that_are_not_read_stay_small(start_server: Start, monkeypatch: 
             (stream,) = server.engines._open._open
             stats = server.engine.stats
             until(lambda: stats().total.generated_tokens > 0 and stats().total.running == 0, limit_s=200)
-            assert stats().total.generated_tokens < 64 * 900 / 2, "the scripted engine is much faster than its reader"
+            assert stats().total.generated_tokens < 64 * 900 / 2
             assert len(stream.arrived) > MOST_UNREAD
             assert server.http.post("/v1/completions", json={"prompt": "y"}, timeout=PATIENCE_S).status_code == 200
     finally:

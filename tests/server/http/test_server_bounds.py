@@ -264,7 +264,7 @@ def narrow() -> socket.socket:
 
 
 def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
-    server = start_server("abcdefghij" * 100, longest=8_000, sock=narrow())
+    server = start_server("abcdefghij" * 100, longest=8_000, sock=narrow(), step_s=0.005)
     try:
         engine = server.engine
         assert engine is not None
@@ -275,6 +275,7 @@ def test_who_does_not_read_pauses_and_goes_on(start_server: Start) -> None:
             until(lambda: stats().total.generated_tokens > 0 and stats().total.running == 0, limit_s=200)
             paused_at = engine.stats().total.generated_tokens
             assert paused_at < 4_000 and engine.stats().total.blocks_used == 0 and server.engines.open_outputs == 1
+            server.executor.step_s = 0.0
             other = server.http.post("/v1/completions", json=LONG)
             assert other.json()["usage"]["completion_tokens"] == 190
             data = b""
@@ -302,7 +303,7 @@ def _events(data: bytes) -> list[str]:
 
 def test_who_never_reads_is_cut_off(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies._Reply, "unread_s", 0.3)
-    server = start_server("abcdefghij", longest=8_000, sock=narrow())
+    server = start_server("abcdefghij", longest=8_000, sock=narrow(), step_s=0.005)
     try:
         ask = json.dumps(LONG | {"max_tokens": 4_000, "stream": True}).encode()
         with connect(server, receive_buffer=4096) as sock:

@@ -11,7 +11,11 @@ import pytest
 from openai import BadRequestError
 
 from tests.server.conftest import Running, Start, serving
-from weft.chat.config import ChatConfig
+from weft.chat.answer import AnswerRules
+from weft.chat.config import ChatConfig, ChatForms
+from weft.chat.reasoning_forms import REASONING_FORMS, Thinking
+from weft.engine.choice import ChoiceDelta
+from weft.server.answer_reader import reasoning_tokens_of
 from weft.server.http.config import HttpConfig
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
@@ -237,17 +241,21 @@ def test_reasoning_is_split(thinker: Running) -> None:
     assert not hasattr(hidden, "reasoning_content") and not hasattr(hidden, "reasoning") and hidden.content == "Yes."
 
 
-REASONING = range(len("Hm, 2 > 1"), len("<think>\nHm, 2 > 1\n</think>\n\n") + 1)
-"""Tokens of thinking, with some of its marks: the scripted model writes a character with each. How many of the marks
-count depends on how tokens fell into pieces."""
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_tokens_of_reasoning_are_counted_in_pieces(size: int) -> None:
+    """Each character is a token. How many of the marks count depends on the pieces."""
+    rules = AnswerRules(forms=ChatForms(reasoning=REASONING_FORMS["think"]), thinking=Thinking.MAY)
+    texts = [THOUGHT[at : at + size] for at in range(0, len(THOUGHT), size)]
+    count = reasoning_tokens_of(rules, [ChoiceDelta(text, [0] * len(text)) for text in texts])
+    assert len("Hm, 2 > 1") <= count <= len("<think>\nHm, 2 > 1\n</think>\n\n")
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": None}, {"extra_body": {"include_reasoning": False}}])
 def test_usage_counts_reasoning(thinker: Running, fields: dict[str, Any]) -> None:
     options = {"include_usage": True}
-    count = ask(thinker, **fields).usage.completion_tokens_details.reasoning_tokens
     *_, last = ask(thinker, **fields, stream=True, stream_options=options)
-    assert count in REASONING and last.usage.completion_tokens_details.reasoning_tokens in REASONING
+    for usage in (ask(thinker, **fields).usage, last.usage):
+        assert 0 < usage.completion_tokens_details.reasoning_tokens < usage.completion_tokens
 
 
 def test_usage_of_an_answer_without_reasoning(caller: Running) -> None:
