@@ -1,4 +1,4 @@
-"""Decisions that `weft serve` makes for a device: bf16 in 12 bits, bounds of logits. As asked, else the machine's
+"""Memory decisions that `weft serve` makes on a CPU: bf16 in 12 bits, bounds of logits. As asked, else the machine's
 default, which notes report. `Machine` is an argument.
 """
 
@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from weft.errors import LayoutError
 from weft.explain.notes import LayoutNote
 from weft.layout.boundaries import why_not_largest
 from weft.layout.layout import Layout
-from weft.layout.support import refuse_shared_contexts
 from weft.settings import EngineConfig
 
 
@@ -27,11 +25,12 @@ class Machine:
 @dataclass(frozen=True, slots=True)
 class KernelChoices:
     """`compressed`: bf16 matrices take 12 bits a number. `pruned_rows`: the most rows whose logits are bounded; 0:
-    none. `programs`: steps run in C++, so that ranks may exchange only their largest logits."""
+    none. `programs`: steps run in C++, so that ranks may exchange only their largest logits. `device`: of the ranks."""
 
     compressed: bool = False
     pruned_rows: int = 0
     programs: bool = True
+    device: str = "cpu"
     notes: tuple[LayoutNote, ...] = ()
 
 
@@ -48,13 +47,12 @@ def choices_of(
     why_not = why_not_largest(layout)
     bounded = wanted and not why_not
     notes = [
-        *_refused(layout, engine.device),
         *(_numbers(engine.compress_weights, compressed, machine, engine.quantization) if compresses else ()),
         *(_bounds(engine.prune_argmax, wanted, why_not, machine) if prunes else ()),
         *_rows(engine, int8_activations, bounded, machine),
     ]
     programs = engine.device == "cpu" and engine.dtype in ("bfloat16", "float32") and not engine.enforce_eager
-    return KernelChoices(compressed, rows if bounded else 0, programs, tuple(notes))
+    return KernelChoices(compressed, rows if bounded else 0, programs, engine.device, tuple(notes))
 
 
 def for_checkpoint(choices: KernelChoices, method: str) -> KernelChoices:
@@ -63,13 +61,6 @@ def for_checkpoint(choices: KernelChoices, method: str) -> KernelChoices:
         return choices
     notes = tuple(note for note in choices.notes if note.code not in ("compressed", "not_compressed"))
     return replace(choices, compressed=False, notes=notes)
-
-
-def _refused(layout: Layout, device: str) -> Iterator[LayoutNote]:
-    try:
-        refuse_shared_contexts(layout, device)
-    except LayoutError as error:
-        yield LayoutNote("warning", "not_served", str(error))
 
 
 def _chosen(asked: bool | None, default: bool) -> bool:

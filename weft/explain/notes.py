@@ -31,11 +31,11 @@ class LayoutNote:
 
 
 def notes_of(
-    shards: Shards, ranks: tuple[RankMemoryUse, ...], more: tuple[LayoutNote, ...] = ()
+    shards: Shards, ranks: tuple[RankMemoryUse, ...], more: tuple[LayoutNote, ...] = (), device: str = "cpu"
 ) -> tuple[LayoutNote, ...]:
     """All notes, warnings first; `more`: on what is not the layout's."""
     notes = [
-        *_unsupported(shards.layout),
+        *_unsupported(shards.layout, device),
         *_heads(shards),
         *_kv_copies(shards),
         *_o_proj(shards),
@@ -52,15 +52,15 @@ def notes_of(
     return tuple(sorted(notes, key=lambda note: note.level != "warning"))
 
 
-def refusals(shards: Shards) -> Iterator[LayoutNote]:
+def refusals(shards: Shards, device: str) -> Iterator[LayoutNote]:
     """What `weft serve` would refuse: the layout, or the checkpoint."""
-    yield from _unsupported(shards.layout)
+    yield from _unsupported(shards.layout, device)
     yield from (note for note in _quantized(shards) if note.level == "warning")
 
 
-def _unsupported(layout: Layout) -> Iterator[LayoutNote]:
+def _unsupported(layout: Layout, device: str) -> Iterator[LayoutNote]:
     try:
-        refuse_unsupported(layout)
+        refuse_unsupported(layout, device)
     except LayoutError as error:
         yield LayoutNote("warning", "not_served", str(error))
 

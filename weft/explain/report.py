@@ -148,7 +148,9 @@ def explain(
         traffic=traffic_of(shards, itemsize, batches, logprobs),
         hops=hop_traffic(shards, itemsize, batches),
         prompt=prompt_traffic(shards, itemsize, min(chunk[0], config.context), chunk[1]),
-        notes=notes_of(shards, ranks, (*largest_note(largest), *logprobs_note(layout, logprobs), *choices.notes)),
+        notes=notes_of(
+            shards, ranks, (*largest_note(largest), *logprobs_note(layout, logprobs), *choices.notes), choices.device
+        ),
         storage=storage,
         largest=largest,
         cores=cores,

@@ -31,7 +31,7 @@ from weft.launch_plan.step_limits import check_context, with_step_tokens
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe, node_of
-from weft.layout.support import refuse_shared_contexts, refuse_unsupported
+from weft.layout.support import refuse_unsupported
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
@@ -188,7 +188,7 @@ def plan_launch(
     able = common_kernels(hosts)
     limits = limits or ProcessLimits()
     config = checkpoint.model_config()
-    refuse_unsupported(layout)
+    refuse_unsupported(layout, engine.device)
     if config.quantization:
         raise FieldError(
             f"{checkpoint.path}: quantization_config {config.quantization}: quantized safetensors cannot be loaded;"
@@ -258,7 +258,6 @@ def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: s
     dtype = resolve_dtype(engine.dtype, config.dtype)
     check_context(engine.max_model_len, config.longest_position)
     _check_sharing(engine, layout)
-    refuse_shared_contexts(layout, engine.device)
     if engine.device == "cuda" and (version := torch_without_devices()) is not None:
         raise too_few(0, version, describe(layout, 0))
     unpacked = why_not_packed(engine.device, dtype)

@@ -9,15 +9,10 @@ from weft.layout.layout import Layout
 from weft.layout.routed import DEEPEP
 
 
-def refuse_unsupported(layout: Layout) -> None:
-    """Raises LayoutError for a layout that is legal and explained but that the engine does not run."""
+def refuse_unsupported(layout: Layout, device: str = "cpu") -> None:
+    """Raises LayoutError for a layout that is legal and explained but that the engine does not run on `device`."""
     if layout.experts and layout.experts.dispatch.startswith(DEEPEP):
         raise _without_deepep(layout.experts.dispatch)
-
-
-def refuse_shared_contexts(layout: Layout, device: str) -> None:
-    """Raises LayoutError for ranks that share the KV cache of a request on a device whose kernels give no partial
-    outputs."""
     attention = layout.attention
     for name, number in (("attention.cp", attention.cp), ("attention.kv_split", attention.kv_split)):
         if number > 1 and device == "cuda":

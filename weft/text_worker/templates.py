@@ -13,9 +13,9 @@ from weft.text_worker.jobs import TriedTemplates, TryTemplates
 
 
 def try_templates(texts: Texts, where: str, *, given: bool = False, templates: bool = True) -> TriedTemplates:
-    """The form of each template, and what the usual one knows. CheckpointError: a tokenizer that cannot be
-    loaded, or the usual template cannot be used; `where` names the model. ConfigError: the same of a template that a
-    person has `given`."""
+    """The form of each template, and what the usual one knows. CheckpointError: a tokenizer that cannot be loaded, or
+    the usual template cannot be used; `where` names the model. ConfigError: the same of a template that a person has
+    `given`."""
     try:
         found: TriedTemplates = texts.submit(TryTemplates(templates)).result()
         return found

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows, prompt)
     programs = choices.programs and prompt is None
     largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if programs else ()
-    notes = (*refusals(shards), *largest_note(largest), *choices.notes)
+    notes = (*refusals(shards, engine.device), *largest_note(largest), *choices.notes)
     if args.json:
         print(json.dumps(document(found, storage, notes, config.quantization), indent=2))
     else:
