@@ -4,10 +4,9 @@
                                        [--threads N] [--layers 17,13] [--cases "8 streams" ...] [--starts 2]
                                        [--save FILE.json]
 
-Four engines: one rank; several, which steal each other's work and so have whole KV groups; the same with
-query heads split evenly (`--attn-split balanced`); and without work stealing; `--ways`: fewer of these, or
-"stages": as many pipeline stages of one rank, even ones, and again with `--layers` each; of these also how idle each
-stage was, and in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
+Three engines: one rank; several; the same with query heads split evenly (`--attn-split balanced`); `--ways`: fewer of
+these, or "stages": as many pipeline stages of one rank, even ones, and again with `--layers` each; of these also how
+idle each stage was, and in a simulation of the same bursts. `--threads`: of each rank, of the one too. See
 `benchmarks/common/bursts.py` for what is compared; the bursts are those of `peers/run`.
 `--contexts 8000 16000`: instead, decode after contexts of so many tokens, by two ranks that copy the KV cache and by
 two that share it (`benchmarks/common/shared_contexts.py`).
@@ -20,7 +19,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -51,11 +49,10 @@ OF_STAGES: dict[str, Burst] = {
 }
 """Measured where they are asked for: what pipeline stages can gain follows from batches of half the size."""
 WAYS = {
-    "several": ("auto", True),
-    "several, even heads": ("balanced", True),
-    "several, no core lent": ("auto", False),
+    "several": "auto",
+    "several, even heads": "balanced",
 }
-"""How heads are split, and whether ranks steal work."""
+"""How heads are split."""
 STAGES = "stages"
 
 
@@ -108,9 +105,8 @@ def main() -> None:
                 idle[way] = StageIdle(staged, config)
                 makers[way] = partial(idle[way].watched, partial(LLM, model, layout=staged, config=config))
             continue
-        split, steals = WAYS[name]
-        settings, layout = replace(config, steal_work=steals), {"attention": {"split": split}}
-        makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=settings)
+        layout = {"attention": {"split": WAYS[name]}}
+        makers[name] = partial(LLM, model, layout=layout, tp=arguments.tp, config=config)
     with Probe(cache_dir() / "peers") as probe:
         chosen = {name: cases[name] for name in arguments.cases}
         found, looks = in_starts(probe, makers, chosen, arguments.starts, arguments.rounds)

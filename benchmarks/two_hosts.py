@@ -3,7 +3,7 @@
     python benchmarks/two_hosts.py [--rounds 8] [--tokens 64] [--bytes 64 4096 65536 1048576] [--save FILE.json]
 
 Hosts are namespaces with one core each (tests/support/namespaces.py), so this needs root. The other engine has the same
-two cores and steals no work. Tokens/s of 1 and 8 streams of the embedded model: offline (`weft.LLM`), and over HTTP
+two cores. Tokens/s of 1 and 8 streams of the embedded model: offline (`weft.LLM`), and over HTTP
 (`weft serve`, streams without a pause). `of_one_host` is the median of the rounds' ratios. Collectives: of two ranks, a
 core each, as `comm_latency.py` measures them.
 """
@@ -37,8 +37,8 @@ from weft.native.build import ensure_built
 ROOT = Path(__file__).resolve().parents[1]
 STREAMS = (8, 1)
 MEMORY = 64 << 20
-CONFIG = {"kv_cache_memory": MEMORY, "steal_work": False, "max_model_len": 512}
-FLAGS = ("--kv-cache-memory", "64MiB", "--no-steal-work", "--max-model-len", "512", "--served-model-name", "m")
+CONFIG = {"kv_cache_memory": MEMORY, "max_model_len": 512}
+FLAGS = ("--kv-cache-memory", "64MiB", "--max-model-len", "512", "--served-model-name", "m")
 Burst = Callable[[int, int], float]
 """Streams, tokens of each -> seconds."""
 

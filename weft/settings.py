@@ -137,13 +137,6 @@ class EngineConfig:
         metavar="LIST",
         expert=True,
     )
-    steal_work: bool | None = option(
-        None,
-        "cross-rank work stealing: a rank that waits in a collective runs units of the instruction that another rank of"
-        " its machine is in (default: where that can be)",
-        "--steal-work",
-        expert=True,
-    )
     device: str = option("cpu", "where the ranks compute", "--device", choices=("cpu", "cuda"))
     ranks_per_device: int = option(
         1, "consecutive ranks that share a CUDA device", "--ranks-per-device", minimum=1, expert=True
@@ -218,11 +211,6 @@ class EngineConfig:
     def most_logprobs(self) -> int:
         """Alternatives of each of a step's tokens that its results have room for."""
         return RESULT_BYTES // (LOGPROB_BYTES * self.tokens_per_step)
-
-    @property
-    def steals_work(self) -> bool:
-        """Whether waiting ranks run units of others' instructions, where nothing prevents it."""
-        return self.device == "cpu" and self.steal_work is not False
 
     @property
     def served_names(self) -> tuple[str, ...]:

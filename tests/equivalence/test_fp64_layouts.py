@@ -50,42 +50,31 @@ def test_layouts_agree(model: Callable[[str, Numerics], Model], world: int, layo
         _agree(found, random_model.reference, (world, sizes))
 
 
-PROGRAMS = {
-    (world, helps): covering(all_sizes(world), strength)
-    for world, strength in {2: 3, 3: 2, 4: 2}.items()
-    for helps in (False, True)
-}
-PROGRAMS[4, True] = [], [each for part in PROGRAMS[4, True] for each in part]
+PROGRAMS = {(world,): covering(all_sizes(world), strength) for world, strength in {2: 3, 3: 2, 4: 2}.items()}
 
 
-@pytest.mark.parametrize(("world", "helps", "layouts"), in_chunks(PROGRAMS, 16))
-def test_programs_of_layouts_agree(
-    model: Callable[[str, Numerics], Model], world: int, helps: bool, layouts: list[Sizes]
-) -> None:
-    """Every rank's steps as programs in C++, at the same time; `helps`: as ranks that read each other's memory
-    and steal each other's work."""
+@pytest.mark.parametrize(("world", "layouts"), in_chunks(PROGRAMS, 16))
+def test_programs_of_layouts_agree(model: Callable[[str, Numerics], Model], world: int, layouts: list[Sizes]) -> None:
+    """Every rank's steps as programs in C++, at the same time."""
     need("step", "comm")
     random_model = model("biased", FP64)
     for sizes in layouts:
-        found = _by_programs(random_model, world, sizes, helps, MIXED)
+        found = _by_programs(random_model, world, sizes, MIXED)
         _agree(found, random_model.reference, (world, sizes))
 
 
-@pytest.mark.parametrize("helps", [False, True])
 @pytest.mark.parametrize(("world", "sizes"), [(2, (2, 2, 2, 2, 2)), (3, (3, 3, 3, 3, 1)), (4, (4, 4, 4, 1, 4))])
-def test_programs_of_many_rows_agree(
-    model: Callable[[str, Numerics], Model], world: int, sizes: Sizes, helps: bool
-) -> None:
+def test_programs_of_many_rows_agree(model: Callable[[str, Numerics], Model], world: int, sizes: Sizes) -> None:
     """So many that ranks split sums and norms."""
     need("step", "comm")
     random_model = model("tied", FP64)
-    found = _by_programs(random_model, world, sizes, helps, LONG)
+    found = _by_programs(random_model, world, sizes, LONG)
     _agree(found, of_one_rank(random_model.path, FP64, LONG), (world, sizes))
 
 
-def _by_programs(model: Model, world: int, sizes: Sizes, helps: bool, work: Workload) -> list[GreedyOutput]:
+def _by_programs(model: Model, world: int, sizes: Sizes, work: Workload) -> list[GreedyOutput]:
     shards = Shards(parse_config(checkpoint_at(model.path).config), layout_of(world, sizes))
-    executor = ProgramExecutor(checkpoint_at(model.path), shards, FP64, LIMITS, helps)
+    executor = ProgramExecutor(checkpoint_at(model.path), shards, FP64, LIMITS)
     with closing(executor):
         return run_workload(executor, work)
 

@@ -179,7 +179,7 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
     found = codes(report_of(SMOLLM2, {"attention.tp": 2, "attention.split": "groups", "dense.tp": 4}, 4))
     assert found["uneven_heads"] == (
         "attention's ranks hold 6, 3 of 9 query heads: a step takes as long as 6, "
-        "ranks idle 25% of that time, or steal work of others; attention.split: balanced gives 5, 4"
+        "ranks idle 25% of that time; attention.split: balanced gives 5, 4"
     )
     assert "384, 192 columns" in found["uneven_o_proj"]
     assert found["residual"].endswith("not of attention's size 2: dense 4")

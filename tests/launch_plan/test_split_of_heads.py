@@ -15,7 +15,7 @@ from weft.layout.splits import assign_heads
 from weft.settings import EngineConfig
 
 
-@pytest.mark.parametrize("settings", [{}, {"steal_work": False}, {"enforce_eager": True}])
+@pytest.mark.parametrize("settings", [{}, {"enforce_eager": True}])
 @pytest.mark.parametrize(("given", "heads"), [("auto", (6, 3)), ("groups", (6, 3)), ("balanced", (5, 4))])
 def test_heads_are_split_alike_whatever_the_start(
     given: str, heads: tuple[int, int], settings: dict[str, Any], capsys: pytest.CaptureFixture[str]

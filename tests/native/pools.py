@@ -38,7 +38,6 @@ def probe(folder: Path) -> ctypes.CDLL:
         "probe_late": (ctypes.c_int64, [pointer, *[ctypes.c_int64] * 3, pointer, pointer, ctypes.c_int]),
         "probe_cores": (None, [pointer, pointer]),
         "probe_shares": (ctypes.c_int64, [pointer, pointer, pointer, number, number]),
-        "probe_offers": (ctypes.c_int64, [pointer, pointer, pointer, *[number] * 4]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(opened, name)

@@ -226,7 +226,7 @@ def test_the_status_page_is_read_by_rank() -> None:
     assert str(page.read(1)) == f"phase serving, after step {2**40}"
     assert page.read(2).step == 0
     writer.held(3 << 40, 2, 1)
-    writer.work(5, 6, 7, 8, 9)
+    writer.work(5, 6, 7, 8)
     assert page.held(1) == RankHeld(3 << 40, 2, 1) and page.held(0) == page.held(2) == RankHeld()
     assert page.work(1).rows == 6 and str(page.read(1)) == f"phase serving, after step {2**40}"
     page.close()
@@ -427,12 +427,10 @@ def test_ranks_spin_and_keep_to_cores_only_where_these_are_their_own(
     ops.pool = SimpleNamespace(pin=pinned.append, threads=2, yield_core=yields_core.append)
     monkeypatch.setattr(threads, "available_cores", lambda: ((0, 2), (1, 3)))
     monkeypatch.setattr("weft.worker.threads.torch.set_num_threads", lambda _: None)
-    alone: Any = SimpleNamespace(world=1)
     runner: Any = SimpleNamespace(program=object(), ops=ops)
-    shared = SimpleNamespace(engine=SimpleNamespace(steal_work=None), host_of=(0,), layout=resolve({}))
-    setup: Any = SimpleNamespace(cpus=[0, 1] * own_cores, world=shared, yields_core=True)
-    said = threads.pin_threads(runner, alone, setup, None)
-    assert (pinned, yields_core, said) == ([[0, 1]] * own_cores, [True] * own_cores, "")
+    setup: Any = SimpleNamespace(cpus=[0, 1] * own_cores, yields_core=True)
+    threads.pin_threads(runner, setup)
+    assert (pinned, yields_core) == ([[0, 1]] * own_cores, [True] * own_cores)
 
 
 def test_garbage_is_collected_again_after_imports_that_failed() -> None:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from tests.support.shelf import Shelf
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import groups_of
@@ -21,16 +20,12 @@ from weft.models.decoder import Batch
 from weft.native.runtime_records import DecodeRecord
 from weft.ops import make_ops
 from weft.ops.base import Numerics
-from weft.ops.native.pages import OWN_PAGES, ArenaPages
-from weft.ops.native.step_ops import StepOps
 from weft.program.build import RankProgram
 from weft.settings import EngineConfig
 from weft.step.plan import StepPlan, StepResult
 from weft.weights.loader import load_params
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import RankCapacity, Runner
-
-ROOM = 256 << 20
 
 
 class ShownProgram(RankProgram):
@@ -52,12 +47,9 @@ class ShownProgram(RankProgram):
 
 
 class ProgramExecutor(LockstepExecutor):
-    """A `LockstepExecutor` whose ranks run at the same time. `helps`: they run units of each other's instructions while
-    they wait."""
+    """A `LockstepExecutor` whose ranks run at the same time."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: RankCapacity, helps: bool = False
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, shards: Shards, numerics: Numerics, limits: RankCapacity) -> None:
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         attention = shards.layout.attention
         self.owners = KVOwners(attention.cp, attention.kv_split, limits.block_size)
@@ -67,20 +59,14 @@ class ProgramExecutor(LockstepExecutor):
         )
         self.region = Region.create(size, groups_of(shards), mailboxes=mailboxes_of(shards, config))
         self.comms = [SharedMemoryComm(self.region, rank) for rank in range(size)]
-        self.runners, self._threads, self._queues = [], ThreadPoolExecutor(size), list[Tensor]()
-        self.shelves = [Shelf(ROOM) for _ in self.comms] if helps else []
+        self.runners, self._threads = [], ThreadPoolExecutor(size)
         for rank, comm in enumerate(self.comms):
-            ops = make_ops(numerics, device, pages=ArenaPages(self.shelves[rank]) if helps else OWN_PAGES)
+            ops = make_ops(numerics, device)
             prepare = Prepare(ops, shards, rank)
             params = load_params(checkpoint, shards.specs, shards, rank, numerics.dtype, device, prepare=prepare).params
             runner = Runner(shards, params, comm, ops, limits, device, checkpoint.eos_token_ids(), enforce_eager=False)
             runner.program = ShownProgram(runner)
             self.runners.append(runner)
-            if helps and isinstance(ops, StepOps):
-                queues = torch.zeros(ops.pool.queue_bytes + 128, dtype=torch.uint8)
-                self._queues.append(queues)
-                ops.pool.publish(comm.team_port(), queues.data_ptr() + -queues.data_ptr() % 128)
-                comm.start_stealing(ops.pool.steal_function)
 
     def step(self, plan: StepPlan) -> StepResult:
         plans = self._plans.split(plan)
@@ -92,14 +78,7 @@ class ProgramExecutor(LockstepExecutor):
         """Bytes that each rank's program received from others so far."""
         return [runner.program.program.exchanged[-1] for runner in self.runners if runner.program is not None]
 
-    def helped_ns(self) -> int:
-        """For how long ranks worked for each other."""
-        return sum(comm.steal_ns for comm in self.comms)
-
     def close(self) -> None:
-        for runner in self.runners:
-            if isinstance(runner.ops, StepOps):
-                runner.ops.pool.unpublish()
         super().close()
         self._threads.shutdown()
         for comm in self.comms:

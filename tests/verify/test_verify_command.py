@@ -140,7 +140,7 @@ def test_words_that_make_no_sense(model: str, capsys: Capture, tmp_path: Path) -
 
 
 def test_real_processes_are_compared_too(model: str, capsys: Capture) -> None:
-    assert main(["verify", model, "--tokens", "2", "--tp", "2", "--steal-work", "--json"]) == 0
+    assert main(["verify", model, "--tokens", "2", "--tp", "2", "--json"]) == 0
     served = json.loads(capsys.readouterr().out)["served"]
     assert served["agrees"] and served["tokens"] == 10 and "replicas" not in served
 

@@ -143,7 +143,7 @@ class Both(Uncounted):
 def both_ways(path: Path, world: int, given: dict[str, object], dtype: torch.dtype = torch.float32) -> Iterator[Both]:
     checkpoint = open_checkpoint(path)
     shards = Shards(parse_config(checkpoint.config), resolve(given, world))
-    made = Both(*(ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS, helps) for helps in (True, False)))
+    made = Both(*(ProgramExecutor(checkpoint, shards, Numerics(dtype), LIMITS) for _ in range(2)))
     try:
         yield made
     finally:

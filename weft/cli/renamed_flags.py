@@ -9,8 +9,6 @@ from weft.errors import UsageError
 RENAMED_FLAGS = {
     "--screen-logits": "--prune-argmax",
     "--no-screen-logits": "--no-prune-argmax",
-    "--lend-cores": "--steal-work",
-    "--no-lend-cores": "--no-steal-work",
 }
 
 

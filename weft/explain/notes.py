@@ -218,7 +218,7 @@ def _left_out(layout: Layout) -> Iterator[LayoutNote]:
 def _idle(counts: list[int]) -> str:
     """Ranks wait for the largest share."""
     idle = 1 - sum(counts) / (len(counts) * max(counts))
-    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time, or steal work of others"
+    return f"a step takes as long as {max(counts)}, ranks idle {idle:.0%} of that time"
 
 
 def _length(interval: Interval) -> int:

@@ -9,9 +9,9 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     """`cpus` empty: not pinned. `numa_node` None: more than one, or unknown. `since_s`: in this phase for so long.
 
     Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
-    its own; `collective_bytes` received; `steal_s` of waiting in them, while its core worked for other ranks. With
-    pipeline stages `stage_wait_s` of the time in collectives is in messages of other stages, and `stage_idle` is its
-    share of `busy_s`. What it holds: bytes of weights, of the KV cache (its pages come when they are first written), of
+    its own; `collective_bytes` received. With pipeline stages `stage_wait_s` of the time in collectives is in messages
+    of other stages, and `stage_idle` is its share of `busy_s`. What it holds: bytes of weights, of the KV cache (its
+    pages come when they are first written), of
     bounds of logits; 0 before it is warm."""
 
     rank: int
@@ -28,7 +28,6 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     collective_s: float = 0.0
     collective_bytes: int = 0
-    steal_s: float = 0.0
     stage_wait_s: float = 0.0
     stage_idle: float = 0.0
     weight_bytes: int = 0

@@ -25,12 +25,12 @@ _COLLECTIVE = struct.Struct("<BBI")
 _COLLECTIVE_AT = 2
 _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
-_WORK = struct.Struct("<QQQQQ")  # busy ns, rows, collectives' ns, bytes received, stolen work's ns
+_WORK = struct.Struct("<QQQQ")  # busy ns, rows, collectives' ns, bytes received
 _WORK_AT = 32
 _HELD = struct.Struct("<QQQ")  # bytes of weights, KV cache, bounds of logits
-_HELD_AT = 72
+_HELD_AT = 64
 _STAGE_WAIT = struct.Struct("<Q")  # ns of waiting for other pipeline stages
-_STAGE_WAIT_AT = 96
+_STAGE_WAIT_AT = 88
 RECORD_BYTES = 128
 
 
@@ -54,14 +54,12 @@ _ORDER = tuple(Phase)
 @dataclass(frozen=True, slots=True)
 class RankWork:
     """What a rank has done since it was ready: seconds in steps, rows of its own, seconds in collectives (part of the
-    former), bytes received in them, seconds of waiting in them in which it worked for other ranks, and seconds in
-    messages of other pipeline stages."""
+    former), bytes received in them, and seconds in messages of other pipeline stages."""
 
     busy_s: float
     rows: int
     collective_s: float
     collective_bytes: int
-    steal_s: float
     stage_wait_s: float = 0.0
 
     @property
@@ -101,10 +99,10 @@ class StatusPage:
     def work(self, rank: int) -> RankWork:
         """What `rank` has done; nothing once the page is closed."""
         if self.fd < 0:
-            return RankWork(0.0, 0, 0.0, 0, 0.0)
-        busy, rows, collective, received, stolen = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
+            return RankWork(0.0, 0, 0.0, 0)
+        busy, rows, collective, received = _WORK.unpack_from(self._map, rank * RECORD_BYTES + _WORK_AT)
         (waited,) = _STAGE_WAIT.unpack_from(self._map, rank * RECORD_BYTES + _STAGE_WAIT_AT)
-        return RankWork(busy / 1e9, rows, collective / 1e9, received, stolen / 1e9, waited / 1e9)
+        return RankWork(busy / 1e9, rows, collective / 1e9, received, waited / 1e9)
 
     def held(self, rank: int) -> RankHeld:
         """What `rank` holds; nothing before it is warm, and once the page is closed."""
@@ -166,11 +164,9 @@ class StatusWriter:
         self._map[self._offset + 1] = busy
         struct.pack_into("<Q", self._map, self._offset + _STEP_AT, number)
 
-    def work(
-        self, busy_ns: int, rows: int, collective_ns: int, received: int, steal_ns: int, stage_wait_ns: int = 0
-    ) -> None:
+    def work(self, busy_ns: int, rows: int, collective_ns: int, received: int, stage_wait_ns: int = 0) -> None:
         """All that it has done so far."""
-        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received, steal_ns)
+        _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received)
         _STAGE_WAIT.pack_into(self._map, self._offset + _STAGE_WAIT_AT, stage_wait_ns)
 
     def held(self, weights: int, kv_cache: int, bounds: int) -> None:

@@ -16,7 +16,6 @@ from weft.arch.slots import SlotMap
 from weft.checkpoint import Checkpoint
 from weft.comm.mailboxes import mailboxes_of
 from weft.comm.registry import CommChoice, choose_backend
-from weft.comm.shm.stealing import check_asked, obstacle
 from weft.engine.seeds import derive_seed
 from weft.errors import ConfigError, FieldError
 from weft.launch_plan.block_size import block_size_of
@@ -220,14 +219,6 @@ def plan_launch(
     spanned = hosts_of_a_replica(layout)
     of_replica = replace(shards, layout=replace(layout, replicas=1))
     chosen = choose_backend(comm, of_replica, engine.device, hosts=spanned)
-    why_not = obstacle(
-        layout.world // layout.replicas,
-        shared_memory=chosen.name == "shared_memory",
-        program=_runs_programs(engine),
-        own_cores=all(share.cpus for share in assignment.shares),
-        cp=layout.attention.cp,
-    )
-    check_asked(engine.steal_work, why_not)
     return LaunchPlan(
         checkpoint=checkpoint,
         config=config,

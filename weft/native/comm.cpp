@@ -26,9 +26,8 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
     char* base = static_cast<char*>(at);
     const Header& h = *reinterpret_cast<Header*>(base);
     Comm* c = h.magic == MAGIC && h.size == size && rank < h.world ? new (std::nothrow) Comm() : nullptr;
-    if (c) c->groups = new (std::nothrow) Group[h.groups](), c->seen = new (std::nothrow) uint64_t[h.world]();
-    if (!c || !c->groups || !c->seen) {
-        if (c) delete[] c->groups;
+    if (c) c->groups = new (std::nothrow) Group[h.groups]();
+    if (!c || !c->groups) {
         delete c;
         munmap(at, size);
         return nullptr;
@@ -43,8 +42,6 @@ Comm* weft_comm_open(int fd, uint64_t size, uint32_t rank, uint32_t timeout_ms) 
     c->timeout_ns = timeout_ms * 1'000'000LL;
     c->debug = h.debug != 0;
     c->states = reinterpret_cast<std::atomic<uint32_t>*>(base + h.states_at);
-    c->ports = base + h.ports_at;
-    c->ports_bytes = h.ports_bytes;
     c->record = reinterpret_cast<Record*>(base + h.records_at) + rank;
     c->record->pid = static_cast<uint32_t>(getpid());
     const GroupEntry* entries = reinterpret_cast<GroupEntry*>(base + h.groups_at);
@@ -100,41 +97,11 @@ void weft_comm_close(Comm* c) {
     }
     munmap(c->base, c->size);
     delete[] c->groups;
-    delete[] c->seen;
     delete c;
 }
 
 // What a debug run compares beside sizes: the call in words, put ahead of each collective.
 void weft_comm_describe(Comm* c, const char* text) { strncpy(c->text, text, TEXT - 1); }
-
-// From now on this rank helps others while it waits; it must find their rooms.
-void weft_comm_steal(Comm* c, weft::Steal steal) { c->steal = steal; }
-
-// Waits until no rank is at work on what this one had open: 0, or why one will never be done.
-int weft_comm_left(Comm* c) {
-    const int64_t deadline = monotonic_ns() + c->timeout_ns;
-    for (uint32_t rank = 0; rank < c->world; rank++) {
-        std::atomic<uint32_t>& inside = thieves_of(*c, c->rank)[rank].inside;
-        while (inside.load(std::memory_order_acquire)) {
-            for (int i = 0; i < 256 && inside.load(std::memory_order_acquire); i++) relax();
-            const int32_t who = static_cast<int32_t>(rank);
-            if ((state_of(*c, rank) & 255) == DEAD) return fail(*c, PEER_DEAD, who, who);
-            if (monotonic_ns() < deadline) continue;
-            c->failure.missing[0] = who, c->failure.missing_count = 1;
-            return fail(*c, TIMED_OUT, who, who);
-        }
-    }
-    return OK;
-}
-
-// What a rank's team goes by whose instructions are open to others.
-void weft_comm_team_port(Comm* c, weft::TeamPort* port) {
-    auto left = [](void* comm) { return weft_comm_left(static_cast<Comm*>(comm)); };
-    *port = {&port_of(*c, c->rank), thieves_of(*c, c->rank), left, c, c->world};
-}
-
-// Time in ns for which this rank has run stolen units.
-const uint64_t* weft_comm_steal_ns(const Comm* c) { return &c->steal_ns; }
 
 const Failure* weft_comm_failure(const Comm* c) { return &c->failure; }
 

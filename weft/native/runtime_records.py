@@ -1,4 +1,4 @@
-"""The records of collectives, work stealing and decode steps, and the list of all that Python and C++ share."""
+"""The records of collectives and decode steps, and the list of all that Python and C++ share."""
 
 from __future__ import annotations
 
@@ -34,25 +34,9 @@ class CommRecord(ctypes.Structure):
             "char* const* outs, const uint64_t* received, int dtype)",
             "send": "int (*)(void*, uint32_t group, const char* x, uint64_t bytes, int dtype)",
             "recv": "int (*)(void*, uint32_t group, char* x, uint64_t bytes, int dtype)",
-            "steal_ns": "const uint64_t*",
-        },
-        notes={"steal_ns": "time for which this rank has run stolen units"},
-    )
-    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES, "steal_ns"))
-
-
-class TeamPortRecord(ctypes.Structure):
-    """A rank's port as the team sees it that makes it; see steal_port.h."""
-
-    cpp = Cpp(
-        "TeamPort",
-        types={"port": "StealPort*", "thieves": "ThiefSlot*", "left": "int (*)(void* comm)", "comm": "void*"},
-        notes={
-            "thieves": "one for each rank",
-            "left": "returns once no rank is at work on what was open: 0, or why one will never be done",
         },
     )
-    _fields_ = (*((name, _POINTER) for name in ("port", "thieves", "left", "comm")), ("ranks", ctypes.c_uint64))
+    _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES))
 
 
 class BoundStreamRecord(ctypes.Structure):
@@ -262,7 +246,6 @@ RECORDS = (
     AreaRecord,
     ExchangeRecord,
     CommRecord,
-    TeamPortRecord,
     BoundStreamRecord,
     ArgmaxPrunerRecord,
     DecodeRecord,

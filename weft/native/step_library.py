@@ -13,15 +13,12 @@ from collections.abc import Callable, Sequence
 from weft.errors import ConfigError, WeftError
 from weft.native.libraries import load, missing_reason
 from weft.native.records import InstructionRecord, StepRecord
-from weft.native.runtime_records import RECORDS, CommRecord, DecodeRecord, FollowingRecord, TeamPortRecord
+from weft.native.runtime_records import RECORDS, CommRecord, DecodeRecord, FollowingRecord
 
 SPIN_ALONE_NS = 500_000
 """How long a thread spins before it sleeps where the cores are its own: a step's gaps are shorter."""
 SPIN_SHARED_NS = 20_000
 """The same where other ranks want the cores."""
-
-_QUEUE_BYTES = 128
-"""Of a `UnitQueue`."""
 
 UNCHOSEN = -2
 """What `Program.follow` gives where a step ran and its tokens are still to be chosen."""
@@ -31,13 +28,9 @@ _SIGNATURES = {
     "weft_pool_new": (_POINTER, (ctypes.c_int, _POINTER, ctypes.c_int64, _POINTER)),
     "weft_pool_pin": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_pool_free": (None, (_POINTER,)),
-    "weft_pool_publish": (None, (_POINTER, _POINTER, _POINTER)),
-    "weft_pool_unpublish": (None, (_POINTER,)),
     "weft_pool_yield_core": (None, (_POINTER, ctypes.c_int)),
     "weft_pool_stealing": (None, (_POINTER, ctypes.c_int)),
-    "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, ctypes.c_int64)),
-    "weft_published_bytes": (ctypes.c_int64, (ctypes.c_int64,) * 4),
-    "weft_steal": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
+    "weft_program_new": (_POINTER, (_POINTER, _POINTER, ctypes.c_int, _POINTER)),
     "weft_program_free": (None, (_POINTER,)),
     "weft_program_run": (ctypes.c_int, (_POINTER, _POINTER)),
     "weft_program_decode": (ctypes.c_int, (_POINTER, _POINTER, _POINTER)),
@@ -146,27 +139,6 @@ class Pool:
         joins between two instructions once the core is free; off at first. Results are the same."""
         self.lib.weft_pool_yield_core(self.handle, int(on))
 
-    def publish(self, to: TeamPortRecord, queues: int) -> None:
-        """From now on, until `unpublish`, instructions of programs are open to ranks that wait for this one. The
-        region that `to` is of must be there until then. `queues`: address of `queue_bytes` zeros, the same for all
-        ranks, which outlive the pool."""
-        self.lib.weft_pool_publish(self.handle, ctypes.byref(to), queues)
-
-    def unpublish(self) -> None:
-        """Nothing is open any more; safe where nothing was."""
-        if self.handle:
-            self.lib.weft_pool_unpublish(self.handle)
-
-    @property
-    def queue_bytes(self) -> int:
-        """Of what threads, and other ranks, steal units by."""
-        return _QUEUE_BYTES * self.threads
-
-    @property
-    def steal_function(self) -> int:
-        """Address of the function that a waiting rank calls, a `weft::Steal`."""
-        return ctypes.cast(self.lib.weft_steal, _POINTER).value or 0
-
     def run_one(self, instruction: InstructionRecord, step: StepRecord) -> None:
         """WeftError where the library has no kernel for it."""
         if self.lib.weft_run_one(self.handle, ctypes.byref(instruction), ctypes.byref(step)):
@@ -177,11 +149,6 @@ class Pool:
         chunks = ctypes.c_int32()
         nbytes = self.lib.weft_attention_workspace(self.threads, positions, dim, ctypes.byref(chunks))
         return int(nbytes), chunks.value
-
-    def published_bytes(self, instructions: int, rows: int, runs: int, table_width: int) -> int:
-        """Of what a program shows to other ranks of so many instructions, and of a step of so many rows of an attention
-        block, runs, and blocks of a run."""
-        return int(self.lib.weft_published_bytes(instructions, rows, runs, table_width))
 
     def close(self) -> None:
         """Ends the threads; safe to call twice."""
@@ -198,16 +165,14 @@ class Program:
         code: Sequence[InstructionRecord],
         comm: CommRecord | None,
         keeps: Sequence[object],
-        published: tuple[int | None, int] = (None, 0),
     ) -> None:
-        """`published`: address and bytes of memory that other ranks find there too, for what is open to them
-        (`Pool.published_bytes`). WeftError where the library has no kernel for an instruction."""
+        """WeftError where the library has no kernel for an instruction."""
         self._pool, self._keeps, self.count = pool, tuple(keeps), len(code)
         records = (InstructionRecord * len(code))(*code)
         given = None if comm is None else ctypes.byref(comm)
         self._run: Callable[..., int] = pool.lib.weft_program_run
         self._decode: Callable[..., int] = pool.lib.weft_program_decode
-        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given, *published)
+        self._handle: int | None = pool.lib.weft_program_new(pool.handle, records, len(code), given)
         if not self._handle:
             raise WeftError("a step program has an instruction that the native library does not know")
 

@@ -13,7 +13,6 @@ from weft.ops.attention_registry import BACKENDS, Backends, choose_attention
 from weft.ops.base import Numerics
 from weft.ops.interface import Ops
 from weft.ops.native.packed import DTYPES as PACKABLE
-from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.native.step_ops import StepOps
 from weft.ops.reference.exact_ops import ExactOps
 from weft.ops.reference.linear import Invariance
@@ -27,23 +26,21 @@ def make_ops(
     device: torch.device | str,
     *,
     spin_ns: int = SPIN_SHARED_NS,
-    pages: Pages = OWN_PAGES,
     attention: str = "auto",
     attention_backends: Backends = BACKENDS,
     partial: bool = False,
 ) -> Ops:
     """The fastest implementation that this machine has for `numerics` on `device`, with as many threads as torch has.
 
-    `spin_ns`: how long its threads spin before they sleep; `pages`: where the step library's weights lie; `attention`:
-    the backend's name, `auto` for the one that the implementation brings. `partial`: whether partial outputs are
-    needed, where ranks share the KV cache of a request.
+    `spin_ns`: how long its threads spin before they sleep; `attention`: the backend's name, `auto` for the one that the
+    implementation brings. `partial`: whether partial outputs are needed, where ranks share the KV cache of a request.
     """
-    ops = _fastest(numerics, torch.device(device), spin_ns, pages)
+    ops = _fastest(numerics, torch.device(device), spin_ns)
     ops.attention_backend = choose_attention(attention, ops, attention_backends, partial=partial)
     return ops
 
 
-def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Pages) -> Ops:
+def _fastest(numerics: Numerics, device: torch.device, spin_ns: int) -> Ops:
     if numerics.exact:
         return ExactOps(numerics, device)
     if device.type != "cpu":
@@ -67,7 +64,7 @@ def _fastest(numerics: Numerics, device: torch.device, spin_ns: int, pages: Page
         name = str(numerics.dtype).removeprefix("torch.")
         reason = why_missing() if library is None else f"there are none for {name}"
         return TorchOps(numerics, device, f"no C++ kernels: {reason}; attention copies its keys, which is slow")
-    return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns), pages)
+    return StepOps(numerics, device, Pool(library, torch.get_num_threads(), spin_ns=spin_ns))
 
 
 def _device_ops(numerics: Numerics, device: torch.device) -> Ops:

@@ -39,7 +39,6 @@ def headers(operations: Mapping[int, OpCode] = OPS, modules: Iterable[object] = 
 
 
 def _records(operations: Mapping[int, OpCode], names: list[dict[str, Any]]) -> str:
-    units = " || ".join(f"op == {op.name}" for op in operations.values() if op.units)
     parts = [
         _TOP.format(says="The operations, their operands' indices, and the records that Python fills."),
         "#include <stdint.h>\n\n// clang-format off\nnamespace weft {\n",
@@ -48,11 +47,9 @@ def _records(operations: Mapping[int, OpCode], names: list[dict[str, Any]]) -> s
         "// Indices into Instruction::n, ::p and ::f. Operations use the same ones for different things.",
         *(_block(f"enum {kind.__name__} : int32_t", _indices(kind, names)) for kind in (N, P, F)),
         *map(_enum, ENUMS),
-        "// Of other headers.\nstruct SamplingTable;\nstruct Status;\nstruct StealPort;\nstruct ThiefSlot;\n",
+        "// Of other headers.\nstruct SamplingTable;\nstruct Status;\n",
         *map(_struct, RECORDS),
         _record_bytes(),
-        "// Whether the kernel splits its work into units, which another rank can steal.",
-        f"inline bool has_units(int op) {{\n    return {units};\n}}\n",
         "}  // namespace weft\n// clang-format on\n",
     ]
     return "\n".join(parts)

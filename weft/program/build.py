@@ -106,8 +106,7 @@ def build_program(
     end = _end(comm, shards.layout.stage_size)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
     prunes = ops.numerics.prune_argmax is not False
-    pages = ops.pages
-    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, prunes=prunes, pages=pages)
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, prunes=prunes)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp), shards.layout.stage_size)
 
 

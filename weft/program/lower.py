@@ -16,12 +16,11 @@ from weft.native.runtime_records import CommRecord
 from weft.native.step_library import Pool
 from weft.ops.attention import KVCache
 from weft.ops.native.calls import fill
+from weft.ops.native.large_pages import large_pages
 from weft.ops.native.packed import PackedSlots, PackedWeight
-from weft.ops.native.pages import Pages
 from weft.ops.operations.attention import ATTENDING, HEAD_DIM, WORK_CHUNKS, WORKSPACE, point_at_cache
 from weft.ops.operations.dense import WEIGHT
 from weft.ops.operations.exchanges import EXCHANGE, GROUP
-from weft.ops.operations.experts import ENDS
 from weft.ops.operations.table import Op
 from weft.program.ir import TABLES, Instruction, NotTraceableError, Recording, Rows, Table, View
 from weft.program.memory_planning import Places
@@ -55,29 +54,15 @@ class Lowering:
         positions: int,
         end: End | None,
         exact: bool,
-        pages: Pages,
     ) -> None:
-        """`positions`: of the longest context; `pages`: where everything lies that instructions point to which other
-        ranks may help with."""
-        self._pages = pages
+        """`positions`: of the longest context."""
         self._code, self._caches, self._end, self._exact = recording.instructions, caches, end, exact
         dims = {each.numbers[HEAD_DIM] for each in self._code if each.op in ATTENDING}
         nbytes, self._chunks = pool.attention_workspace(positions, max(dims, default=1))
-        self._workspace = pages.take(nbytes)
-        self._moved = self._counts_in(pages) if pages.common else {}
+        self._workspace = large_pages(nbytes)
         self.keeps: list[object] = list(caches)
         self.registers: list[Rows] = []
         """What the row registers count, in their order."""
-
-    def _counts_in(self, pages: Pages) -> dict[int, Tensor]:
-        """Where counts lie that a step finds and routed instructions read, by the address of what was recorded."""
-        found: dict[int, Tensor] = {}
-        for each in self._code:
-            ends = each.tensors.get(ENDS) if each.op is Op.GROUPED else None
-            at = ends.untyped_storage().data_ptr() if isinstance(ends, Tensor) else None
-            if isinstance(ends, Tensor) and at is not None and at not in found:
-                found[at] = pages.take(ends.untyped_storage().nbytes())
-        return found
 
     def scratch_bytes(self, rooms: Rooms) -> list[int]:
         """For each instruction, bytes for pieces that are not whole rows, in a step with the most rows."""
@@ -105,8 +90,7 @@ class Lowering:
             record.inputs[0] = record.out
         if instruction.op is Op.EMBED:
             record.inputs[1] = self._table(instruction.tensors[WEIGHT])
-        stealable = instruction.op.units
-        fill(record, instruction, lambda tensor: self._address(tensor, stealable))
+        fill(record, instruction, self._address)
         for index, view in instruction.views.items():
             record.p[index] = self._operand(view).base
         if instruction.cache is not None:
@@ -135,20 +119,14 @@ class Lowering:
             at = self._base + self._places.of[buffer.storage] + view.left * buffer.dtype.itemsize
         return OperandRecord(at, buffer.columns // view.fold, _DTYPES[buffer.dtype], view.columns)
 
-    def _address(self, tensor: object, published: bool = False) -> int | None:
-        """`published`: other ranks read it, and it never changes."""
-        if isinstance(tensor, Tensor) and (moved := self._moved.get(tensor.untyped_storage().data_ptr())) is not None:
-            self.keeps.append(moved)
-            return moved.data_ptr() + int(tensor.storage_offset()) * tensor.itemsize
-        if published and isinstance(tensor, Tensor) and tensor.is_contiguous():
-            tensor = self._pages.vector(tensor)
+    def _address(self, tensor: object) -> int | None:
         self.keeps.append(tensor)
         if tensor is None:
             return None
         if isinstance(tensor, PackedWeight):
             return tensor.address
         if isinstance(tensor, PackedSlots):
-            places = self._pages.record(tensor.addresses())
+            places = tensor.addresses()
             self.keeps.append(places)
             return ctypes.addressof(places)
         if not isinstance(tensor, Tensor) or not tensor.is_contiguous():

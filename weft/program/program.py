@@ -27,7 +27,7 @@ from weft.native.runtime_records import DecodeRecord, FollowingRecord, StageIdsR
 from weft.native.step_library import UNCHOSEN, Pool, Program
 from weft.ops.attention import AttentionMeta, KVCache
 from weft.ops.base import Numerics
-from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.native.large_pages import large_pages
 from weft.ops.operations.table import Op
 from weft.ops.slot_tables import SlotTables
 from weft.program.argmax_pruning import pruner_of
@@ -106,17 +106,16 @@ class StepProgram:
         end: End | None = None,
         exact: bool = False,
         prunes: bool = True,
-        pages: Pages = OWN_PAGES,
     ) -> None:
         """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `prunes`: whether logits
-        are bounded, where that is possible, so that few need be computed; `pages`: where all of it lies."""
+        are bounded, where that is possible, so that few need be computed."""
         self._most, self._group = most, shards.layout.group_size
         rooms: dict[Table, int] = {
             table: room_of(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
         }
-        assembler = Lowering(recording, caches, pool, max_positions, end, exact, pages)
+        assembler = Lowering(recording, caches, pool, max_positions, end, exact)
         places, scratch = place(recording, partial(room_of, shards.layout, most), assembler.scratch_bytes(rooms))
-        self._arena = pages.reserve(places.nbytes)
+        self._arena = large_pages(places.nbytes)
         code = assembler.assemble(places, scratch, self._arena.data_ptr(), rooms)
         self.instructions = tuple(recording.instructions)
         self._kinds = {
@@ -125,14 +124,7 @@ class StepProgram:
             if each.exchange is not None
         }
         self.arena_bytes = places.nbytes
-        published = _published(pages, pool, len(code), most, caches, max_positions)
-        self._native = Program(
-            pool,
-            code,
-            None if end is None else end.record,
-            [*assembler.keeps, published],
-            (None, 0) if published is None else (published.data_ptr(), len(published)),
-        )
+        self._native = Program(pool, code, None if end is None else end.record, assembler.keeps)
         self._registers = assembler.registers
         self._logits = recording.logits.buffer
         self.logits = self._rows_at(places.of[self._logits], room_of(shards.layout, most, self._logits.rows))
@@ -266,16 +258,6 @@ class ExchangeFailedError(PeerError):
     def __init__(self, code: int, exchange: tuple[str, Group, str]) -> None:
         self.code, (self.kind, self.group, self.module) = code, exchange
         super().__init__(f"{self.kind} over {self.group} failed with code {code}")
-
-
-def _published(
-    pages: Pages, pool: Pool, instructions: int, most: StepCapacity, caches: Sequence[KVCache], positions: int
-) -> Tensor | None:
-    """Memory for what a program shows to other ranks, where they find it. `most`, `positions`: of a step."""
-    if not pages.common:
-        return None
-    width = -(-positions // caches[0].k.shape[2])
-    return pages.reserve(pool.published_bytes(instructions, most.rows, min(most.rows, most.sampled), width))
 
 
 def _attended(batch: Batch) -> tuple[AttentionMeta, AttentionMeta]:

@@ -271,7 +271,6 @@ class Starting:
             rows=work.rows,
             collective_s=work.collective_s,
             collective_bytes=work.collective_bytes,
-            steal_s=work.steal_s,
             stage_wait_s=work.stage_wait_s,
             stage_idle=work.stage_idle,
             weight_bytes=held.weights,

@@ -16,9 +16,6 @@ from weft.comm.backend import RankEnd
 from weft.comm.base import Comm
 from weft.comm.groups import groups_of
 from weft.comm.registry import backend_named
-from weft.comm.shm.arena import NoArenaError, SharedArena
-from weft.comm.shm.region import Region
-from weft.comm.shm.stealing import MOST_RANKS
 from weft.comm.staged import StagedComm
 from weft.errors import PeerError
 from weft.ipc.channel import Channel, ChannelClosed
@@ -30,7 +27,6 @@ from weft.machine.devices import too_few
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.interface import Ops
-from weft.ops.native.pages import OWN_PAGES, ArenaPages
 from weft.ops.native.step_ops import StepOps
 from weft.plural import size
 from weft.weights.loader import load_params
@@ -66,24 +62,10 @@ def device_of(setup: Setup) -> torch.device:
     return torch.device("cuda", number)
 
 
-def own_arena(setup: Setup, comm_fds: Sequence[int]) -> SharedArena | NoArenaError | None:
-    """The rank's arena, which work stealing needs, or why it has none; None: ranks do not steal work."""
-    world = setup.world
-    steals = world.engine.steals_work and world.comm == "shared_memory" and world.layout.world <= MOST_RANKS
-    if not (steals and setup.cpus):
-        return None
-    try:
-        return SharedArena.enter(Region.of_fd(comm_fds[0]), setup.rank)
-    except NoArenaError as reason:
-        return reason
-
-
-def make_rank_ops(setup: Setup, device: torch.device, arena: SharedArena | NoArenaError | None) -> Ops:
-    """The operations, whose weights and buffers lie in the arena where there is one."""
-    pages = ArenaPages(arena) if isinstance(arena, SharedArena) else OWN_PAGES
+def make_rank_ops(setup: Setup, device: torch.device) -> Ops:
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
     partial = setup.world.layout.kv_owners > 1
-    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, pages=pages, partial=partial)
+    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, partial=partial)
     if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
         import_rest()  # torch's own operations are all there is, or multiply experts
     return ops

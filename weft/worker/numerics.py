@@ -9,7 +9,6 @@ from weft.arch.config import ModelConfig
 from weft.native import kernels
 from weft.ops import Numerics
 from weft.ops.interface import Ops
-from weft.ops.native.step_ops import StepOps
 from weft.ops.reference.rope import build_cos_sin
 from weft.settings import EngineConfig
 from weft.weights.storage import uses_int8_activations
@@ -40,9 +39,9 @@ def numerics_of(engine: EngineConfig) -> Numerics:
 
 
 def angles(config: ModelConfig, ops: Ops, positions: int, device: torch.device) -> Tensor:
-    """Cosines and sines of so many positions, where a program reads them."""
+    """Cosines and sines of so many positions."""
     wide = torch.float64 if ops.numerics.cache_dtype == torch.float64 else torch.float32
-    angles = build_cos_sin(
+    return build_cos_sin(
         config.rope,
         config.rope_dim,
         positions,
@@ -50,4 +49,3 @@ def angles(config: ModelConfig, ops: Ops, positions: int, device: torch.device) 
         dtype=wide,
         device=device,
     )
-    return ops.pages.vector(angles) if isinstance(ops, StepOps) else angles

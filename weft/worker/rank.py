@@ -12,7 +12,6 @@ from contextlib import ExitStack
 
 from weft.arch.shards import Shards
 from weft.comm.metered import MeteredComm
-from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.errors import PeerError
 from weft.ipc.channel import Channel
 from weft.ipc.fingerprint import joined
@@ -41,11 +40,10 @@ from weft.worker.build import (
     load_weights,
     make_rank_ops,
     next_allocation,
-    own_arena,
 )
 from weft.worker.following import DecodeFrames
 from weft.worker.runner import Runner
-from weft.worker.threads import limit_torch_threads, pin_threads, unshare_threads
+from weft.worker.threads import limit_torch_threads, pin_threads
 
 
 def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int]) -> None:
@@ -61,8 +59,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     channel.send(pack(joined(setup)))
 
     report.enter(Phase.LOAD, f"weights, {setup.world.engine.dtype}")
-    arena = own_arena(setup, comm_fds)
-    ops = make_rank_ops(setup, device, arena)
+    ops = make_rank_ops(setup, device)
     weights = load_weights(setup, shards, ops, device)
     channel.send(pack(Loaded(weights.bytes_read, free_bytes(device, setup.world.engine.ranks_per_device))))
 
@@ -70,7 +67,6 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     comm = MeteredComm(connect(setup, shards, report, comm_fds))
     with ExitStack() as closing:  # in the reverse order
         closing.callback(comm.close)
-        closing.callback(unshare_threads, ops)
         allocate = next_allocation(channel)
 
         report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.world.engine.tokens_per_block} tokens")
@@ -79,9 +75,9 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         masks = grammar_masks(setup.world.vocabulary, shards.config.vocab_size, cpus)
         closing.callback(masks.close)
         runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager, masks)
-        stealing = pin_threads(runner, comm.inner, setup, arena)
+        pin_threads(runner, setup)
 
-        report.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{stealing}")
+        report.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")
         invariance = runner.warm_up()
         keep_all()
         report.status.held(*runner.held())
@@ -135,6 +131,5 @@ def _steps_of(status: RankStatus) -> tuple[int, bool]:
     return status.step, status.busy
 
 
-def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int, int]:
-    stolen = comm.inner.steal_ns if isinstance(comm.inner, SharedMemoryComm) else 0
-    return runner.rows, comm.seconds_ns, comm.received, stolen, comm.stage_wait_ns
+def _work(runner: Runner, comm: MeteredComm) -> tuple[int, int, int, int]:
+    return runner.rows, comm.seconds_ns, comm.received, comm.stage_wait_ns

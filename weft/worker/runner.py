@@ -189,11 +189,8 @@ class Runner:
         if cache.memory is None:
             return None
         slots, sharing = self.limits.max_num_seqs, self.shards.layout.attention.tp
-        large = isinstance(self.ops, StepOps) and self.ops.pages.common
         awaited = Awaited(self.ops.pool.lib, highest.ctypes.data) if isinstance(self.ops, StepOps) else None
-        return Prefault(
-            cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, large, sharing, awaited
-        )
+        return Prefault(cache.memory, cache.block_bytes, slots, lambda: int(highest[0]), steps, cpus, sharing, awaited)
 
     def step(self, plan: RankPlan) -> GroupResult:
         """Runs the plan; what the rows of this rank's group gave."""

@@ -59,7 +59,7 @@ def test_where_there_are_tile_registers_codes_lie_by_columns() -> None:
 def test_numbers_of_every_scale_are_those_of_the_formula(short: bool, lowest: int) -> None:
     packing = step_cases.packing(ISAS[0])
     table = VALUES + lowest
-    found = LookupTables(packing.pool.lib, packing.pages).of(table, short)
+    found = LookupTables(packing.pool.lib).of(table, short)
     if not LOOKS_UP:
         assert not len(found)
         return

@@ -56,57 +56,6 @@ void shares(void* context, const weft::TeamMember& me) {
     }
 }
 
-// What an instruction does here: units of `Shares`, of which those are counted that a thief ran.
-void share_of_units(const weft::Instruction& instruction, const weft::Step&, const weft::TeamMember& me) {
-    auto& job = *static_cast<Shares*>(const_cast<void*>(instruction.p[0]));
-    me.run_units([&](int owner) { return job.sizes[owner]; },
-                 [&](int owner, int64_t from, int64_t to) {
-                     for (int64_t i = from; i < to; ++i) job.done[job.start_of(owner) + i].fetch_add(1);
-                     if (me.is_thief()) job.not_its_own.fetch_add(to - from);
-                     job.left.fetch_sub(to - from);
-                     while (job.first_waits && !me.thread && job.left.load()) weft::relax();
-                 });
-}
-
-// Instructions one after the other, open to other ranks; `late`: units that were not done when no rank was at work.
-struct Opened {
-    Shares shares;
-    weft::Instruction instruction{};
-    weft::Step step{};
-    std::atomic<int64_t> late{0};
-};
-
-void open_to_others(void* context, const weft::TeamMember& me) {
-    auto& job = *static_cast<Opened*>(context);
-    weft::Pool* pool = job.shares.pool;
-    weft::InstructionPublisher* publisher = me.thread ? nullptr : pool->publisher();
-    for (int round = 0; round < job.shares.rounds; ++round) {
-        if (!me.thread) job.shares.left = job.shares.start_of(me.threads);
-        pool->barrier(me.thread);
-        if (publisher) publisher->open(job.instruction, job.step, pool->turn());
-        share_of_units(job.instruction, job.step, me);
-        if (publisher) publisher->close();
-        pool->barrier(me.thread);
-        if (!me.thread) job.late.fetch_add(job.shares.left.load());
-    }
-}
-
-weft::Kernel units_of(int) { return share_of_units; }
-
-// A rank that waits for as long as it lives, and helps whenever it can.
-void wait_and_help(weft::StealPort* offer, weft::ThiefSlot* thief, std::atomic<bool>* ending) {
-    for (uint64_t seen = 0; !ending->load();)
-        if (!weft::steal(units_of, *offer, *thief, seen)) sched_yield();
-}
-
-// As `weft_comm_left`, where no rank dies.
-int left(void* context) {
-    auto& to = *static_cast<weft::TeamPort*>(context);
-    for (uint64_t rank = 0; rank < to.ranks; ++rank)
-        while (to.thieves[rank].inside.load()) sched_yield();
-    return 0;
-}
-
 // Instructions one after the other, each of `units`, to which the last thread may come late; thread 0 waits for it before
 // the barrier that ends instruction `waits_at`.
 struct Late {
@@ -153,28 +102,6 @@ WEFT_C int64_t probe_shares(weft::Pool* pool, const int64_t* sizes, int64_t* don
     Shares job{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}};
     pool->run(shares, &job);
     return job.not_its_own;
-}
-
-// Units that other ranks ran, or -1: some were still to be done when none was at work. `ranks`: how many wait; `offers`:
-// whether anything is open to them.
-WEFT_C int64_t probe_offers(weft::Pool* pool, const int64_t* sizes, int64_t* done, int rounds, int first_waits, int ranks,
-                            int publisher) {
-    Opened job{{pool, sizes, reinterpret_cast<std::atomic<int64_t>*>(done), rounds, first_waits != 0, {}, {}}};
-    job.instruction.p[0] = &job.shares;
-    weft::StealPort port{};
-    std::vector<weft::ThiefSlot> thieves(ranks);
-    std::vector<weft::UnitQueue> queues(pool->threads());
-    weft::TeamPort to{&port, thieves.data(), left, nullptr, uint64_t(ranks)};
-    to.comm = &to;
-    if (publisher) pool->publish(to, queues.data());
-    std::atomic<bool> ending{false};
-    std::vector<std::thread> waiting;
-    for (weft::ThiefSlot& thief : thieves) waiting.emplace_back(wait_and_help, &port, &thief, &ending);
-    pool->run(open_to_others, &job);
-    ending = true;
-    for (auto& rank : waiting) rank.join();
-    pool->unpublish();
-    return job.late || port.open ? -1 : job.shares.not_its_own.load();
 }
 
 // Units that were not done, or more than once, when the barrier after them had been passed. `if_away`: the last thread may

@@ -15,7 +15,6 @@ from torch import Tensor
 from tests.support.native_libraries import need
 from tests.support.waiting import until
 from weft.native.step_library import Awaited, open_library
-from weft.native.system_pages import LARGE_PAGE
 from weft.ops.native.large_pages import large_pages
 from weft.worker.tensors import prefault
 from weft.worker.tensors.prefault import (
@@ -70,16 +69,6 @@ def test_blocks_need_not_end_with_a_page() -> None:
     for last[0] in range(40):
         drained(writes, 0)
         assert 1_000 * (last[0] + 1) <= writes.ready < 1_000 * (last[0] + 1) + PAGESIZE
-
-
-def test_large_pages_are_asked_for_where_memory_has_none_by_itself() -> None:
-    """As ranks' common memory: whole ones, and what is there stays."""
-    memory = large_pages(8 << 20)
-    memory[3 << 20] = 9
-    writes = Prefault(memory, BLOCK, 8, lambda: 0, quiet, enlarges=True)
-    assert writes.advance(1 << 20) and writes.ready == LARGE_PAGE
-    assert drained(writes, 64 << 20) == len(memory) == resident(memory)
-    assert memory[3 << 20] == 9 and memory.sum(dtype=torch.int64) == 9
 
 
 def test_what_is_written_already_stays() -> None:

@@ -109,7 +109,7 @@ def _compare(
     config = checkpoint.model_config()
     comm = "auto" if args.comm == "lockstep" else args.comm
     plan = plan_launch(checkpoint, layout, engine, comm, hosts=resources)
-    one = replace(engine, expert_placement=None, cpus=None, steal_work=None)
+    one = replace(engine, expert_placement=None, cpus=None)
     alone = plan_launch(checkpoint, resolve({}, num_experts=config.num_experts), one)
     check_memory(alone, plan, served=args.comm != "lockstep")
     prompts = _prompts(checkpoint, config.vocab_size, args.prompt)

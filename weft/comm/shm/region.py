@@ -5,7 +5,6 @@ Needs neither torch nor the C++ library; `weft/native/runtime/comm/region.h` mir
 
     header | state of each rank | record of each rank | group table | per group: members, counter, heads, counts, texts
     | per group: two slots of `piece` bytes per member | per pair of ranks of two pipeline stages: its mailboxes
-    | per rank: its published instruction and the thieves | an arena for each rank, empty at first (`arena.py`)
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from weft.comm.mailboxes import NO_MAILBOXES, Mailboxes
 from weft.comm.shm.region_plan import GROUP, HEADER, LINE, MAGIC, PAGE, RECORD, STATE, RegionPlan
 from weft.errors import ConfigError
 from weft.layout.ranks import Group
-from weft.native.system_pages import memory_of_machine
 
 PIECE_BYTES = 256 << 10
 SPIN_US = 300
@@ -84,10 +82,6 @@ class RegionInfo:
     piece_bytes: int
     spin_us: int
     debug: bool
-    arenas_at: int
-    """Where the ranks' arenas begin, after the region, one after the other."""
-    arena_bytes: int
-    """Of each, address space and no memory as yet; 0: there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +135,8 @@ class Region:
         fd = os.memfd_create("weft-comm", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, plan.size)
-            arena_bytes = _add_arenas(fd, plan.arenas_at, world)
             with mmap.mmap(fd, plan.size) as memory:
-                plan.write(memory, spin_us, debug, arena_bytes)
+                plan.write(memory, spin_us, debug)
         except OSError as error:
             os.close(fd)
             raise _too_large(plan.size, world, str(error.strerror)) from error
@@ -164,8 +157,7 @@ class Region:
         with self._mapped() as memory:
             header = _header(memory)
             groups = _read_groups(memory, header)
-        arenas = header.arenas_at, header.arena_bytes
-        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug), *arenas)
+        return RegionInfo(header.world, groups, header.piece, header.spin_us, bool(header.debug))
 
     def close(self) -> None:
         """Closes the descriptor; ranks that have the region open keep it."""
@@ -182,17 +174,6 @@ def read_records(fd: int) -> tuple[RankRecord, ...]:
         header = _header(memory)
         groups = _read_groups(memory, header)
         return tuple(_read_record(memory, header, groups, rank, now) for rank in range(header.world))
-
-
-def _add_arenas(fd: int, at: int, world: int) -> int:
-    """Bytes of each rank's arena, each half of which is more than the machine has memory; 0 where a file must not be so
-    long (ulimit -f)."""
-    arena = 2 << memory_of_machine().bit_length()
-    try:
-        os.ftruncate(fd, at + world * arena)
-    except OSError:
-        return 0
-    return arena
 
 
 def _check_memory(size: int, world: int) -> None:
@@ -220,10 +201,6 @@ class _Header:
     states: int
     records: int
     group_table: int
-    stealing: int
-    stealing_bytes: int
-    arenas_at: int
-    arena_bytes: int
 
 
 def _header(memory: mmap.mmap) -> _Header:

@@ -8,16 +8,14 @@ from collections.abc import Container, Iterator, Sequence
 
 from weft.comm.mailboxes import Mailboxes
 from weft.layout.ranks import Group
-from weft.native.system_pages import LARGE_PAGE
 
 MAGIC = 0x314D4F4354464557  # "WEFTCOM1"
-HEADER = struct.Struct("<QQQIIIIQQQQQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets, bytes
+HEADER = struct.Struct("<QQQIIIIQQQ")  # magic, size, piece, world, groups, spin_us, debug, then offsets
 STATE = struct.Struct("<I")
 RECORD = struct.Struct("<IIIIQQQ24x")  # kind, group, inside, pid, calls, bytes, since_ns
 GROUP = struct.Struct("<QQQQQQQQ")  # members, then offsets of ranks, counter, heads, counts, texts, slots, mail
 MAIL = struct.Struct("<QQIIQQQ16x")  # sent, taken, two counts of sleepers, then boxes, room, offset of the first
 LINE = 64
-PAIR = 128  # of lines, which are often fetched together
 PAGE = 4096
 HEAD_BYTES = 128  # two heads, one per parity
 TEXT_BYTES = 256
@@ -60,10 +58,7 @@ class RegionPlan:
             if ends[1] in here
         }
         self._boxes_at = {ends: self._take(nbytes, PAGE) for ends, nbytes in rings.items()}
-        self.stealing_bytes = PAIR * (1 + world)
-        self.stealing = self._take(self.stealing_bytes * world, PAIR)
         self.size = -(-self._end // PAGE) * PAGE
-        self.arenas_at = -(-self.size // LARGE_PAGE) * LARGE_PAGE
 
     @staticmethod
     def _control_sizes(members: int) -> Iterator[int]:
@@ -75,11 +70,9 @@ class RegionPlan:
         self._end = at + size
         return at
 
-    def write(self, memory: mmap.mmap, spin_us: int, debug: bool, arena_bytes: int) -> None:
+    def write(self, memory: mmap.mmap, spin_us: int, debug: bool) -> None:
         numbers = (self.piece, self.world, len(self.groups), spin_us, int(debug))
-        arenas = self.arenas_at, arena_bytes
-        offsets = (self.states, self.records, self.group_table, self.stealing, self.stealing_bytes, *arenas)
-        HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, *offsets)
+        HEADER.pack_into(memory, 0, MAGIC, self.size, *numbers, self.states, self.records, self.group_table)
         for index, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             GROUP.pack_into(memory, self.group_table + index * GROUP.size, len(group), *table)
             struct.pack_into(f"<{len(group)}I", memory, table[0], *group)

@@ -29,7 +29,7 @@ from weft.comm.checks import (
 from weft.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
 from weft.comm.shm.region import Region
 from weft.errors import PeerError
-from weft.native.runtime_records import CommRecord, TeamPortRecord
+from weft.native.runtime_records import CommRecord
 
 _DTYPES: dict[torch.dtype, int] = {getattr(torch, name): number for number, name in enumerate(DTYPE_NAMES)}
 
@@ -136,23 +136,7 @@ class SharedMemoryComm(Comm):
         calls = (getattr(self._library, f"weft_comm_{name}") for name in CommRecord.EXCHANGES)
         addresses = (ctypes.cast(call, ctypes.c_void_p).value for call in calls)
         groups = {group: (lists.index, lists.position) for group, lists in self._groups.items()}
-        return CommRecord(self._handle, *addresses, self._library.weft_comm_steal_ns(self._handle)), groups
-
-    def start_stealing(self, steal: int) -> None:
-        """From now on this rank steals work while it waits: it runs units of instructions that others have published.
-        `steal`: address of the function for it (`Pool.steal_function`); this process must have mapped their arenas."""
-        self._library.weft_comm_steal(self._handle, steal)
-
-    def team_port(self) -> TeamPortRecord:
-        """The port on which this rank's team publishes instructions to others (`Pool.publish`), until `close`."""
-        record = TeamPortRecord()
-        self._library.weft_comm_team_port(self._handle, ctypes.byref(record))
-        return record
-
-    @property
-    def steal_ns(self) -> int:
-        """Nanoseconds in which this rank's core worked for others, so far."""
-        return ctypes.c_uint64.from_address(self._library.weft_comm_steal_ns(self._handle)).value
+        return CommRecord(self._handle, *addresses), groups
 
     @property
     def watched(self) -> bool:

@@ -18,7 +18,7 @@ struct Status {
     uint8_t phase, busy, kind, inside;
     uint32_t collective;
     uint64_t step, calls, since_ns;
-    uint64_t busy_ns, rows, exchange_ns, received, steal_ns, held[3], stage_wait_ns, pad[3];
+    uint64_t busy_ns, rows, exchange_ns, received, held[3], stage_wait_ns, pad[4];
 };
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 
@@ -80,7 +80,7 @@ inline int run_step(Program* program, Decode& d, Following& f, const StreamsPlan
 inline int follow_step(Program* program, Decode& d, Following& f, const StreamsPlan& plan) {
     Status& status = *f.status;
     const int64_t began = monotonic_ns(), waited = program->exchange_ns(), for_stages = program->stage_wait_ns();
-    const uint64_t received = program->received(), stolen = program->steal_ns();
+    const uint64_t received = program->received();
     ++status.step, status.busy = 1;
     const int code = run_step(program, d, f, plan);
     if (code == kBeyondTables) --status.step, status.busy = 0;
@@ -91,7 +91,6 @@ inline int follow_step(Program* program, Decode& d, Following& f, const StreamsP
     status.busy_ns += took, status.rows += rows;
     status.exchange_ns += program->exchange_ns() - waited, status.received += program->received() - received;
     status.stage_wait_ns += program->stage_wait_ns() - for_stages;
-    status.steal_ns += program->steal_ns() - stolen;
     status.busy = 0;
     ++f.steps, f.counted += rows;
     return 0;

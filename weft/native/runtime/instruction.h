@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "runtime/records.h"
-#include "runtime/stealing/unit_queue.h"
+#include "runtime/unit_queue.h"
 
 // A function for ctypes. Inline, so that headers may hold it, and kept though nothing here calls it.
 #define WEFT_C extern "C" inline __attribute__((used, visibility("default")))

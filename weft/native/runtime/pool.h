@@ -19,7 +19,6 @@
 
 #include "runtime/instruction.h"
 #include "runtime/yielding_thread.h"
-#include "runtime/stealing/published_instruction.h"
 #include "runtime/signals.h"
 
 namespace weft {
@@ -31,8 +30,7 @@ public:
     // `threads` with the caller's, which is thread 0; `cores`: one for each thread to be pinned to, or null. Throws
     // std::system_error where a thread cannot be made or pinned.
     Pool(int threads, const int32_t* cores, int64_t spin_ns)
-        : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]),
-          own_queues_(new UnitQueue[threads]), queues_(own_queues_.get()) {
+        : threads_(threads), spin_ns_(spin_ns), owner_(getpid()), places_(new Place[threads]), queues_(new UnitQueue[threads]) {
         if (cores) pin(cores[0]);
         workers_.reserve(threads - 1);
         try {
@@ -68,22 +66,6 @@ public:
         return 0;
     }
 
-    // From now on, until `unpublish`, instructions are open to other ranks, which must find `queues`, one for each
-    // thread, where this one does.
-    void publish(const TeamPort& to, UnitQueue* queues) {
-        queues_ = queues;
-        publisher_.reset(new InstructionPublisher(to, threads_, queues));
-    }
-    void unpublish() {
-        getpid() == owner_ ? publisher_.reset() : void(publisher_.release());  // a fork's offer is its parent's
-        queues_ = own_queues_.get();
-    }
-    // Null where work stealing is off; only for thread 0 of a running function.
-    InstructionPublisher* publisher() const {
-        return alone_ || getpid() != owner_ || !steals_.load(std::memory_order_relaxed) ? nullptr : publisher_.get();
-    }
-    uint32_t turn() const { return places_[0].turn; }
-
     // Whether the last thread yields its core at the start of a job that allows it to join late.
     void set_yielding(bool on) { yields_core_.store(on, std::memory_order_relaxed); }
 
@@ -95,10 +77,10 @@ public:
     // a thread join late calls `join_late`, begins at `first_of(thread)`, and may run without the last thread throughout; a
     // thread that missed the previous such job is not waited for in other jobs either.
     void run(Function function, void* context, MayYield late = MayYield::kNone) {
-        if ((threads_ == 1 && !publisher_) || getpid() != owner_) return alone(function, context);
+        if (threads_ == 1 || getpid() != owner_) return alone(function, context);
         function_ = function;
         context_ = context;
-        const bool yields_core = threads_ > 1 && !publisher_ && yields_core_.load(std::memory_order_relaxed);
+        const bool yields_core = yields_core_.load(std::memory_order_relaxed);
         const bool may_come = yields_core && (late == MayYield::kLast || (late == MayYield::kIfAway && away_));
         const bool misses = may_come || (away_ && yields_core);
         places_[0].present = at_start_ = threads_ - misses;
@@ -127,7 +109,6 @@ public:
         if (alone_) return false;
         Place* const all = places_.get();
         const uint32_t turn = ++all[thread].turn;
-        if (threads_ == 1) return false;
         const int present = all[thread].present;
         if (threads_ <= kDirect) {
             all[thread].arrived.raise();
@@ -147,7 +128,7 @@ public:
 
     TeamMember member(int thread) const {
         Place& place = places_[thread];
-        return {thread, place.present, steals_.load(std::memory_order_relaxed) ? queues_ : nullptr, &place.turn};
+        return {thread, place.present, steals_.load(std::memory_order_relaxed) ? queues_.get() : nullptr, &place.turn};
     }
 
 private:
@@ -197,7 +178,6 @@ private:
     }
 
     void end() {
-        unpublish();
         if (getpid() != owner_) {  // the workers were not copied by the fork
             for (auto& worker : workers_) worker.detach();
             return;
@@ -224,8 +204,7 @@ private:
     std::atomic<bool> steals_{true};
     const pid_t owner_;
     std::unique_ptr<Place[]> places_;
-    std::unique_ptr<UnitQueue[]> own_queues_;
-    UnitQueue* queues_;
+    std::unique_ptr<UnitQueue[]> queues_;
     std::atomic<bool> yields_core_{false};
     YieldingThread yielding_;
     uint32_t job_ = 0;
@@ -236,7 +215,6 @@ private:
     bool alone_ = false;
     std::atomic<bool> ending_{false};
     std::vector<std::thread> workers_;
-    std::unique_ptr<InstructionPublisher> publisher_;
 };
 
 // unit(i) for every i below `units`.
@@ -270,10 +248,6 @@ WEFT_C weft::Pool* weft_pool_new(int threads, const int32_t* cores, int64_t spin
     return nullptr;
 }
 WEFT_C int weft_pool_pin(weft::Pool* pool, const int32_t* cores) { return pool->pin_all(cores); }
-WEFT_C void weft_pool_publish(weft::Pool* pool, const weft::TeamPort* to, weft::UnitQueue* queues) {
-    pool->publish(*to, queues);
-}
-WEFT_C void weft_pool_unpublish(weft::Pool* pool) { pool->unpublish(); }
 WEFT_C void weft_pool_free(weft::Pool* pool) { delete pool; }
 // Whether threads steal each other's units from now on, as they do at first.
 WEFT_C void weft_pool_stealing(weft::Pool* pool, int on) { pool->set_stealing(on != 0); }

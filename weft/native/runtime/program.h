@@ -11,7 +11,6 @@
 #include "runtime/exchange.h"
 #include "runtime/kernel_table.h"
 #include "runtime/pool.h"
-#include "runtime/stealing/published_program.h"
 
 namespace weft {
 
@@ -19,22 +18,19 @@ inline bool is_exchange(int op) { return op >= ALL_REDUCE; }
 
 class Program {
 public:
-    // `shown`: room for what is open to other ranks.
-    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm, PublishedProgram shown)
-        : pool_(pool), code_(code, code + count), published_(shown), spent_ns_(count) {
+    Program(Pool* pool, const Instruction* code, int count, const CommCalls* comm)
+        : pool_(pool), code_(code, code + count), spent_ns_(count) {
         if (comm) comm_ = *comm;
         for (const Instruction& i : code_) {
             kernels_.push_back(is_exchange(i.op) ? nullptr : kernel_of(i.op));
             registers_ = std::max(registers_, i.rows + 1);
         }
-        published_.take(code_);
     }
 
     // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
     // instructions.
     int run(const Step& step, int but = 0) {
         step_ = &step, end_ = code_.size() - but;
-        opens_ = pool_->publisher() && published_.take(step);
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
@@ -59,7 +55,7 @@ public:
             pool_->run(
                 [](void* self, const TeamMember& me) {
                     auto& it = *static_cast<Program*>(self);
-                    it.compute(it.number_, me, it.publisher_of(it.number_, me.thread));
+                    it.compute(it.number_, me);
                 },
                 this);
         });
@@ -113,7 +109,6 @@ public:
     int64_t exchange_ns() const { return exchange_ns_; }
     uint64_t received() const { return received_; }
     int64_t stage_wait_ns() const { return stage_wait_ns_; }
-    uint64_t steal_ns() const { return comm_.steal_ns ? *comm_.steal_ns : 0; }
 
 private:
     static constexpr int64_t kLongRows = 128;
@@ -129,7 +124,7 @@ private:
         if (failed_at_.load(std::memory_order_relaxed) < int(first)) return;
         int64_t began = profiling_ && !thread ? monotonic_ns() : 0;
         for (size_t i = first; i < end_; ++i) {
-            if (kernels_[i]) compute(i, me, publisher_of(i, thread));
+            if (kernels_[i]) compute(i, me);
             else if (!thread) exchange(i);
             if (!thread) pool_->join_late(i + 1);
             if (pool_->barrier(thread)) me = pool_->member(thread);
@@ -143,17 +138,7 @@ private:
         }
     }
 
-    // Where others may take units of an instruction, by thread 0; else null.
-    InstructionPublisher* publisher_of(size_t i, int thread) const {
-        return thread || !opens_ || !has_units(code_[i].op) ? nullptr : pool_->publisher();
-    }
-
-    void compute(size_t i, const TeamMember& me, InstructionPublisher* publisher) {
-        if (publisher) publisher->open(published_.code(i), published_.step(), pool_->turn());
-        kernels_[i](code_[i], *step_, me);
-        if (!publisher) return;
-        if (const int code = publisher->close()) fail(i, code);
-    }
+    void compute(size_t i, const TeamMember& me) { kernels_[i](code_[i], *step_, me); }
 
     void exchange(size_t i) {
         const int64_t began = monotonic_ns();
@@ -175,14 +160,12 @@ private:
 
     Pool* const pool_;
     std::vector<Instruction> code_;
-    PublishedProgram published_;
     std::vector<Kernel> kernels_;
     CommCalls comm_{};
     const Step* step_ = nullptr;
-    int registers_ = 1;   // of a step's rows
-    size_t end_ = 0;      // of the instructions that are run
-    bool opens_ = false;  // instructions of this step to other ranks
-    int number_ = 0;      // of the one that is run alone
+    int registers_ = 1;  // of a step's rows
+    size_t end_ = 0;     // of the instructions that are run
+    int number_ = 0;     // of the one that is run alone
     std::atomic<int> failed_{0};
     std::atomic<int> failed_at_{kNowhere};  // the instruction in which that was found
     bool profiling_ = false;
@@ -194,19 +177,11 @@ private:
 
 }  // namespace weft
 
-// What a rank calls that waits: see `weft::Steal`.
-WEFT_C int weft_steal(weft::StealPort* offer, weft::ThiefSlot* thief, uint64_t* seen) {
-    return weft::steal(weft::kernel_of, *offer, *thief, *seen);
-}
-// Bytes of what a program shows to other ranks: see `PublishedProgram`.
-WEFT_C int64_t weft_published_bytes(int64_t instructions, int64_t rows, int64_t runs, int64_t table_width) {
-    return weft::PublishedProgram::bytes(instructions, rows, runs, table_width);
-}
 // For ctypes. Null where an instruction is none that this build has a kernel for. The pool and everything that the
-// instructions point to must outlive the program. `shown`: memory that other ranks find at the same address, or null.
-WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count, const weft::CommCalls* comm,
-                                       void* shown, int64_t shown_bytes) {
-    auto* program = new weft::Program(pool, code, count, comm, weft::PublishedProgram(shown, shown_bytes));
+// instructions point to must outlive the program.
+WEFT_C weft::Program* weft_program_new(weft::Pool* pool, const weft::Instruction* code, int count,
+                                       const weft::CommCalls* comm) {
+    auto* program = new weft::Program(pool, code, count, comm);
     if (program->complete()) return program;
     delete program;
     return nullptr;

@@ -152,8 +152,6 @@ enum Chose : int32_t {
 // Of other headers.
 struct SamplingTable;
 struct Status;
-struct StealPort;
-struct ThiefSlot;
 
 // Rows that an instruction reads or writes.
 struct Operand {
@@ -247,16 +245,6 @@ struct CommCalls {
     int (*all_to_all)(void*, uint32_t group, const char* const* xs, const uint64_t* sent, char* const* outs, const uint64_t* received, int dtype);
     int (*send)(void*, uint32_t group, const char* x, uint64_t bytes, int dtype);
     int (*recv)(void*, uint32_t group, char* x, uint64_t bytes, int dtype);
-    const uint64_t* steal_ns;  // time for which this rank has run stolen units
-};
-
-// A rank's port as the team sees it that makes it; see steal_port.h.
-struct TeamPort {
-    StealPort* port;
-    ThiefSlot* thieves;  // one for each rank
-    int (*left)(void* comm);  // returns once no rank is at work on what was open: 0, or why one will never be done
-    void* comm;
-    uint64_t ranks;
 };
 
 // A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies.
@@ -381,7 +369,6 @@ constexpr int RECORD_BYTES[] = {
     sizeof(Area),
     sizeof(Exchange),
     sizeof(CommCalls),
-    sizeof(TeamPort),
     sizeof(BoundStream),
     sizeof(ArgmaxPruner),
     sizeof(Decode),
@@ -389,11 +376,6 @@ constexpr int RECORD_BYTES[] = {
     sizeof(StageIds),
     sizeof(Following),
 };
-
-// Whether the kernel splits its work into units, which another rank can steal.
-inline bool has_units(int op) {
-    return op == LINEAR || op == QKV || op == ATTENTION || op == GROUPED || op == PER_HEAD || op == PARTIAL;
-}
 
 }  // namespace weft
 // clang-format on

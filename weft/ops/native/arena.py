@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from weft.ops.native.pages import OWN_PAGES, Pages
+from weft.ops.native.large_pages import large_pages
 
 _LINE = 64
+_PIECE = 32 << 20
 
 
 class Memory(Protocol):
@@ -25,9 +26,8 @@ class Arena:
     """Memory for many packed weights: large pieces on 2 MiB pages, handed out in cache lines, so that small weights get
     large pages too. A piece lives as long as any weight in it."""
 
-    def __init__(self, piece: int | None = None, pages: Pages = OWN_PAGES) -> None:
-        self._pages = pages
-        self._piece = self._pages.piece if piece is None else piece
+    def __init__(self, piece: int = _PIECE) -> None:
+        self._piece = piece
         self._free = torch.empty(0, dtype=torch.uint8)
 
     def take(self, nbytes: int) -> Tensor:
@@ -35,21 +35,20 @@ class Arena:
         size = -(-nbytes // _LINE) * _LINE
         if size > len(self._free):
             if 2 * size > self._piece:
-                return self._pages.take(size)[:nbytes]
-            self._free = self._pages.take(self._piece)
+                return large_pages(size)[:nbytes]
+            self._free = large_pages(self._piece)
         taken, self._free = self._free[:nbytes], self._free[size:]
         return taken
 
     @contextmanager
     def attempt(self) -> Iterator[list[Tensor]]:
         """Parts that the caller leaves in the list are free again after this; nothing else may be taken in between."""
-        free, mark, unused = self._free, self._pages.mark(), list[Tensor]()
+        free, unused = self._free, list[Tensor]()
         yield unused
         for part in unused:
             part.zero_()
         if unused:
             self._free = free
-            self._pages.give_back(mark)
 
 
 class Given:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from weft.native.records import WeightKind, WeightRecord
-from weft.ops.native.pages import Pages
+from weft.ops.native.large_pages import large_pages
 
 
 class LookupTables:
     """bf16 [scales of 16 bits, 16 values] for each table and kind of scales that is used, made once: 2 MiB each."""
 
-    def __init__(self, library: ctypes.CDLL, pages: Pages) -> None:
-        self._library, self._pages = library, pages
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
         self._made: dict[tuple[bytes, bool], Tensor] = {}
 
     def of(self, table: Tensor, scale16: bool) -> Tensor:
@@ -31,7 +31,7 @@ class LookupTables:
 
     def _make(self, table: Tensor, scale16: bool) -> Tensor:
         nbytes = self._library.weft_lut_bytes()
-        made = self._pages.take(nbytes) if nbytes else torch.empty(0, dtype=torch.uint8)
+        made = large_pages(nbytes) if nbytes else torch.empty(0, dtype=torch.uint8)
         if nbytes:
             weight = WeightRecord(kind=WeightKind.INT4, table=table.data_ptr(), scale16=scale16)
             self._library.weft_fill_lut(ctypes.addressof(weight), made.data_ptr())

@@ -14,8 +14,8 @@ from torch import Tensor
 from weft.native.records import Dtype, OperandRecord, WeightKind, WeightRecord
 from weft.native.step_library import Pool
 from weft.ops.native.arena import Arena, Given, Memory
+from weft.ops.native.large_pages import large_pages
 from weft.ops.native.lut import LookupTables
-from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.operations.declare import NoCallError
 from weft.ops.weights import FileBlocks, Packed, Weight, plain
 from weft.quant.base import NativeForm
@@ -59,7 +59,7 @@ class PackedWeight(Packed):
         int8 = self.packing.int8_activations and self.kind in QUANTIZED
         lut = self.lut.data_ptr() or None
         record = WeightRecord(self.kind, *self.shape, self.interleaved, *parts, int8, self.scale16, lut)
-        object.__setattr__(self, "record", self.packing.pages.record(record))
+        object.__setattr__(self, "record", record)
 
     @property
     def nbytes(self) -> int:
@@ -121,10 +121,9 @@ class Packing:
     """The step library's packing, on the threads of `pool`. `int8_activations`: rows are quantized to int8 before they
     are multiplied with quantized weights."""
 
-    def __init__(self, pool: Pool, int8_activations: bool = False, pages: Pages = OWN_PAGES) -> None:
+    def __init__(self, pool: Pool, int8_activations: bool = False) -> None:
         self.pool, self._library, self.int8_activations = pool, pool.lib, int8_activations
-        self.pages = pages
-        self._tables = LookupTables(pool.lib, self.pages)
+        self._tables = LookupTables(pool.lib)
 
     @property
     def suits_lossless_bf16(self) -> bool:
@@ -195,7 +194,7 @@ class Packing:
             raise ValueError("the memory of an expert slot has one size, whatever its numbers")
         columns, depth = weight.shape[0] // slots, weight.shape[1]
         data, scale, _ = self.sizes(form.kind, (columns, depth), interleaved)
-        parts = tuple(self.pages.take(slots * size).view(slots, size) for size in (data, scale) if size)
+        parts = tuple(large_pages(slots * size).view(slots, size) for size in (data, scale) if size)
         peaks_of = [None] * slots if peaks is None else peaks.view(slots, columns)
         made = [
             self.pack(part, form, interleaved=interleaved, arena=Given([held[slot] for held in parts]), peaks=most)
@@ -209,7 +208,7 @@ class Packing:
         if interleaved and shape[0] % 2:
             raise ValueError(f"{shape[0]} rows are not as many gate as up rows")
         data, scale, offset = self.sizes(form.kind, shape, interleaved)
-        table = torch.empty(0, dtype=torch.bfloat16) if form.values is None else self.pages.vector(form.values)
+        table = torch.empty(0, dtype=torch.bfloat16) if form.values is None else form.values
         looks_up = form.values is not None and not form.has_offset and not self.int8_activations
         return PackedWeight(
             shape=shape,

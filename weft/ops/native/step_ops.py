@@ -24,7 +24,6 @@ from weft.ops.native.attention import StepAttention
 from weft.ops.native.immediate import run_now
 from weft.ops.native.library_ops import LibraryOps
 from weft.ops.native.packed import PackedSlots, Packing
-from weft.ops.native.pages import OWN_PAGES, Pages
 from weft.ops.reference.linear import Invariance
 from weft.ops.reference.torch_ops import TorchOps
 from weft.ops.weights import FileBlocks, Use, Weight, format_of_use
@@ -38,12 +37,10 @@ class StepOps(LibraryOps, TorchOps):
 
     name = "step"
 
-    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool, pages: Pages = OWN_PAGES) -> None:
+    def __init__(self, numerics: Numerics, device: torch.device, pool: Pool) -> None:
         super().__init__(numerics, device)
-        self.pages = pages
-        """Of weights, and of what programs and their caches take."""
-        self.pool, self._packing = pool, Packing(pool, numerics.int8_activations, self.pages)
-        self._arena = Arena(pages=self.pages)
+        self.pool, self._packing = pool, Packing(pool, numerics.int8_activations)
+        self._arena = Arena()
         asked = numerics.compress_weights
         self._compresses = numerics.dtype == torch.bfloat16 and (
             self._packing.suits_lossless_bf16 if asked is None else asked

@@ -45,13 +45,11 @@ class AttentionCodes:
         "kernels/attention/rope.h:qkv",
         (COS_SIN, Q_NORM, K_NORM),
         on_grid=True,
-        units=True,
     )
     ATTENTION = OpCode(
         5,
         "out[r] = attention of q in in0[r] over the cache",
         "kernels/attention/attention.h:attention_of_table",
-        units=True,
     )
     LATENT = OpCode(
         17,
@@ -60,14 +58,11 @@ class AttentionCodes:
         (COS_SIN, K_NORM),
         on_grid=True,
     )
-    PER_HEAD = OpCode(
-        18, "each head's columns of in0 times its own weight", "kernels/gemm/gemm_grouped.h:per_head", units=True
-    )
+    PER_HEAD = OpCode(18, "each head's columns of in0 times its own weight", "kernels/gemm/gemm_grouped.h:per_head")
     PARTIAL = OpCode(
         20,
         "out[r] = partial output of q in in0[r] over the keys that this rank has",
         "kernels/attention/attention.h:partial_attention",
-        units=True,
     )
     MERGE = OpCode(
         21,

@@ -12,7 +12,7 @@ class OpCode(int):
     """An operation's number in a record. `says`: what it does, for a person. `kernel`: the header below `weft/native`
     and its function, `kernels/common/pointwise.h:norm`; empty for an exchange between ranks. `vectors`: indices of the
     pointers to vectors that it reads in the type in which it computes, fp32 or fp64; with `on_grid` that is fp64 for
-    the exact model. `units`: it gives out units of work, of which other ranks may take some."""
+    the exact model."""
 
     name: str
 
@@ -24,7 +24,6 @@ class OpCode(int):
         vectors: tuple[int, ...] = (),
         *,
         on_grid: bool = False,
-        units: bool = False,
     ) -> OpCode:
         return super().__new__(cls, number)
 
@@ -36,10 +35,9 @@ class OpCode(int):
         vectors: tuple[int, ...] = (),
         *,
         on_grid: bool = False,
-        units: bool = False,
     ) -> None:
         self.says, self.kernel, self.vectors = says, kernel, vectors
-        self.on_grid, self.units = on_grid, units
+        self.on_grid = on_grid
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

@@ -40,9 +40,7 @@ class DenseCodes:
         (NORM_WEIGHT,),
         on_grid=True,
     )
-    LINEAR = OpCode(
-        3, "out[r] (op)= in0[r] @ weight^T + bias, by `epilogue`", "kernels/gemm/gemm.h:linear", (BIAS,), units=True
-    )
+    LINEAR = OpCode(3, "out[r] (op)= in0[r] @ weight^T + bias, by `epilogue`", "kernels/gemm/gemm.h:linear", (BIAS,))
     SILU_MUL = OpCode(6, "out[r] = silu(in0[r][:n]) * in0[r][n:]", "kernels/common/pointwise.h:silu_mul")
     ADD = OpCode(7, "out[r] += in0[r]", "kernels/common/pointwise.h:add")
     ADD_BIAS = OpCode(8, "out[r] += p[BIAS]", "kernels/common/pointwise.h:add_bias", (BIAS,))

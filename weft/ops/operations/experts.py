@@ -61,7 +61,6 @@ class ExpertCodes:
         14,
         "rows sorted by slot, each slot's times its own weight",
         "kernels/gemm/gemm_grouped.h:grouped_linear",
-        units=True,
     )
     COMBINE = OpCode(
         15, "out[r] = weighted sum of the answers in in0 at the places in1[r]", "kernels/moe/experts.h:combine"

@@ -38,7 +38,6 @@ WORK: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("busy_seconds", "In steps, collectives included", lambda rank: rank.busy_s),
     ("rows", "Rows of its own", lambda rank: rank.rows),
     ("collective_seconds", "In collectives, waiting for peers included", lambda rank: rank.collective_s),
-    ("steal_seconds", "Part of the time in collectives, in work stolen from other ranks", lambda rank: rank.steal_s),
     ("collective_bytes", "Received in collectives", lambda rank: rank.collective_bytes),
     (
         "stage_wait_seconds",

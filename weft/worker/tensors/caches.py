@@ -16,8 +16,7 @@ from weft.arch.shards import Shards
 from weft.errors import ConfigError
 from weft.ops.attention import KVCache
 from weft.ops.interface import Ops
-from weft.ops.native.pages import OWN_PAGES
-from weft.ops.native.step_ops import StepOps
+from weft.ops.native.large_pages import large_pages
 
 _LINE = 64
 """Bytes: where a layer's part of a block begins."""
@@ -50,7 +49,7 @@ def allocate_caches(
         each = [torch.zeros(blocks, *shape, dtype=dtype, device=device) for _ in range(layers)]
         return CacheMemory([layout.cache(both) for both in each], None, block_bytes)
     try:
-        memory = (ops.pages if isinstance(ops, StepOps) else OWN_PAGES).reserve(blocks * block_bytes)
+        memory = large_pages(blocks * block_bytes)
     except ConfigError as error:
         message = f"KV cache of {num_blocks} blocks: {error}, or give a smaller --kv-cache-memory"
         raise ConfigError(message, field="kv_cache_memory") from None

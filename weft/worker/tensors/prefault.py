@@ -52,12 +52,10 @@ class Prefault:
         highest: Callable[[], int],
         steps: Callable[[], Steps],
         cpus: Iterable[int] = (),
-        enlarges: bool = False,
         sharing: int = 1,
         awaited: Awaited | None = None,
     ) -> None:
-        """`enlarges`: whether large pages must be asked for, as for shared memory, and `memory` begins on one;
-        `sharing`: ranks that have a part of each block, and ask alike; `awaited`: where `highest` stands."""
+        """`sharing`: ranks that have a part of each block, and ask alike; `awaited`: where `highest` stands."""
         self._memory, self._block_bytes, self._highest, self._steps = memory, block_bytes, highest, steps
         self._cpus, self._awaited = frozenset(cpus), awaited
         self.ahead = min(MOST_BYTES // sharing, AHEAD_BLOCKS * slots * block_bytes)
@@ -69,7 +67,7 @@ class Prefault:
         self._thread = threading.Thread(target=self._run, name="prefault", daemon=True)
         self.ready = 0
         """Bytes from the start whose pages are there."""
-        self._refused, self._enlarges = False, enlarges
+        self._refused = False
 
     def start(self) -> None:
         """Looks for the first time."""
@@ -94,8 +92,6 @@ class Prefault:
         if size <= 0:
             return False
         at = self._memory.data_ptr() + self.ready
-        if self._enlarges:
-            self._system.enlarge(at)
         if why_not := self._system.populate(at, size):
             self._refused = why_not == errno.EINVAL  # an older system; else there may be memory another time
             return False
@@ -105,8 +101,7 @@ class Prefault:
     def _missing(self, ahead: int) -> int:
         """Bytes, in whole pages, `ahead` beyond the highest block; not above 0 where all is there."""
         wanted = min(len(self._memory), (self._highest() + 1) * self._block_bytes + ahead)
-        page = LARGE_PAGE if self._enlarges else PAGESIZE
-        return -(-wanted // page) * page - self.ready
+        return -(-wanted // PAGESIZE) * PAGESIZE - self.ready
 
     def _pause_s(self) -> float:
         """After a request beside steps: the shorter, the less is there. What a step does not find it waits for, with

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "runtime/stealing/steal_port.h"
 #include "runtime/futex.h"
 
 namespace {
@@ -20,9 +19,7 @@ using weft::relax;
 
 constexpr uint64_t MAGIC = 0x314d4f4354464557;  // "WEFTCOM1"
 constexpr int MAX_MEMBERS = 256, TEXT = 256;
-constexpr int64_t HELPERS_SLICE_NS = 1'000'000;  // how soon one sees what a rank has open that had nothing for a while
-constexpr int LOOKS = 4;                  // looks at the counter before it steals: a rank that is about to arrive needs no help
-constexpr int64_t SLICE_NS = 20'000'000;  // how soon a sleeper sees a rank marked dead
+constexpr int64_t SLICE_NS = 20'000'000;                                 // how soon a sleeper sees a rank marked dead
 enum State : uint32_t { ALIVE = 0, DEAD = 1, GAVE_UP = 2, CLOSED = 3 };  // low byte; GAVE_UP + (rank blamed + 1) << 8
 enum Code : int { OK = 0, PEER_DEAD = 1, PEER_GAVE_UP = 2, PEER_CLOSED = 3, TIMED_OUT = 4, MISMATCH = 5 };
 enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BARRIER, SEND, RECV };
@@ -30,7 +27,7 @@ enum Kind : uint32_t { ALL_REDUCE = 1, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, B
 struct Header {
     uint64_t magic, size, piece;
     uint32_t world, groups, spin_us, debug;
-    uint64_t states_at, records_at, groups_at, ports_at, ports_bytes, rooms_at, room_bytes;
+    uint64_t states_at, records_at, groups_at;
 };
 struct Record {  // one line a rank, written by it as it goes, read by the supervisor
     uint32_t kind, group, inside, pid;
@@ -83,11 +80,6 @@ struct Comm {
     int64_t spin_ns, timeout_ns;
     bool debug;
     std::atomic<uint32_t>* states;  // [world]
-    char* ports;                    // [world][ports_bytes]: each rank's published instruction and its thieves
-    uint64_t ports_bytes;
-    weft::Steal steal;  // null: this rank does not steal
-    uint64_t* seen;     // [world]: the last published instruction of each rank that this one has run
-    uint64_t steal_ns;  // time for which this rank has run stolen units
     Record* record;
     Group* groups;
     Failure failure;
@@ -142,83 +134,36 @@ Gone find_gone(const Comm& c, const Group& g) {
     return {OK, -1, -1};
 }
 
-weft::StealPort& port_of(const Comm& c, uint32_t rank) {
-    return *reinterpret_cast<weft::StealPort*>(c.ports + rank * c.ports_bytes);
-}
-
-// Of every rank that may be at work on what `rank` has open.
-weft::ThiefSlot* thieves_of(const Comm& c, uint32_t rank) { return reinterpret_cast<weft::ThiefSlot*>(&port_of(c, rank) + 1); }
-
-// The rank that delays `rank`: a thief that has not finished stolen units, or `rank` itself.
-int32_t held_up_by(const Comm& c, uint32_t rank) {
-    for (uint32_t other = 0; other < c.world; other++)
-        if (thieves_of(c, rank)[other].inside.load(std::memory_order_relaxed)) return static_cast<int32_t>(other);
-    return static_cast<int32_t>(rank);
-}
-
 int timed_out(Comm& c, const Group& g) {
     Failure& f = c.failure;
     f.missing_count = 0;
     for (uint32_t i = 0; i < g.n; i++)
-        if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = held_up_by(c, g.ranks[i]);
+        if (i != g.me && absent(g, i)) f.missing[f.missing_count++] = static_cast<int32_t>(g.ranks[i]);
     int32_t first = f.missing_count ? f.missing[0] : -1;
     return fail(c, TIMED_OUT, first, first);
 }
 
-struct Opened {
-    bool any, ran;
-};
-
-// Runs some of what `rank` has open, if anything, unless this rank has run some of it already.
-Opened run_open_of(Comm& c, uint32_t rank) {
-    weft::StealPort& port = port_of(c, rank);
-    const uint64_t open = port.open.load(std::memory_order_relaxed);
-    if (!open || open == c.seen[rank]) return {open != 0, false};
-    return {true, c.steal(&port, thieves_of(c, rank) + c.rank, &c.seen[rank]) != 0};
-}
-
-// Runs some of what members that have not come have open; whether any of them has something open.
-bool steal_from_absent(Comm& c, const Group& g) {
-    bool any = false;
-    for (uint32_t i = 0; c.steal && i < g.n; i++) {
-        if (i == g.me || !absent(g, i)) continue;
-        const int64_t began = monotonic_ns();
-        const Opened opened = run_open_of(c, g.ranks[i]);
-        if (opened.ran) c.steal_ns += static_cast<uint64_t>(monotonic_ns() - began);
-        any |= opened.any;
+// Polls for `spin_ns`, or one slice at most; whether all members have arrived.
+bool came(const Comm& c, const Group& g, uint64_t target) {
+    const int64_t until = monotonic_ns() + std::min(c.spin_ns, SLICE_NS);
+    while (monotonic_ns() < until) {
+        if (g.counter->arrived.load(std::memory_order_acquire) >= target) return true;
+        relax();
     }
-    return any;
-}
-
-// Polls until all members have arrived. Steals units of absent members; gives up after `spin_ns` without anything to steal,
-// or after one slice.
-bool came(Comm& c, const Group& g, uint64_t target) {
-    const int64_t entered = monotonic_ns();
-    int64_t began = entered, now = entered;
-    do {
-        for (int i = 0; i < LOOKS; i++) {
-            if (g.counter->arrived.load(std::memory_order_acquire) >= target) return true;
-            relax();
-        }
-        const bool open = steal_from_absent(c, g);
-        now = monotonic_ns();
-        if (open) began = now;
-    } while (now - began < c.spin_ns && now - entered < SLICE_NS);
     return false;
 }
 
 int wait_for_all(Comm& c, Group& g, uint64_t target) {
     Counter& k = *g.counter;
     const int64_t deadline = monotonic_ns() + c.timeout_ns;
-    for (bool awake = c.spin_ns > 0;;) {
-        if (awake && came(c, g, target)) return OK;
+    if (came(c, g, target)) return OK;
+    for (;;) {
         Gone gone = find_gone(c, g);
         if (k.arrived.load(std::memory_order_acquire) >= target) return OK;  // it may have arrived here before it ended
         if (gone.code) return fail(c, gone.code, gone.rank, gone.blamed);
         int64_t left = deadline - monotonic_ns();
         if (left <= 0) return timed_out(c, g);
-        if ((awake = steal_from_absent(c, g))) continue;
-        timespec slice{0, static_cast<long>(std::min(left, c.steal ? HELPERS_SLICE_NS : SLICE_NS))};
+        timespec slice{0, static_cast<long>(std::min(left, SLICE_NS))};
         k.sleepers.fetch_add(1);
         uint64_t seen = k.arrived.load();
         if (seen < target) futex(&k.arrived, FUTEX_WAIT, static_cast<uint32_t>(seen), &slice);

@@ -22,9 +22,8 @@ struct EvenShare {
 struct alignas(128) UnitQueue {  // 128: the neighbouring line is often fetched with a line
     std::atomic<uint64_t> state{0};
 };
-static_assert(sizeof(UnitQueue) == 128, "as in weft/native/step_library.py");
 
-// One thread of a team that runs a function together, or a thief from another rank, which has no share and only steals.
+// One thread of a team that runs a function together.
 class TeamMember {
 public:
     int thread, threads;
@@ -33,16 +32,13 @@ public:
     TeamMember(int thread, int threads, UnitQueue* queues = nullptr, const uint32_t* turn = nullptr)
         : thread(thread), threads(threads), queues_(queues), turn_(turn) {}
 
-    static TeamMember thief(int threads, UnitQueue* queues, const uint32_t* turn) { return {threads, threads, queues, turn}; }
-    bool is_thief() const { return thread == threads; }
-
     // This thread's share without work stealing.
-    EvenShare share(int64_t count) const { return {is_thief() ? 0 : count, thread, threads}; }
+    EvenShare share(int64_t count) const { return {count, thread, threads}; }
 
     // run(owner, from, to) for ranges of the units(owner) that each thread has, until all are begun; `units` is asked once
     // before the first range of an owner. At most once between two barriers, by every thread, each with the same `units`.
     template <class Units, class Run> void run_units(Units&& units, Run&& run) const {
-        const int64_t own = is_thief() ? 0 : units(thread);
+        const int64_t own = units(thread);
         if (!queues_ || own >= kMost) {
             if (own > 0) run(thread, int64_t(0), own);
             return;
