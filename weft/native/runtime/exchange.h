@@ -8,10 +8,9 @@
 
 #include "runtime/instruction.h"
 #include "kernels/common/simd.h"
+#include "kernels/moe/routed.h"
 
 namespace weft {
-
-constexpr int MAX_MEMBERS = 256;
 
 // The numbers by which library `comm` knows dtypes (runtime/comm/sums.h).
 inline int comm_dtype(int dtype) {
@@ -127,6 +126,24 @@ inline Exchanged run_exchange(const Instruction& i, const Step& step, const Comm
         done.code = comm.reduce_scatter(comm.handle, x.group, xs, sends, static_cast<char*>(i.out.base), dtype);
     }
     for (int m = 0; x.takes && m < n && !done.code; ++m) out.scatter(x.takes[m], outs[m]);
+    return done;
+}
+
+// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DISPATCH` found; KIND selects the
+// sizes of what is sent, KIND + 1 of what is received.
+inline Exchanged run_routed(const Instruction& i, const CommCalls& comm) {
+    const int n = i.n[MEMBERS], kind = i.n[KIND];
+    const Sizes send(i.p[COUNT], kind, n), take(i.p[COUNT], kind + 1, n);
+    const int64_t bytes = i.in[0].columns * int64_t(item_bytes(i.in[0].dtype));
+    char *xs[MAX_MEMBERS], *outs[MAX_MEMBERS];
+    uint64_t sent[MAX_MEMBERS], taken[MAX_MEMBERS];
+    Exchanged done;
+    for (int m = 0; m < n; ++m) {
+        xs[m] = static_cast<char*>(i.in[0].base) + send.at[m] * bytes, sent[m] = send.count[m] * bytes;
+        outs[m] = static_cast<char*>(i.out.base) + take.at[m] * bytes, taken[m] = take.count[m] * bytes;
+        if (m != i.n[POSITION]) done.received += taken[m];
+    }
+    done.code = comm.all_to_all(comm.handle, i.n[GROUP], xs, sent, outs, taken, comm_dtype(i.in[0].dtype));
     return done;
 }
 

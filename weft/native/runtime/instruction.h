@@ -18,6 +18,7 @@ namespace weft {
 inline int item_bytes(int dtype) { return dtype == BF16 ? 2 : dtype == F32 ? 4 : 8; }
 
 constexpr int kMostChoices = 64;  // of a row
+constexpr int MAX_MEMBERS = 256;  // of a group
 
 // A thread's part of an instruction. Called by the whole team, a barrier after each.
 using Kernel = void (*)(const Instruction&, const Step&, const TeamMember& me);

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "kernels/common/simd.h"
-#include "runtime/exchange.h"
+#include "runtime/instruction.h"
 
 namespace weft {
 

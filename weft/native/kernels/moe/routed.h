@@ -10,7 +10,6 @@
 //   SIZES            [kind][at, count][member] in rows, then a total of each kind
 #pragma once
 
-#include "runtime/exchange.h"
 #include "kernels/moe/experts.h"
 
 namespace weft {
@@ -164,24 +163,6 @@ inline void plan_dispatch(const Instruction& i, const Step& step, const TeamMemb
     if (me.thread) return;
     DispatchPlan plan(i, step);
     with_choices(i.in[0], [&](auto tag) { plan.run<typename decltype(tag)::type>(); });
-}
-
-// Sends rows of in[0] to their members and receives theirs into out, with the sizes that `DISPATCH` found; KIND selects the
-// sizes of what is sent, KIND + 1 of what is received.
-inline Exchanged run_routed(const Instruction& i, const CommCalls& comm) {
-    const int n = i.n[MEMBERS], kind = i.n[KIND];
-    const Sizes send(i.p[COUNT], kind, n), take(i.p[COUNT], kind + 1, n);
-    const int64_t bytes = i.in[0].columns * int64_t(item_bytes(i.in[0].dtype));
-    char *xs[MAX_MEMBERS], *outs[MAX_MEMBERS];
-    uint64_t sent[MAX_MEMBERS], taken[MAX_MEMBERS];
-    Exchanged done;
-    for (int m = 0; m < n; ++m) {
-        xs[m] = static_cast<char*>(i.in[0].base) + send.at[m] * bytes, sent[m] = send.count[m] * bytes;
-        outs[m] = static_cast<char*>(i.out.base) + take.at[m] * bytes, taken[m] = take.count[m] * bytes;
-        if (m != i.n[POSITION]) done.received += taken[m];
-    }
-    done.code = comm.all_to_all(comm.handle, i.n[GROUP], xs, sent, outs, taken, comm_dtype(i.in[0].dtype));
-    return done;
 }
 
 }  // namespace weft
