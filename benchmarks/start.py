@@ -30,10 +30,7 @@ from weft.cli.hosted import PROGRAM
 PATIENCE_S = 120.0
 IMPORTS = {
     "import torch": "import torch",
-    "import torch, as ranks do": "from weft.worker.torch_import import import_torch; import_torch()",
-    "import torch and a rank's modules": (
-        "from weft.worker.torch_import import import_torch; import_torch(); import weft.worker.rank"
-    ),
+    "import torch and a rank's modules": "import weft.worker.rank",
 }
 PHASE = re.compile(r"\[[ \d.]+ s\] rank \d+ (?:\([^)]*\) )?([a-z-]+)")
 

@@ -42,7 +42,6 @@ BY_NAME_ALLOWED = {
     "weft.dialects.registry",  # the table of dialects
     "weft.comm.backend",  # the part of a backend that imports torch, in a rank alone
     "weft.quant.registry",  # the table of quantization formats
-    "weft.worker.torch_import",  # the way a rank imports torch
     "weft.worker.main",  # tied to its parent before a second of importing torch
 }
 """Modules that may import by name."""

@@ -27,14 +27,12 @@ from weft.machine.devices import too_few
 from weft.native.step_library import SPIN_ALONE_NS, SPIN_SHARED_NS
 from weft.ops import make_ops
 from weft.ops.interface import Ops
-from weft.ops.native.step_ops import StepOps
 from weft.plural import size
 from weft.weights.loader import load_params
 from weft.worker.comm_wrappers import FaultyComm, RecordedComm
 from weft.worker.faults import Faults, parse_faults
 from weft.worker.numerics import numerics_of
 from weft.worker.runner import RankCapacity
-from weft.worker.torch_import import import_rest
 
 
 class StartupReporter:
@@ -65,10 +63,7 @@ def device_of(setup: Setup) -> torch.device:
 def make_rank_ops(setup: Setup, device: torch.device) -> Ops:
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
     partial = setup.world.layout.kv_owners > 1
-    ops = make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, partial=partial)
-    if not isinstance(ops, StepOps) or ops.moe_backend != "packed":
-        import_rest()  # torch's own operations are all there is, or multiply experts
-    return ops
+    return make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, partial=partial)
 
 
 @dataclass(frozen=True, slots=True)

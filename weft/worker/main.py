@@ -19,7 +19,6 @@ from weft.ipc.messages import Setup, failure_of, pack, unpack_for_rank
 from weft.machine.fd_limits import raise_limit
 from weft.machine.memory_trim import not_collected
 from weft.machine.parent_death import tie_to_parent
-from weft.worker.torch_import import import_torch
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +33,6 @@ def main(arguments: list[str]) -> int:
             setup_and_fds = pool.submit(_receive_setup, channel)
             # Loaded here and not at the top, so that a second of importing torch is not a second without a lifeline.
             with not_collected():
-                import_torch()
                 rank = importlib.import_module("weft.worker.rank")
             setup, (status_fd, *comm_fds) = setup_and_fds.result()
         _begin(setup)
