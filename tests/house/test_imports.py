@@ -197,6 +197,23 @@ for name in sys.argv[1:]:
 """
 
 
+def includes() -> dict[str, set[str]]:
+    """The headers that each header of C++ includes, as they are written."""
+    native = ROOT / "weft" / "native"
+    found = {str(path.relative_to(native)): path.read_text() for path in native.rglob("*.h")}
+    return {name: set(re.findall(r'^#include "(.+)"', text, re.MULTILINE)) for name, text in found.items()}
+
+
+def test_kernels_include_nothing_that_includes_kernels() -> None:
+    graph = includes()
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises at a cycle
+    kernels = {name for name in graph if name.startswith("kernels/")}
+    below = set().union(*(graph[name] for name in kernels)) - kernels
+    while more := set().union(*(graph[name] for name in below)) - below:
+        below |= more
+    assert below and not below & kernels
+
+
 def test_the_lower_lines_run_without_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKER, *without_torch()], cwd=ROOT, capture_output=True, text=True, timeout=240
