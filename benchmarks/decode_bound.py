@@ -1,7 +1,7 @@
 """How near decode steps come to what reading their bytes takes: streams, and the memory's speed, in turns.
 
     python benchmarks/decode_bound.py [--model DIR] [--threads N] [--quantization Q [--activations full|int8]]
-                                      [--no-compress-weights] [--no-prune-argmax] [--rounds 50] [--save FILE.json]
+                                      [--no-compress-weights] [--rounds 50] [--save FILE.json]
 
 A virtual machine's memory changes its speed within seconds. So each stream, 256 tokens after a prompt of 128, stands
 between two looks at it (the probe that `peers/run` asks): the bound is a step's bytes, weights and the context's keys
@@ -105,7 +105,6 @@ def main() -> None:
     parser.add_argument("--activations", choices=("auto", "full", "int8"), default="auto")
     on_or_off = argparse.BooleanOptionalAction
     parser.add_argument("--compress-weights", action=on_or_off, default=None, help="numbers in 12 bits, if any")
-    parser.add_argument("--prune-argmax", action=on_or_off, default=None, help="read bounds of logits, if any")
     parser.add_argument("--rounds", type=whole, default=50, help="streams, one after another")
     arguments = parser.parse_args()
     settings = EngineConfig(
@@ -117,7 +116,6 @@ def main() -> None:
         quantization=arguments.quantization,
         activations=arguments.activations,
         compress_weights=arguments.compress_weights,
-        prune_argmax=arguments.prune_argmax,
         threads=arguments.threads,
     )
     reads = bytes_of(arguments.model, settings)

@@ -54,7 +54,7 @@ def explain_words(folder: Path) -> list[str]:
     model.mkdir()
     (model / "config.json").write_text(json.dumps(SMALL_MODEL))
     words = ["explain", str(model), "--layout", str(LAYOUT), "--dtype", "bfloat16"]
-    return [*words, "--no-compress-weights", "--no-prune-argmax"]
+    return [*words, "--no-compress-weights"]
 
 
 def four_ranks() -> str:

@@ -22,7 +22,7 @@ from weft.launch_plan.hosts import HostResources, HostsConfig
 from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.serialize import flatten, load_given
-from weft.options import parse_bytes
+from weft.options import parse_bytes, removed
 from weft.settings import EngineConfig, engine_settings
 from weft.step.sampling_params import SamplingParams, check, with_logprobs
 from weft.supervisor.hosts.agent_pool import AgentPool
@@ -152,9 +152,8 @@ def as_engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> 
     legal = [setting.name for setting in engine_settings()]
     unknown = sorted(set(values) - set(legal))
     if unknown:
-        raise ConfigError(
-            f"LLM has no option {unknown[0]}; engine options: {', '.join(legal)}", field=unknown[0], legal=legal
-        )
+        why = removed(unknown[0]) or f"LLM has no such option; engine options: {', '.join(legal)}"
+        raise ConfigError(f"{unknown[0]}: {why}", field=unknown[0], legal=legal)
     if isinstance(cache := values.get("kv_cache_memory"), str):
         try:
             values = {**values, "kv_cache_memory": parse_bytes(cache)}

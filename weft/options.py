@@ -167,6 +167,21 @@ def check_range(flag: str, value: int, minimum: int, maximum: int | None = None)
         raise ConfigError(f"{flag}: {problem}", field=flag.removeprefix("--").replace("-", "_"), value=value)
 
 
+REMOVED = {
+    "prune_argmax": "logits are no longer bounded before they are computed; leave the option out",
+    "screen_logits": "logits are no longer bounded before they are computed; leave the option out",
+    "lend_cores": "ranks no longer run parts of each other's work; leave the option out",
+    "steal_work": "ranks no longer run parts of each other's work; leave the option out",
+}
+"""Options of earlier versions, and what to do instead."""
+
+
+def removed(name: str) -> str | None:
+    """What to do instead of an option that is gone, by its field's name or its flag; None for other names."""
+    words = name.removeprefix("--").replace("-", "_")
+    return REMOVED.get(words) or REMOVED.get(words.removeprefix("no_"))
+
+
 def made(record: type[T], values: Mapping[str, object]) -> T:
     """A dataclass of values by the names of its fields, which are known at run time only. The record checks values;
     ConfigError: a name that is no field of it, or a field without a default that is not among them."""
@@ -174,7 +189,8 @@ def made(record: type[T], values: Mapping[str, object]) -> T:
     for name in values:
         if name not in needed:
             legal = tuple(needed)
-            problem = f"{record.__name__} has no field {name}{nearest(name, legal)}"
+            why = f": {removed(name)}" if removed(name) else nearest(name, legal)
+            problem = f"{record.__name__} has no field {name}{why}"
             raise ConfigError(problem, field=name, value=values[name], legal=legal)
     missing = [name for name, wanted in needed.items() if wanted and name not in values]
     if missing:

@@ -51,13 +51,6 @@ class EngineConfig:
         "--compress-weights",
         expert=True,
     )
-    prune_argmax: bool | None = option(
-        None,
-        "greedy decoding computes only the logits that can be the largest, by bounds from a small copy of lm_head:"
-        " the same tokens, more memory (default: in bf16 on CPUs with AVX512-VNNI or AVX2)",
-        "--prune-argmax",
-        expert=True,
-    )
     max_model_len: int | None = option(
         None, "longest prompt plus output, in tokens (default: the model's context)", "--max-model-len", minimum=2
     )

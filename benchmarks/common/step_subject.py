@@ -25,7 +25,6 @@ from weft.ops.native.packed import PackedWeight
 from weft.ops.native.step_ops import StepOps
 from weft.ops.operations.dense import BIAS, WEIGHT
 from weft.ops.operations.table import Op
-from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.ir import Instruction
 from weft.program.program import StepProgram
 from weft.settings import EngineConfig
@@ -96,7 +95,7 @@ class OneRank:
 
     @property
     def weight_bytes(self) -> Counter[str]:
-        """What each kind of instruction reads of weights; of lm_head its bounds, where logits are bounded."""
+        """What each kind of instruction reads of weights."""
         found: Counter[str] = Counter()
         if self.runner.program is None:
             return found
@@ -104,9 +103,6 @@ class OneRank:
             weight = instruction.tensors.get(WEIGHT)
             if instruction.op is Op.LINEAR and isinstance(weight, PackedWeight):
                 found[label] += weight.nbytes
-        program = self.runner.program.program
-        if isinstance(program.pruner, ArgmaxPruner):
-            found[labels_of(self.runner)[program.pruner.record.instruction]] = program.pruner.bytes_read(1)
         return found
 
     def watch(self, timers: CallTimers) -> Timers:

@@ -198,7 +198,7 @@ def test_explain_prints_text_json_and_schema(capsys: pytest.CaptureFixture[str])
         2,
     )
     assert main(["explain", "--schema"]) == 0
-    assert json.loads(capsys.readouterr().out)["title"] == "weft.explain/2"
+    assert json.loads(capsys.readouterr().out)["title"] == "weft.explain/3"
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

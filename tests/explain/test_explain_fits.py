@@ -102,7 +102,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fits 80.0 GiB a rank" in capsys.readouterr().out
     assert main([*words, "8GiB", "--json"]) == 1
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["schema"] == "weft.explain/2" and "are missing" in captured.err
+    assert json.loads(captured.out)["schema"] == "weft.explain/3" and "are missing" in captured.err
     assert main([*words, "much"]) == 2
     assert "a size such as 80GiB" in capsys.readouterr().err
 

@@ -89,7 +89,7 @@ def test_json_keeps_its_schema(name: str, batch: int) -> None:
     schema = json_schema()
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(data)
-    assert data["schema"] == "weft.explain/2"
+    assert data["schema"] == "weft.explain/3"
     assert [each["rows_per_dp_group"] for each in data["received_per_step"]] == sorted({1, batch})
     assert [rank["rank"] for rank in data["ranks"]] == list(range(world))
     for boundary in data["boundaries"]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +25,6 @@ from weft.launch_plan.memory import (
 from weft.layout.resolve import resolve
 from weft.plural import size
 from weft.settings import EngineConfig
-from weft.weights.storage import weight_storage
 
 BIG = parse_config(
     {**CONFIG, "hidden_size": 2048, "num_hidden_layers": 16, "head_dim": 128, "max_position_embeddings": 32768}
@@ -151,25 +148,3 @@ def test_the_limit_of_this_process_is_read(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_sizes_in_words(count: int, text: str) -> None:
     assert size(count) == text
-
-
-def test_lm_head_is_planned_once_more_where_logits_are_bounded() -> None:
-    def workspace(layout: dict[str, object] | None = None, variant: str | None = "avx2", **given: Any) -> int:
-        engine = EngineConfig(**{"dtype": "bfloat16", **given})
-        storage = weight_storage(replace(engine, prune_argmax=None), None, (), variant)
-        held = Shards(BIG, resolve(layout or {}), storage=storage)
-        return rank_memories(held, engine, 2, None)[0].workspace
-
-    numbers = BIG.vocab_size * BIG.hidden_size
-    assert 1.5 * numbers < workspace() - workspace(prune_argmax=False) < 2 * numbers
-    for activations, least in (("int8", 0.5), ("full", 1.5)):
-        coded: dict[str, Any] = {"quantization": "int8", "activations": activations}
-        bounds = workspace(**coded) - workspace(prune_argmax=False, **coded)
-        assert least * numbers < bounds < (least + 0.5) * numbers
-    elsewhere: list[dict[str, Any]] = [{"enforce_eager": True}, {"dtype": "float32"}, {"device": "cuda"}]
-    for without in elsewhere:
-        assert workspace(**without) == workspace(prune_argmax=False, **without)
-    for variant in ("avx512", "generic", None):
-        assert workspace(variant=variant) == workspace(variant=variant, prune_argmax=False)
-    apart: dict[str, object] = {"attention.tp": 2, "lm_head.tp": 1}
-    assert workspace(apart) == workspace(apart, prune_argmax=False)

@@ -150,4 +150,3 @@ def test_what_a_variant_does_by_itself_is_what_its_library_says(monkeypatch: pyt
     library = libraries.load("step")
     assert library is not None
     assert isa.suits_bf16_12bit(variant) == bool(library.weft_suits_bf16_12bit())
-    assert isa.suits_argmax_pruning(variant) == bool(library.weft_suits_argmax_pruning())

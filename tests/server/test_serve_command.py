@@ -120,7 +120,7 @@ def check_held(page: str, ranks: list[dict[str, object]]) -> None:
     for rank in ranks:
         labels = re.escape(f'{{dp="{rank["rank"]}",rank="{rank["rank"]}",replica="0",tp="0"}}')
         held = dict(re.findall(rf"^weft:rank_(\w+_bytes){labels} (\S+)$", page, re.M))
-        assert held.keys() == {"weight_bytes", "kv_cache_bytes", "argmax_sketch_bytes"}
+        assert held.keys() == {"weight_bytes", "kv_cache_bytes"}
         assert all(float(value) == rank[name] for name, value in held.items())
         assert float(held["weight_bytes"]) > 50_000 and float(held["kv_cache_bytes"]) > 50_000
 

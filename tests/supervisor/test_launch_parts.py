@@ -225,9 +225,9 @@ def test_the_status_page_is_read_by_rank() -> None:
     writer.step(2**40, busy=False)
     assert str(page.read(1)) == f"phase serving, after step {2**40}"
     assert page.read(2).step == 0
-    writer.held(3 << 40, 2, 1)
+    writer.held(3 << 40, 2)
     writer.work(5, 6, 7, 8)
-    assert page.held(1) == RankHeld(3 << 40, 2, 1) and page.held(0) == page.held(2) == RankHeld()
+    assert page.held(1) == RankHeld(3 << 40, 2) and page.held(0) == page.held(2) == RankHeld()
     assert page.work(1).rows == 6 and str(page.read(1)) == f"phase serving, after step {2**40}"
     page.close()
     assert page.held(1) == RankHeld()
@@ -279,7 +279,6 @@ def test_the_plan_resolves_every_limit(tmp_path: Path) -> None:
     [
         ({"quantization": "gguf", "activations": "int8"}, "activations"),
         ({"compress_weights": True}, "compress_weights"),
-        ({"prune_argmax": True}, "prune_argmax"),
     ],
 )
 def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
@@ -291,27 +290,6 @@ def test_what_the_library_alone_does_is_refused_before_ranks_are_started(
     with pytest.raises(ConfigError, match=words) as error:
         plan_launch(checkpoint, resolve({}), EngineConfig(dtype="bfloat16", **settings))
     assert error.value.field == field
-
-
-def test_so_is_what_this_cpu_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr(
-        "weft.launch_plan.kernel_needs.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 0)
-    )
-    config = EngineConfig(dtype="bfloat16", prune_argmax=True)
-    with pytest.raises(ConfigError, match="^prune_argmax True: this CPU has no byte dot products"):
-        plan_launch(checkpoint, resolve({}), config)
-
-
-def test_so_is_what_this_layout_cannot_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = open_checkpoint(write_tiny_chat(tmp_path))
-    monkeypatch.setattr(
-        "weft.launch_plan.kernel_needs.open_library", lambda: SimpleNamespace(weft_suits_argmax_pruning=lambda: 1)
-    )
-    config = EngineConfig(dtype="bfloat16", prune_argmax=True)
-    layout = resolve({"attention.dp": 2, "lm_head.tp": 2})
-    with pytest.raises(ConfigError, match="^prune_argmax True: ranks of several attention blocks bring their logits"):
-        plan_launch(checkpoint, layout, config)
 
 
 @pytest.mark.parametrize(

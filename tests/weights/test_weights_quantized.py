@@ -231,25 +231,6 @@ def test_compressed_numbers_are_refused_where_there_are_none(settings: dict[str,
         weight_storage(EngineConfig(compress_weights=asked, **settings), None, ())
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"dtype": "float32"}, "it needs bfloat16, not float32; give --dtype bfloat16, or leave --prune-argmax out"),
-        ({"dtype": "bfloat16", "device": "cuda"}, "on the CPU only, not on cuda; give --device cpu"),
-        (
-            {"dtype": "bfloat16", "enforce_eager": True},
-            "it needs a recorded program; leave --enforce-eager out, or leave",
-        ),
-    ],
-)
-def test_bounds_of_logits_are_refused_where_there_are_none(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as error:
-        weight_storage(EngineConfig(prune_argmax=True, **settings), None, ())
-    assert error.value.field == "prune_argmax"
-    for asked in (None, False):
-        weight_storage(EngineConfig(prune_argmax=asked, **settings), None, ())
-
-
 def test_compressed_numbers_meet_the_library_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.ops.open_library", lambda: None)
     with pytest.raises(ConfigError, match="leave --compress-weights out") as error:

@@ -41,7 +41,6 @@ from weft.native.records import Chose
 from weft.native.runtime_records import DecodeRecord
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
-from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.step.plan import GroupPlan, RankPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
@@ -238,34 +237,6 @@ def test_where_every_row_takes_its_largest_logit_a_block_brings_no_logits_togeth
         serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
         within = executor.layout.attention.tp == executor.layout.lm_head.tp > 1
         assert executor.largest_steps == (executor.short_steps if within else [0] * world)
-
-
-@pytest.mark.parametrize(("world", "layout"), LAYOUTS, ids=str)
-def test_bounds_leave_few_logits_to_compute_and_change_no_token(
-    world: int, layout: dict[str, object], model: Path
-) -> None:
-    with both_ways(model, world, layout, torch.bfloat16) as executor:
-        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY), (1, 1, 5, GREEDY)])
-        pruners = [runner.program.program.pruner for runner in executor.executors[0].runners]  # type: ignore[union-attr]
-        if not suits_bounds():
-            assert pruners == ["this CPU has no byte dot products (VNNI, or AVX2) that weft uses"] * world
-        elif executor.layout.attention.tp != executor.layout.lm_head.tp:
-            assert pruners == ["ranks of several attention blocks bring their logits together"] * world
-        else:
-            assert executor.largest_steps == executor.short_steps
-            assert all(isinstance(pruner, ArgmaxPruner) and pruner.record.looked for pruner in pruners)
-
-
-def test_bounds_that_bring_nothing_leave_the_choice_to_all_logits(model: Path) -> None:
-    with both_ways(model, 1, {}, torch.bfloat16) as executor:
-        program = executor.executors[0].runners[0].program
-        assert program is not None
-        pruner = program.program.pruner
-        if not isinstance(pruner, ArgmaxPruner):
-            pytest.skip(pruner)
-        pruner.record.left = 3
-        serve(executor, [(0, 3, 9, GREEDY), (0, 2, 9, GREEDY)])
-        assert pruner.record.left == 0 and pruner.record.looked and executor.largest_steps == executor.short_steps
 
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS[1:3], ids=str)

@@ -55,10 +55,7 @@ class WeightStorage:
     pads: bool = False
     """Whether packed matrices have whole panels: rows that are no multiple of PANEL_ROWS are filled up."""
     int8_activations: bool = False
-    """Whether activations are rounded to int8 before they meet quantized weights; bounds of logits then only help few
-    rows."""
-    prunes: bool = False
-    """Whether the kernels bound logits, where settings and layout let them."""
+    """Whether activations are rounded to int8 before they meet quantized weights."""
 
     def format_name(self, name: str, lm_head: bool, between_blocks: bool) -> str | None:
         """The format of a slice of tensor `name`; None: the engine's dtype. `lm_head`: it is the lm_head's too;

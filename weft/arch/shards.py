@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
-from weft.arch.bounds import argmax_sketch_bytes
 from weft.arch.config import ModelConfig
 from weft.arch.forward_plan import ForwardPlan, forward_plan
 from weft.arch.params import param_specs
@@ -16,7 +15,6 @@ from weft.arch.quantization import QUANTIZABLE, QUANTIZED, WeightStorage, compre
 from weft.arch.slots import ExpertSlots, SlotMap
 from weft.arch.spec import Cut, ParamSpec
 from weft.arch.stages import held_specs, layers_of
-from weft.layout.boundaries import finds_largest
 from weft.layout.layout import Layout
 from weft.layout.placement import Interval
 from weft.layout.ranks import coords
@@ -237,16 +235,6 @@ class Shards:
             if spec.dim == 1 and self.multiplies(spec) and (spec.expert is None or self.storage.experts):
                 for rank in range(self.layout.stage_size):
                     yield from {*(self.interval(spec, rank) or ())} - {0, spec.shape[1]}
-
-    def argmax_sketch_bytes(self, rank: int, rows: int) -> int:
-        """Bytes of bounds of the logits of at most `rows` rows, on a `rank` that has some of the lm_head; 0 where the
-        layout brings logits together all the same."""
-        if not finds_largest(self.layout) or not self.is_last(rank):
-            return 0
-        head = next(spec for spec in self.counted_specs if spec.module == "lm_head")
-        columns, depth = self.local_shape(head, rank)
-        quantized = self.storage.format_name(head.name, True, self._between_blocks(head, rank)) is not None
-        return argmax_sketch_bytes(columns, depth, rows, few_only=quantized and self.storage.int8_activations)
 
     def slot_bytes(self, rank: int, itemsize: int) -> int:
         """Bytes of one expert slot of one layer on `rank`; 0 for a dense model."""

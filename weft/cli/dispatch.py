@@ -13,7 +13,7 @@ from importlib import import_module
 from weft import env
 from weft.cli import addresses
 from weft.cli.args.parser import CommandParser
-from weft.cli.renamed_flags import refuse_renamed_flags
+from weft.cli.removed_flags import refuse_removed_flags
 from weft.cli.single_start import refuse_several_starts
 from weft.errors import UsageError, WeftError
 from weft.machine.memory_trim import not_collected
@@ -108,7 +108,7 @@ def run_command(command: CliCommand, words: Sequence[str]) -> int:
     addresses.check(command.addresses)
     _refuse_lost_place()
     _refuse_other_text(words)
-    refuse_renamed_flags(words)
+    refuse_removed_flags(words)
     spawner = Spawner()
     if command.starts_ranks and not {"-h", "--help"} & set(words):
         # Importing torch takes as long as everything here that comes before the ranks get their work.

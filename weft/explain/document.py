@@ -1,4 +1,4 @@
-"""The report as JSON ("weft.explain/2") and the JSON schema that it keeps. Only whole numbers, strings and lists."""
+"""The report as JSON ("weft.explain/3") and the JSON schema that it keeps. Only whole numbers, strings and lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weft.layout.placement import Placement
 from weft.layout.serialize import json_schema as layout_schema
 from weft.layout.serialize import to_dict
 
-SCHEMA = "weft.explain/2"
+SCHEMA = "weft.explain/3"
 Json = dict[str, Any]
 
 
@@ -70,7 +70,6 @@ def _rank(rank: RankMemoryUse) -> Json:
         "bytes": rank.bytes,
         "slots": list(rank.slots) if rank.slots else None,
         "param_bytes": rank.total,
-        "argmax_sketch_bytes": rank.bounds,
         "kv_bytes_per_token": rank.kv_bytes_per_token,
     }
 

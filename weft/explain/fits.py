@@ -79,7 +79,7 @@ class RankFit:
     @property
     def left(self) -> int:
         """Bytes for the KV cache; negative where the rest does not fit."""
-        return self.budget.left(self.weights, self.activations + self.exchange + self.bounds)
+        return self.budget.left(self.weights, self.activations + self.exchange)
 
     @property
     def kv_tokens(self) -> int:
@@ -129,7 +129,6 @@ def lines(found: Fit) -> Iterator[str]:
     parts = (
         f"weights {binary(rank.weights)}, activations about {binary(rank.activations)}, "
         f"exchange buffers {binary(rank.exchange)}"
-        + (f", bounds of logits {binary(rank.bounds)}" if rank.bounds else "")
     )
     if found.fits:
         yield (
@@ -159,11 +158,10 @@ def _ranks(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) 
     shards = Shards(config, layout, storage=load.storage)
     exchange = _exchange(shards, load)
     staged = staged_slots(layout.experts) if layout.experts else 0
-    for rank in memory_of_ranks(shards, load.itemsize, load.pruned_rows):
+    for rank in memory_of_ranks(shards, load.itemsize):
         yield RankFit(
             where=describe(layout, rank.rank),
             weights=rank.total,
-            bounds=rank.bounds,
             activations=_activations(shards, rank.rank, load),
             exchange=exchange[rank.rank % layout.stage_size] + staged * shards.slot_bytes(rank.rank, load.itemsize),
             kv_bytes_per_token=rank.kv_bytes_per_token,
@@ -215,5 +213,5 @@ def _changes(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget
         return min(rank.left for rank in _ranks(config, other, lighter, budget))
 
     yield from proposals(config, layout, load, tightest.left, judge)
-    needed = tightest.weights + tightest.activations + tightest.exchange + tightest.bounds
+    needed = tightest.weights + tightest.activations + tightest.exchange
     yield f"more ranks: this rank needs {needed / max(1, needed + tightest.left):.2f} times what it has"

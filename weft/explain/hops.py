@@ -101,8 +101,7 @@ def stage_lines(config: ModelConfig, layout: Layout) -> Iterator[str]:
         words = ",".join(map(str, proposed))
         beside = _shares(stage_costs(config, other, 0))
         yield (
-            f"--pipeline-layers {words} is evenest for decode rows: {_shares(better)}; prompt rows then cost {beside}."
-            " With prune_argmax greedy decode rows compute few logits, so that the head costs less than that"
+            f"--pipeline-layers {words} is evenest for decode rows: {_shares(better)}; prompt rows then cost {beside}"
         )
 
 

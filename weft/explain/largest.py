@@ -1,7 +1,6 @@
 """What ranks exchange instead of logits where every row of a decode step is greedy.
 
-As `native/runtime/decode_step.h` has it: of each row an id and a logit from each rank of the attention block, one such
-pair more, and, where logits are bounded, another pair of each row before.
+As `native/runtime/decode_step.h` has it: an id and a logit of each row from each rank of the attention block.
 """
 
 from __future__ import annotations
@@ -17,22 +16,20 @@ AT_SAMPLING = ("lm_head.out", "sampling.out")
 PAIR_BYTES = 16
 
 
-def largest_bytes(layout: Layout, batches: tuple[int, ...], bounded: bool) -> tuple[int, ...]:
-    """What each rank receives at each of `batches` rows in every attention-dp group, at most; empty where logits come
+def largest_bytes(layout: Layout, batches: tuple[int, ...]) -> tuple[int, ...]:
+    """What each rank receives at each of `batches` rows in every attention-dp group; empty where logits come
     together all the same, or every rank has all of them."""
     tp = layout.attention.tp
     if tp == 1 or not finds_largest(layout) or layout.pipeline.stages > 1:
         return ()
-    return tuple((tp - 1) * (batch * (1 + bounded) + 1) * PAIR_BYTES for batch in batches)
+    return tuple((tp - 1) * batch * PAIR_BYTES for batch in batches)
 
 
 def largest_note(largest: tuple[int, ...]) -> Iterator[LayoutNote]:
     """Where it makes a difference."""
     if largest:
         text = "lm_head.out and sampling.out: of steps with a row that is drawn"
-        instead = (
-            "with greedy decoding in every row, ranks exchange only the largest logits, at most 48 bytes a row and rank"
-        )
+        instead = "with greedy decoding in every row, ranks exchange only the largest logits, 16 bytes a row and rank"
         yield LayoutNote("info", "largest_logit", f"{text}; {instead}")
 
 

@@ -56,8 +56,6 @@ class RankMemoryUse:
     shares: dict[str, Share]
     bytes: dict[str, int]
     kv_bytes_per_token: int
-    bounds: int
-    """Bytes of bounds of logits, beside the weights."""
     alike: int
     """The first rank that holds the same."""
 
@@ -67,9 +65,8 @@ class RankMemoryUse:
         return sum(self.bytes.values())
 
 
-def memory_of_ranks(shards: Shards, itemsize: int, pruned_rows: int = 0) -> tuple[RankMemoryUse, ...]:
-    """Every rank of the world, in order; `itemsize` bytes an element. `pruned_rows`: of so many rows logits have
-    bounds."""
+def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemoryUse, ...]:
+    """Every rank of the world, in order; `itemsize` bytes an element."""
     first: dict[tuple[int, ...], RankMemoryUse] = {}
     weights: dict[int, Alike] = {}
     sizes, found = tuple(shards.layout.sizes.values()), []
@@ -79,12 +76,12 @@ def memory_of_ranks(shards: Shards, itemsize: int, pruned_rows: int = 0) -> tupl
         if like not in first:
             if at.stage not in weights:
                 weights[at.stage] = alike_weights(shards, rank)
-            first[like] = distinct(shards, rank, itemsize, weights[at.stage], pruned_rows)
+            first[like] = distinct(shards, rank, itemsize, weights[at.stage])
         found.append(_as_rank(first[like], rank, at, node_of(shards.layout, rank)))
     return tuple(found)
 
 
-def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows: int = 0) -> RankMemoryUse:
+def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike) -> RankMemoryUse:
     """What a rank holds, derived from the weights of its stage: once for all ranks that stand alike in every block."""
     layout, config = shards.layout, shards.config
     at = coords(layout, rank)
@@ -101,14 +98,8 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike, pruned_rows
         shares=_shares(shards, rank),
         bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, itemsize),
-        bounds=bounds_of(shards, rank, pruned_rows),
         alike=rank,
     )
-
-
-def bounds_of(shards: Shards, rank: int, rows: int) -> int:
-    """Bytes that a rank of the last stage has of bounds of so many rows' logits."""
-    return shards.argmax_sketch_bytes(rank, rows) if rows else 0
 
 
 def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemoryUse:
@@ -124,7 +115,6 @@ def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemor
         shares=held.shares,
         bytes=held.bytes,
         kv_bytes_per_token=held.kv_bytes_per_token,
-        bounds=held.bounds,
         alike=held.rank,
     )
 

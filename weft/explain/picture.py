@@ -51,8 +51,6 @@ def picture(report: LayoutReport, width: int) -> Iterator[Text]:
         view = module == "lm_head" and report.tied_view
         yield _line(module, ["view" if view else binary(rank.bytes[module]) for rank in ranks], cell, lambda _: NONE)
     yield _line("weights", [binary(rank.total) for rank in ranks], cell, lambda _: NONE, "bold")
-    if any(rank.bounds for rank in report.ranks):
-        yield _line("logit bounds", [binary(rank.bounds) for rank in ranks], cell, lambda _: NONE)
     yield _line("KV per token", [binary(rank.kv_bytes_per_token) for rank in ranks], cell, lambda _: NONE)
     if shown < len(report.ranks):
         yield Text(f"... and {len(report.ranks) - shown} more ranks (--json lists all)", "dim")

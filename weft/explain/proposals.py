@@ -23,14 +23,13 @@ GROWABLE = ("o_proj", "dense", "embedding", "lm_head", "shared_experts")
 
 @dataclass(frozen=True, slots=True)
 class StepLoad:
-    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, what is
-    quantized, and the most rows whose logits are bounded."""
+    """What a step may carry: rows and sampled rows of one attention-dp group; bytes of an element, and what is
+    quantized."""
 
     rows: int
     sampled: int
     itemsize: int
     storage: WeightStorage = WeightStorage()
-    pruned_rows: int = 0
 
 
 Judge = Callable[[Layout, StepLoad], int]

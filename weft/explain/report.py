@@ -131,10 +131,10 @@ def explain(
     choices = choices or KernelChoices()
     storage = replace(storage or WeightStorage(), compressed=choices.compressed)
     shards, itemsize = Shards(config, layout, storage=storage), DTYPE_BYTES[dtype]
-    ranks = memory_of_ranks(shards, itemsize, choices.pruned_rows)
+    ranks = memory_of_ranks(shards, itemsize)
     batches = (1,) if batch == 1 else (1, batch)
     greedy = choices.programs and logprobs is None
-    largest = largest_bytes(layout, batches, choices.pruned_rows > 0) if greedy else ()
+    largest = largest_bytes(layout, batches) if greedy else ()
     return LayoutReport(
         model=model,
         config=config,

@@ -10,9 +10,8 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Since it was ready: `busy_s` in steps, of which `collective_s` in collectives, waiting for peers included; `rows` of
     its own; `collective_bytes` received. With pipeline stages `stage_wait_s` of the time in collectives is in messages
-    of other stages, and `stage_idle` is its share of `busy_s`. What it holds: bytes of weights, of the KV cache (its
-    pages come when they are first written), of
-    bounds of logits; 0 before it is warm."""
+    of other stages, and `stage_idle` is its share of `busy_s`. What it holds: bytes of weights and of the KV cache (its
+    pages come when they are first written); 0 before it is warm."""
 
     rank: int
     coordinates: dict[str, int]
@@ -32,4 +31,3 @@ class RankReport(msgspec.Struct, frozen=True, kw_only=True):
     stage_idle: float = 0.0
     weight_bytes: int = 0
     kv_cache_bytes: int = 0
-    argmax_sketch_bytes: int = 0

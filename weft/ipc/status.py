@@ -27,10 +27,10 @@ _CALLS = struct.Struct("<QQ")
 _CALLS_AT = 16
 _WORK = struct.Struct("<QQQQ")  # busy ns, rows, collectives' ns, bytes received
 _WORK_AT = 32
-_HELD = struct.Struct("<QQQ")  # bytes of weights, KV cache, bounds of logits
+_HELD = struct.Struct("<QQ")  # bytes of weights, KV cache
 _HELD_AT = 64
 _STAGE_WAIT = struct.Struct("<Q")  # ns of waiting for other pipeline stages
-_STAGE_WAIT_AT = 88
+_STAGE_WAIT_AT = 80
 RECORD_BYTES = 128
 
 
@@ -70,11 +70,10 @@ class RankWork:
 
 @dataclass(frozen=True, slots=True)
 class RankHeld:
-    """Bytes that a rank holds, once it has loaded: of weights, of the KV cache and of bounds of logits."""
+    """Bytes that a rank holds, once it has loaded: of weights and of the KV cache."""
 
     weights: int = 0
     kv_cache: int = 0
-    bounds: int = 0
 
 
 class StatusPage:
@@ -169,9 +168,9 @@ class StatusWriter:
         _WORK.pack_into(self._map, self._offset + _WORK_AT, busy_ns, rows, collective_ns, received)
         _STAGE_WAIT.pack_into(self._map, self._offset + _STAGE_WAIT_AT, stage_wait_ns)
 
-    def held(self, weights: int, kv_cache: int, bounds: int) -> None:
+    def held(self, weights: int, kv_cache: int) -> None:
         """What it holds, in bytes."""
-        _HELD.pack_into(self._map, self._offset + _HELD_AT, weights, kv_cache, bounds)
+        _HELD.pack_into(self._map, self._offset + _HELD_AT, weights, kv_cache)
 
     def collective(self, kind: CollectiveKind, group: int, calls: int) -> None:
         """Entered this rank's `calls`-th collective over the `group`-th group."""

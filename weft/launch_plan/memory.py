@@ -14,8 +14,6 @@ from pathlib import Path
 from weft.arch.shards import Shards
 from weft.comm.mailboxes import mailboxes_of
 from weft.errors import ConfigError
-from weft.layout.boundaries import finds_largest
-from weft.layout.layout import Layout
 from weft.layout.ranks import describe
 from weft.layout.splits import attended_heads
 from weft.plural import counted, size
@@ -125,8 +123,8 @@ def rank_memories(
 
 def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: int) -> int:
     """Activations of the largest step: a few copies of the widest rows, and in the last pipeline stage fp32 logits of
-    every running request, or of the rows of a prompt that a step may score; lm_head once more, as logits are bounded
-    with it. Mailboxes of stages count for the rank that takes their messages."""
+    every running request, or of the rows of a prompt that a step may score. Mailboxes of stages count for the rank
+    that takes their messages."""
     config = shards.config
     rows = engine.tokens_per_step * shards.layout.attention.dp
     heads = config.num_heads * config.query_dim + 2 * config.num_kv_heads * config.value_dim
@@ -135,24 +133,10 @@ def workspace_bytes(shards: Shards, engine: EngineConfig, itemsize: int, rank: i
     logits = logits if shards.is_last(rank) else 0
     activations = rows * row + _routed(shards, rows) + _latents(shards, engine.tokens_per_step)
     activations += _of_owners(shards, engine.tokens_per_step)
-    prunes = may_prune_argmax(engine, shards.layout) and shards.storage.prunes
-    bounds = shards.argmax_sketch_bytes(rank, pruned_rows(engine, shards.layout)) if prunes else 0
     mail = mailboxes_of(shards, engine)
     of_replica = rank % (shards.layout.world // shards.layout.replicas)
     taken = mail.boxes * sum(nbytes for (_, receiver), nbytes in mail.bytes_of.items() if receiver == of_replica)
-    return activations * itemsize + logits + bounds + taken
-
-
-def may_prune_argmax(engine: EngineConfig, layout: Layout) -> bool:
-    """Whether logits may be bounded, as far as settings say."""
-    able = finds_largest(layout) and engine.dtype == "bfloat16" and engine.device == "cpu"
-    return able and not engine.enforce_eager and engine.prune_argmax is not False
-
-
-def pruned_rows(engine: EngineConfig, layout: Layout) -> int:
-    """Most rows of an attention block whose logits a step may give: each of its ranks bounds those of all."""
-    tp = layout.attention.tp
-    return min(most_sampled(engine.max_num_seqs), tp * -(-engine.tokens_per_step // tp))
+    return activations * itemsize + logits + taken
 
 
 def _routed(shards: Shards, rows: int) -> int:

@@ -197,7 +197,7 @@ def plan_launch(
         )
     check_fit(layout, config)
     engine = _resolved(engine, config, layout, able)
-    check_kernels(engine, layout)
+    check_kernels(engine)
     itemsize = DTYPE_BYTES[engine.dtype]
     experts = plan_experts(config, layout, engine, itemsize)
     shards = Shards(config, layout, experts.slot_maps if experts else ())

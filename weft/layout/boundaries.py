@@ -29,12 +29,6 @@ def sampled_columns(logprobs: int | None) -> int:
     return SAMPLED_COLUMNS if logprobs is None else SAMPLED_COLUMNS + 2 + 2 * logprobs
 
 
-SEVERAL_BLOCKS = "ranks of several attention blocks bring their logits together"
-"""Why logits are not bounded, in words."""
-SEVERAL_SAMPLE = "with cp several attention blocks sample the rows of a group"
-"""Another reason."""
-
-
 @dataclass(frozen=True)
 class Boundary:
     """One transition between modules: `width` columns of `item` for the rows of the step or its sampled rows only."""
@@ -148,15 +142,8 @@ def residual(layout: Layout, dispatch: Form = "all_gather") -> Placement:
 
 def finds_largest(layout: Layout) -> bool:
     """Whether ranks that share the lm_head are those of one attention block, which has all rows of its group: then each
-    can find the largest logits of its own columns, and logits need not come together. Otherwise `why_not_largest`."""
-    return not why_not_largest(layout)
-
-
-def why_not_largest(layout: Layout) -> str:
-    """Why ranks cannot find the largest logits of their own columns; empty where they can."""
-    if layout.attention.cp > 1:
-        return SEVERAL_SAMPLE
-    return "" if layout.lm_head.tp == layout.attention.tp else SEVERAL_BLOCKS
+    can find the largest logits of its own columns, and logits need not come together."""
+    return layout.attention.cp == 1 and layout.lm_head.tp == layout.attention.tp
 
 
 def head_columns(layout: Layout, *, heads: int, kv_heads: int, head_dim: int) -> tuple[Interval, ...]:

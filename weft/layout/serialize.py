@@ -11,7 +11,7 @@ import yaml
 
 from weft.errors import LayoutError
 from weft.layout.layout import WORLD, Given, Layout, layout_settings
-from weft.options import Setting, nearest
+from weft.options import Setting, nearest, removed
 
 _SHOWN = 40
 """Characters of a wrong value: the file may be no layout at all."""
@@ -125,7 +125,8 @@ class _Reader:
         if dotted or name not in (*self.settings, "world"):
             siblings = [other[len(prefix) :] for other in self._names() if other.startswith(prefix)]
             near = nearest(name[len(prefix) :], [other for other in siblings if "." not in other])
-            raise self._error(key_node, f"unknown key {name}{near}", name)
+            instead = removed(name)
+            raise self._error(key_node, f"{name}: {instead}" if instead else f"unknown key {name}{near}", name)
         value = self._value(value_node)
         problem = self._problem(name, value)
         if problem:

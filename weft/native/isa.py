@@ -90,15 +90,6 @@ def suits_bf16_12bit_of_few(variant: str) -> bool:
     return variant in ("avx512vnni", "avx512")
 
 
-NO_ARGMAX_PRUNING = "this CPU has no byte dot products (VNNI, or AVX2) that weft uses"
-"""Why a variant bounds no logits, in words."""
-
-
-def suits_argmax_pruning(variant: str) -> bool:
-    """The same of bounds of logits: `weft_suits_argmax_pruning`. Otherwise `NO_ARGMAX_PRUNING`."""
-    return variant in ("amx", "avx512bf16", "avx512vnni", "avx2")
-
-
 def suits_int8_activations(variant: str, bits: int) -> bool:
     """Whether `variant` is faster with int8 activations for quantized values of so many bits, for any number of rows.
 

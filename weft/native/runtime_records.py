@@ -39,51 +39,6 @@ class CommRecord(ctypes.Structure):
     _fields_ = tuple((name, _POINTER) for name in ("handle", *EXCHANGES))
 
 
-class BoundStreamRecord(ctypes.Structure):
-    """A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies."""
-
-    cpp = Cpp(
-        "BoundStream",
-        types={"data": "uint8_t*"},
-        notes={"data": "null: there is none", "fine": "groups in fine values; all others are coarse"},
-    )
-    _fields_ = (("data", _POINTER), ("fine", ctypes.c_int32), ("groups", ctypes.c_int32))
-
-
-class ArgmaxPrunerRecord(ctypes.Structure):
-    """What bounds the logits that one instruction gives; see argmax_pruner.h."""
-
-    cpp = Cpp(
-        "ArgmaxPruner",
-        types={
-            **dict.fromkeys(("lengths", "most", "means", "tops"), "float*"),
-            "order": "const int32_t*",
-            "best": "uint64_t*",
-        },
-        notes={
-            "instruction": "which of the program's gives the logits",
-            "few": "for few rows, mostly coarse",
-            "many": "for any number of rows, all fine",
-            "lengths": "[groups] of all columns: the largest length of a group's codes; `most`: the largest number",
-            "means": "[depth] of the matrix",
-            "order": "[depth]: which of the matrix's stands there",
-            "tops": "[most rows, pairs]: the highest bound of a row's columns",
-            "best": "[most rows]: the largest logit so far, and where; see `key_of`",
-            "looked": "pairs of columns, each of one row, that were computed so far",
-            "pause": "how many steps it does nothing after one that brought nothing",
-            "left": "how many of these are left",
-        },
-    )
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("instruction", "unused")),
-        ("few", BoundStreamRecord),
-        ("many", BoundStreamRecord),
-        *((name, _POINTER) for name in ("lengths", "most", "means", "order", "tops", "best")),
-        ("looked", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("pause", "left")),
-    )
-
-
 MaskCall = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)
 FeedCall = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_bool)
 """`mask` and `feed` of a Decode record."""
@@ -101,7 +56,6 @@ class DecodeRecord(ctypes.Structure):
             **dict.fromkeys(("logits", "local_logits"), "const float*"),
             **dict.fromkeys(("values", "all_values"), "double*"),
             "sampling": "const SamplingTable*",
-            "pruner": "ArgmaxPruner*",
             "has_grammar": "const uint8_t*",
             "masks": "const uint32_t**",
             "mask": "const uint32_t* (*)(int64_t slot)",
@@ -118,16 +72,14 @@ class DecodeRecord(ctypes.Structure):
             "chosen_from": "[slots]: from which output position on a slot's token can be chosen here",
             "logits": "[rows, vocabulary]",
             "own_first": "the first of the `own_count` rows that this rank samples",
-            "values": "[own_count, 2]: of these, id and whether the logits were finite; room for every slot and one",
+            "values": "[own_count, 2]: of these, id and whether the logits were finite; room for every slot",
             "chosen": "[rows]: results",
             "group": "ranks that choose tokens of these rows",
             "members": "how many; 0: this rank chooses all",
             "chose": "result, a Chose",
             "rows_of": "[members]",
-            "all_values": "[members]: room for those of every slot and one",
+            "all_values": "[members]: room for those of every slot",
             "local_logits": "[rows, local_columns]: this rank's columns of all rows' logits; null: not known here",
-            "pruner": "of the instruction that gives local_logits; null where there is none",
-            "meets": "whether members exchange their first candidates in the next step",
             "grammars": "how many slots have one",
             "has_grammar": "[slots]",
             "masks": "room for one of every slot",
@@ -145,8 +97,7 @@ class DecodeRecord(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("group", "members", "position", "chose")),
         *((name, _POINTER) for name in ("rows_of", "all_values", "local_logits")),
         *((name, ctypes.c_int64) for name in ("local_columns", "first_column")),
-        ("pruner", _POINTER),
-        *((name, ctypes.c_int32) for name in ("meets", "grammars")),
+        *((name, ctypes.c_int32) for name in ("grammars", "unused")),
         *((name, _POINTER) for name in ("has_grammar", "masks", "mask", "feed")),
     )
 
@@ -246,8 +197,6 @@ RECORDS = (
     AreaRecord,
     ExchangeRecord,
     CommRecord,
-    BoundStreamRecord,
-    ArgmaxPrunerRecord,
     DecodeRecord,
     DecodeShapeRecord,
     StageIdsRecord,

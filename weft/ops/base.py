@@ -32,9 +32,6 @@ class Numerics:
     """Whether numbers of bf16 matrices that layers multiply by take 12 bits, none of them changed; None: where it costs
     many rows little."""
 
-    prune_argmax: bool | None = None
-    """Whether logits are bounded first, and few computed, where the largest is taken; None: where that is possible."""
-
     @property
     def cache_dtype(self) -> torch.dtype:
         """dtype of the KV cache."""

@@ -105,8 +105,7 @@ def build_program(
         raise NotTraceableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm, shards.layout.stage_size)
     recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
-    prunes = ops.numerics.prune_argmax is not False
-    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end, prunes=prunes)
+    program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp), shards.layout.stage_size)
 
 

@@ -30,7 +30,6 @@ from weft.ops.base import Numerics
 from weft.ops.native.large_pages import large_pages
 from weft.ops.operations.table import Op
 from weft.ops.slot_tables import SlotTables
-from weft.program.argmax_pruning import pruner_of
 from weft.program.fusion import optimize
 from weft.program.ir import Buffer, Recording, Rows, Table
 from weft.program.local_logits import local_logits
@@ -105,10 +104,8 @@ class StepProgram:
         max_positions: int,
         end: End | None = None,
         exact: bool = False,
-        prunes: bool = True,
     ) -> None:
-        """`most`: rows of one dp group in a step; `max_positions`: of the longest context; `prunes`: whether logits
-        are bounded, where that is possible, so that few need be computed."""
+        """`most`: rows of one dp group in a step; `max_positions`: of the longest context."""
         self._most, self._group = most, shards.layout.group_size
         rooms: dict[Table, int] = {
             table: room_of(shards.layout, most, Rows(table, 0, 1)) for table in ("rows", "sampled")
@@ -130,12 +127,6 @@ class StepProgram:
         self.logits = self._rows_at(places.of[self._logits], room_of(shards.layout, most, self._logits.rows))
         """[most rows, vocabulary]; those of a step are the first."""
         self.local_logits = local_logits(recording, shards.layout, places, self._arena.data_ptr())
-        tp = shards.layout.attention.tp
-        first = self._logits.rows.lo // tp * tp
-        block = Rows("sampled", first, first + tp)  # each rank bounds the rows of all of its attention block
-        room = room_of(shards.layout, most, block)
-        self.pruner = pruner_of(recording, self.local_logits, room, pool) if prunes else "as asked"
-        """Or why there is none."""
         self._step = StepRecord()
         self._decoded: Batch | None = None
         """Whose addresses `_step` has, where its inputs were made by the last run."""

@@ -275,7 +275,6 @@ class Starting:
             stage_idle=work.stage_idle,
             weight_bytes=held.weights,
             kv_cache_bytes=held.kv_cache,
-            argmax_sketch_bytes=held.bounds,
         )
 
     def cancel(self) -> None:

@@ -20,7 +20,7 @@ def weight_storage(
 ) -> WeightStorage:
     """`engine` with its dtype named; on a CPU as its C++ parts keep matrices, `variant` of them (None: there are none).
     ConfigError for a dtype or device that has no kernel for quantized weights, and for gguf without a file that has
-    such blocks; for compressed weights and bounds of logits where there are none."""
+    such blocks; for compressed weights where there are none."""
     asked = engine.quantization
     _check_switches(engine)
     if asked == "none" and engine.activations == "int8":
@@ -33,9 +33,7 @@ def weight_storage(
         )
     packed = engine.device == "cpu" and engine.dtype != "float16"
     pads = packed and variant is not None
-    storage = WeightStorage(
-        asked, packed=packed, pads=pads, prunes=variant is not None and isa.suits_argmax_pruning(variant)
-    )
+    storage = WeightStorage(asked, packed=packed, pads=pads)
     if asked == "none":
         return storage
     if engine.device != "cpu":
@@ -76,12 +74,9 @@ def uses_int8_activations(engine: EngineConfig, variant: str | None) -> bool:
 
 
 def _check_switches(engine: EngineConfig) -> None:
-    """Of bounds of logits only what is seen before there is a program; `weft.program.argmax_pruning` sees the rest."""
     quantized = f"with --quantization {engine.quantization} weights are quantized already; give none or gguf"
-    eager = "it needs a recorded program; leave --enforce-eager out"
     rounds = engine.quantization in chosen_by(Chosen.OPTION)
     _check_switch(engine, "compress_weights", quantized if rounds else "")
-    _check_switch(engine, "prune_argmax", eager if engine.enforce_eager else "")
 
 
 def _check_switch(engine: EngineConfig, field: str, why_not: str) -> None:

@@ -34,7 +34,6 @@ def numerics_of(engine: EngineConfig) -> Numerics:
         quantization=engine.quantization,
         int8_activations=uses_int8_activations(engine, kernels()),
         compress_weights=engine.compress_weights,
-        prune_argmax=engine.prune_argmax,
     )
 
 

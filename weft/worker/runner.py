@@ -23,7 +23,6 @@ from weft.ops import Invariance
 from weft.ops.interface import Ops
 from weft.ops.native.step_ops import StepOps
 from weft.ops.weights import memory_of
-from weft.program.argmax_pruning import ArgmaxPruner, check_asked
 from weft.program.build import RankProgram, build_program
 from weft.program.ir import NotTraceableError
 from weft.program.memory_planning import StepCapacity
@@ -126,7 +125,6 @@ class Runner:
     def _program(self, comm: Comm, enforce_eager: bool) -> tuple[RankProgram | None, str]:
         """The step program, or why there is none."""
         if enforce_eager:
-            check_asked(self.ops.numerics, "a step runs eagerly")
             return None, "as asked"
         limits = self.limits
         most = StepCapacity(limits.max_num_batched_tokens, most_sampled(limits.max_num_seqs))
@@ -136,10 +134,7 @@ class Runner:
                 self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, limits.max_model_len, tables
             )
         except NotTraceableError as reason:
-            check_asked(self.ops.numerics, str(reason))
             return None, str(reason)
-        if self.pipeline.last:
-            check_asked(self.ops.numerics, found.program.pruner)
         return found, ""
 
     def _graphs(self, world: int, width: int) -> tuple[StepGraphs | None, str]:
@@ -166,17 +161,12 @@ class Runner:
         if self.program is None:
             return f"{EAGER} ({self.why_eager})"
         program = self.program.program
-        words = f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
-        pruner = program.pruner
-        return (
-            f"{words}, bounds of logits {pruner.nbytes / 2**20:.0f} MiB" if isinstance(pruner, ArgmaxPruner) else words
-        )
+        return f"a program of {len(program)} instructions, buffers {program.arena_bytes / 2**20:.0f} MiB at most"
 
-    def held(self) -> tuple[int, int, int]:
-        """Bytes of weights, of the KV cache, whose pages come when they are first written, and of bounds of logits."""
-        pruner = None if self.program is None else self.program.program.pruner
+    def held(self) -> tuple[int, int]:
+        """Bytes of weights, and of the KV cache, whose pages come when they are first written."""
         cache = (self.limits.num_blocks + 1) * self.cache_memory.block_bytes
-        return memory_of(self.params.values()), cache, pruner.nbytes if isinstance(pruner, ArgmaxPruner) else 0
+        return memory_of(self.params.values()), cache
 
     @property
     def reports(self) -> bool:

@@ -68,7 +68,7 @@ def test_no_file_names_another_address(path: Path) -> None:
 def test_the_layout_is_that_of_explain(server: Running) -> None:
     found = server.http.get("/layout").json()
     jsonschema.validate(found, json_schema())
-    assert len(found["ranks"]) == 4 and found["schema"] == "weft.explain/2"
+    assert len(found["ranks"]) == 4 and found["schema"] == "weft.explain/3"
     picture = server.http.get("/layout.svg")
     assert picture.headers["content-type"] == "image/svg+xml" and picture.text.startswith("<svg")
 

@@ -14,10 +14,8 @@ from tests.worker.decode_cases import streams
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.explain import explain
-from weft.explain.choices import KernelChoices
 from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
-from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.step.plan import GroupPlan, NewRequest, ScheduledRequest, StepPlan
 from weft.step.sampling_params import SamplingParams
@@ -99,11 +97,9 @@ def test_bytes_of_a_step_in_which_all_rows_take_their_largest_logit(
     for at in (1, 2):
         executor.step(StepPlan(at, [streams(*((slot, at + 1, at) for slot in range(BATCH))) for _ in groups]))
         received.append(executor.received())
-    screened = isinstance(executor.runners[0].program.program.pruner, ArgmaxPruner)  # type: ignore[union-attr]
     executor.close()
     found = [after - earlier for after, earlier in zip(received[2], received[1], strict=True)]
     name = str(dtype).removeprefix("torch.")
-    choices = KernelChoices(pruned_rows=BATCH if screened else 0)
-    report = explain("m", shards.config, shards.layout, dtype=name, batch=BATCH, choices=choices)
+    report = explain("m", shards.config, shards.layout, dtype=name, batch=BATCH)
     assert found == list(report.received_for_largest(BATCH))
     assert all(largest < drawn for largest, drawn in zip(found, report.received_per_step(BATCH), strict=True))

@@ -9,8 +9,6 @@ from weft.arch.params import param_specs
 from weft.arch.quantization import WeightStorage
 from weft.cli.args.model_config import model_checkpoint
 from weft.explain.choices import KernelChoices, Machine, choices_of
-from weft.launch_plan.memory import pruned_rows
-from weft.layout.layout import Layout
 from weft.native import isa
 from weft.native.libraries import disabled
 from weft.options import check_range
@@ -22,7 +20,6 @@ COUNTED = (
     "quantization",
     "activations",
     "compress_weights",
-    "prune_argmax",
     "max_num_batched_tokens",
     "max_num_seqs",
     "enforce_eager",
@@ -47,9 +44,9 @@ def storage_from(args: argparse.Namespace, engine: EngineConfig, config: ModelCo
     return weight_storage(engine, file, param_specs(config), _variant())
 
 
-def choices_from(engine: EngineConfig, layout: Layout, storage: WeightStorage) -> KernelChoices:
+def choices_from(engine: EngineConfig) -> KernelChoices:
     """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
-    return choices_of(engine, layout, _machine(), pruned_rows(engine, layout), storage.int8_activations)
+    return choices_of(engine, _machine())
 
 
 def _variant() -> str | None:
@@ -60,5 +57,5 @@ def _variant() -> str | None:
 def _machine() -> Machine:
     variant = _variant()
     if variant is None:
-        return Machine("without C++ parts", compresses=False, prunes=False)
-    return Machine(variant, isa.suits_bf16_12bit(variant), isa.suits_argmax_pruning(variant))
+        return Machine("without C++ parts", compresses=False)
+    return Machine(variant, isa.suits_bf16_12bit(variant))

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="instead, a prompt's first N rows in every dp group",
     )
-    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/2")
+    group.add_argument("--json", action="store_true", help="print JSON, schema weft.dry-run/3")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
         check_range("--prompt-rows", args.prompt_rows, 1, config.context)
     engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
     storage = storage_from(args, engine, config)
-    choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
+    choices = for_checkpoint(choices_from(engine), config.quantization)
     storage = replace(storage, compressed=choices.compressed)
     shards = Shards(config, layout, storage=storage)
     prompt = PromptStep(args.prompt_rows, engine.tokens_per_block) if args.prompt_rows else None
-    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, choices.pruned_rows, prompt)
+    found = dry_run(shards, args.rank, torch_dtype(engine.dtype), args.batch, prompt)
     programs = choices.programs and prompt is None
-    largest = largest_bytes(layout, (args.batch,), choices.pruned_rows > 0) if programs else ()
+    largest = largest_bytes(layout, (args.batch,)) if programs else ()
     notes = (*refusals(shards, engine.device), *largest_note(largest), *choices.notes)
     if args.json:
         print(json.dumps(document(found, storage, notes, config.quantization), indent=2))

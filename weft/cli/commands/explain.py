@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     check_context(engine.max_model_len, config.longest_position)
     engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
     storage, cores = storage_from(args, engine, config), _cores(engine, layout)
-    choices = for_checkpoint(choices_from(engine, layout, storage), config.quantization)
+    choices = for_checkpoint(choices_from(engine), config.quantization)
     report = explain(
         name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores,
         logprobs=_logprobs(args.logprobs, engine, config),
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, _console())
     itemsize = DTYPE_BYTES[engine.dtype]
-    load = StepLoad(engine.tokens_per_step, engine.max_num_seqs, itemsize, storage, choices.pruned_rows)
+    load = StepLoad(engine.tokens_per_step, engine.max_num_seqs, itemsize, storage)
     found = None
     if args.memory is not None:
         options = {**getattr(args, "dialect_options", {}), "mem_fraction_static": engine.mem_fraction_static}

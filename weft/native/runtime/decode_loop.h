@@ -18,7 +18,7 @@ struct Status {
     uint8_t phase, busy, kind, inside;
     uint32_t collective;
     uint64_t step, calls, since_ns;
-    uint64_t busy_ns, rows, exchange_ns, received, held[3], stage_wait_ns, pad[4];
+    uint64_t busy_ns, rows, exchange_ns, received, held[2], stage_wait_ns, pad[5];
 };
 static_assert(sizeof(Status) == 128, "as in weft/ipc/status.py");
 

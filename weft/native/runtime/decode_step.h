@@ -10,7 +10,6 @@
 
 #include "runtime/program.h"
 #include "kernels/sampling/sampling.h"
-#include "kernels/argmax_bounds/argmax_pruner.h"
 
 namespace weft {
 
@@ -48,9 +47,9 @@ inline bool can_choose(const Decode& d) {
 inline bool has_grammar(const Decode& d, int64_t slot) { return d.grammars && d.has_grammar[slot]; }
 
 // Whether every row that can be chosen takes its largest logit, which members find each in its own columns: those that
-// the last instruction would take from this rank, or, of a rank that has all columns, give itself. Logits stay where they are.
+// the last instruction would take from this rank. Logits stay where they are.
 inline bool takes_largest(const Decode& d) {
-    bool all = d.local_logits && (d.members || d.pruner);
+    bool all = d.local_logits && d.members;
     for (int64_t r = 0; r < d.rows && all; ++r)
         all = d.sampling->temperature[d.columns[r]] == 0 && !has_grammar(d, d.columns[r]);
     return all;
@@ -112,72 +111,24 @@ inline int choose(Decode& d, Program* program) {
     return 0;
 }
 
-// What members have found of every row where a pruner computed the logits of its highest bound, or that they have none: a
-// member whose columns do not hold the largest logit need not find the largest of its own. To every second of `values`, the
-// largest of them; what the exchange gave.
-inline int exchange_first_found(const Decode& d, Program* program, const ArgmaxPruner* pruner) {
-    for (int64_t r = 0; r < d.rows; ++r) d.values[2 * r + 1] = pruner ? double(logit_of(pruner->best[r])) : -INFINITY;
-    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
-    for (int64_t i = 0; i < d.members * d.rows; ++i) {
-        double& largest = d.values[2 * (i % d.rows) + 1];
-        largest = std::max(largest, d.all_values[2 * i + 1]);
-    }
-    return 0;
-}
-
-// Of every row which of this rank's columns has the largest logit, to `values`, as `sample_into_values`; of one whose
-// largest logit is not here, any column whose logit is known. `pruned`: the pruner found it, so that local_logits has no
-// others. What the exchange gave.
-inline int largest_of_own(Decode& d, Program* program, const Step& step, bool& pruned) {
-    int code = 0;
-    bool met = !d.meets;
-    auto meet = [&](const ArgmaxPruner* pruner) { met = true, code = exchange_first_found(d, program, pruner); };
-    if (d.pruner) {
-        const int logits = d.pruner->instruction;
-        CandidateExchange exchange;
-        if (d.meets) exchange = {[&] { meet(d.pruner); }, d.values};
-        pruned = program->timed(
-            logits, [&] { return pruned_argmax(*d.pruner, program->at(logits), d.rows, d.values, program->pool(), exchange); });
-    }
-    if (!met) meet(nullptr);
-    if (pruned || code) return code;
-    if (d.pruner)
-        if (const int failed = program->run_one(d.pruner->instruction, step)) return failed;
-    sample_into_values(d, d.local_logits, d.local_columns, 0, d.rows, program->pool());
-    return 0;
-}
-
 // Argmax over columns that members share: each sends, for every row, the column and value of its largest logit, or none where
-// one is not finite. The step has skipped the GEMM and gather of logits; where a logit is not finite they run now. After the
-// rows each member sends whether it will try its pruner in the next step.
+// one is not finite. The step has skipped the gather of logits; where a logit is not finite it runs now.
 inline int choose_largest(Decode& d, Program* program, const Step& step) {
-    bool pruned = false;
-    if (const int code = largest_of_own(d, program, step, pruned)) return code;
+    sample_into_values(d, d.local_logits, d.local_columns, 0, d.rows, program->pool());
     for (int64_t r = 0; r < d.rows; ++r) {
         double &id = d.values[2 * r], &logit = d.values[2 * r + 1];
         logit = logit ? double(d.local_logits[r * d.local_columns + int64_t(id)]) : NAN;
         id += double(d.first_column);
     }
-    d.values[2 * d.rows] = d.pruner && tries(*d.pruner, d.rows);
-    if (d.members)
-        if (const int code = gather_values(d, program, [&](int) { return d.rows + 1; })) return code;
-    const double* const values = d.members ? d.all_values : d.values;
-    const int members = std::max(d.members, 1);
-    const auto value = [&](int member, int64_t r) { return values + 2 * (member * (d.rows + 1) + r); };
-    bool finite = true, again = false;
-    for (int m = 0; m < members; ++m) {
+    if (const int code = gather_values(d, program, [&](int) { return d.rows; })) return code;
+    const auto value = [&](int member, int64_t r) { return d.all_values + 2 * (member * d.rows + r); };
+    bool finite = true;
+    for (int m = 0; m < d.members; ++m)
         for (int64_t r = 0; r < d.rows; ++r) finite &= !std::isnan(value(m, r)[1]);
-        again |= value(m, d.rows)[0] != 0;
-    }
-    d.meets = d.members && again;
-    if (!finite) {
-        if (pruned)
-            if (const int code = program->run_one(d.pruner->instruction, step)) return code;
-        return d.members ? program->run_last(step) : 0;
-    }
+    if (!finite) return program->run_last(step);
     for (int64_t r = 0; r < d.rows; ++r) {
         const double* best = value(0, r);
-        for (int m = 1; m < members; ++m)  // in the order of their columns: of equal logits the first id's stays
+        for (int m = 1; m < d.members; ++m)  // in the order of their columns: of equal logits the first id's stays
             if (value(m, r)[1] > best[1]) best = value(m, r);
         take(d, r, best[0]);
     }
@@ -196,7 +147,7 @@ inline int decode_step(Program* program, Step* step, Decode& d) {
     fill_inputs(d, slot, start, width);
     step->table_width = int32_t(width);
     const bool can = can_choose(d), largest = can && takes_largest(d);
-    const int code = program->run(*step, largest ? (d.members > 0) + (d.pruner != nullptr) : 0);
+    const int code = program->run(*step, largest);
     d.chose = CHOSE_NONE;
     if (code || !can) return code;
     return largest ? choose_largest(d, program, *step) : choose(d, program);

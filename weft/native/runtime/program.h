@@ -27,38 +27,13 @@ public:
         }
     }
 
-    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but`: without so many of the last
-    // instructions.
-    int run(const Step& step, int but = 0) {
-        step_ = &step, end_ = code_.size() - but;
+    // 0, or what `comm` gave for the exchange that failed; the step is then lost. `but_last`: without the last instruction.
+    int run(const Step& step, bool but_last = false) {
+        step_ = &step, end_ = code_.size() - but_last;
         failed_.store(0, std::memory_order_relaxed);
         failed_at_.store(kNowhere, std::memory_order_relaxed);
         pool_->run([](void* self, const TeamMember& me) { static_cast<Program*>(self)->work(me); }, this,
                    is_long() ? Pool::MayYield::kIfAway : Pool::MayYield::kLast);
-        return failed_.load(std::memory_order_relaxed);
-    }
-
-    // What `work` gives, which does the work of instruction `number`, or some of it.
-    template <class Work> auto timed(int number, Work&& work) {
-        struct Noted {
-            int64_t& spent;
-            const int64_t began = monotonic_ns();
-            ~Noted() { spent += monotonic_ns() - began; }
-        } noted{spent_ns_[number]};
-        return work();
-    }
-
-    // Runs an instruction that `run` left out and that is no exchange. As `run`.
-    int run_one(int number, const Step& step) {
-        step_ = &step, number_ = number;
-        timed(number, [&] {
-            pool_->run(
-                [](void* self, const TeamMember& me) {
-                    auto& it = *static_cast<Program*>(self);
-                    it.compute(it.number_, me);
-                },
-                this);
-        });
         return failed_.load(std::memory_order_relaxed);
     }
 

@@ -247,30 +247,6 @@ struct CommCalls {
     int (*recv)(void*, uint32_t group, char* x, uint64_t bytes, int dtype);
 };
 
-// A second copy of lm_head from which bounds on logits are computed; lm_head_sketch.h says how it lies.
-struct BoundStream {
-    uint8_t* data;  // null: there is none
-    int32_t fine;  // groups in fine values; all others are coarse
-    int32_t groups;
-};
-
-// What bounds the logits that one instruction gives; see argmax_pruner.h.
-struct ArgmaxPruner {
-    int32_t instruction;  // which of the program's gives the logits
-    int32_t unused;
-    BoundStream few;  // for few rows, mostly coarse
-    BoundStream many;  // for any number of rows, all fine
-    float* lengths;  // [groups] of all columns: the largest length of a group's codes; `most`: the largest number
-    float* most;
-    float* means;  // [depth] of the matrix
-    const int32_t* order;  // [depth]: which of the matrix's stands there
-    float* tops;  // [most rows, pairs]: the highest bound of a row's columns
-    uint64_t* best;  // [most rows]: the largest logit so far, and where; see `key_of`
-    int64_t looked;  // pairs of columns, each of one row, that were computed so far
-    int32_t pause;  // how many steps it does nothing after one that brought nothing
-    int32_t left;  // how many of these are left
-};
-
 // A step in which every row of an attention block is a stream's; see decode_step.h.
 struct Decode {
     const int64_t* columns;  // [3, rows]: slot, position, tokens that the request had generated
@@ -293,20 +269,19 @@ struct Decode {
     int64_t vocabulary;
     int64_t own_first;  // the first of the `own_count` rows that this rank samples
     int64_t own_count;
-    double* values;  // [own_count, 2]: of these, id and whether the logits were finite; room for every slot and one
+    double* values;  // [own_count, 2]: of these, id and whether the logits were finite; room for every slot
     int64_t* chosen;  // [rows]: results
     int32_t group;  // ranks that choose tokens of these rows
     int32_t members;  // how many; 0: this rank chooses all
     int32_t position;
     int32_t chose;  // result, a Chose
     const int64_t* rows_of;  // [members]
-    double* all_values;  // [members]: room for those of every slot and one
+    double* all_values;  // [members]: room for those of every slot
     const float* local_logits;  // [rows, local_columns]: this rank's columns of all rows' logits; null: not known here
     int64_t local_columns;
     int64_t first_column;
-    ArgmaxPruner* pruner;  // of the instruction that gives local_logits; null where there is none
-    int32_t meets;  // whether members exchange their first candidates in the next step
     int32_t grammars;  // how many slots have one
+    int32_t unused;
     const uint8_t* has_grammar;  // [slots]
     const uint32_t** masks;  // room for one of every slot
     const uint32_t* (*mask)(int64_t slot);  // bits of the ids that may come next in a slot that has a grammar; null: Python must choose
@@ -369,8 +344,6 @@ constexpr int RECORD_BYTES[] = {
     sizeof(Area),
     sizeof(Exchange),
     sizeof(CommCalls),
-    sizeof(BoundStream),
-    sizeof(ArgmaxPruner),
     sizeof(Decode),
     sizeof(DecodeShape),
     sizeof(StageIds),

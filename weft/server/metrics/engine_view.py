@@ -52,7 +52,6 @@ STAGES: tuple[tuple[str, str, Callable[[Sequence[RankReport]], float]], ...] = (
 HELD: tuple[tuple[str, str, Callable[[RankReport], float]], ...] = (
     ("weight_bytes", "Weights that it holds, as they are kept", lambda rank: rank.weight_bytes),
     ("kv_cache_bytes", "KV cache; its pages come when they are first written", lambda rank: rank.kv_cache_bytes),
-    ("argmax_sketch_bytes", "Copy of lm_head for prune_argmax", lambda rank: rank.argmax_sketch_bytes),
 )
 
 

@@ -23,7 +23,7 @@ def document(
     """The stable JSON form. `method`: of a checkpoint that is quantized. Bytes; a collective's are what this rank
     receives in one call: of routed rows where choices are even, and at the most."""
     return {
-        "schema": "weft.dry-run/2",
+        "schema": "weft.dry-run/3",
         "rank": found.rank,
         "coords": asdict(found.coords),
         "batch": found.batch,
@@ -32,7 +32,6 @@ def document(
         "compressed": storage.compressed,
         "param_bytes": found.param_bytes,
         "params_by_module": dict(found.params_by_module),
-        "argmax_sketch_bytes": found.bounds,
         "kv_bytes_per_token": found.kv_bytes_per_token,
         "activation_peak_bytes": found.activation_peak,
         "collectives": [
@@ -57,8 +56,6 @@ def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[
     yield f"  parameters {binary(found.param_bytes)}, KV {binary(found.kv_bytes_per_token)} a token"
     for module, nbytes in found.params_by_module.items():
         yield f"    {module:<15}{binary(nbytes):>12}"
-    if found.bounds:
-        yield f"  logit bounds {binary(found.bounds)}"
     peak = binary(found.activation_peak)
     what = f"a prompt's first {counted(found.prompt_rows, 'row')}" if found.prompt_rows else ""
     step = f"one step, {what}" if what else f"one decode step, {counted(found.batch, 'row')}"

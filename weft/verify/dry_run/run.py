@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.arch.shards import Shards
 from weft.comm.base import Group
-from weft.explain.memory import bounds_of, held_bytes
+from weft.explain.memory import held_bytes
 from weft.explain.traffic import decode_tables
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.layout import Layout
@@ -63,8 +63,6 @@ class DryRun:
     coords: Coords
     batch: int
     params_by_module: Mapping[str, int]
-    bounds: int
-    """Of logits, beside the parameters."""
     kv_bytes_per_token: int
     activation_peak: int
     collectives: tuple[Collective, ...]
@@ -89,11 +87,9 @@ def dry_run(
     rank: int,
     dtype: torch.dtype,
     batch: int,
-    pruned_rows: int = 0,
     prompt: PromptStep | None = None,
 ) -> DryRun:
-    """One step of `rank`: of `batch` decode rows, or of a prompt. The other ranks do not exist. `pruned_rows`: the most
-    rows whose logits are bounded.
+    """One step of `rank`: of `batch` decode rows, or of a prompt. The other ranks do not exist.
 
     Raises LayoutError for what the model code does not do yet.
     """
@@ -119,7 +115,6 @@ def dry_run(
         coords=at,
         batch=batch,
         params_by_module=held_bytes(shards, rank, dtype.itemsize),
-        bounds=bounds_of(shards, rank, pruned_rows),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, dtype.itemsize),
         activation_peak=peak.most,
         prompt_rows=prompt.rows if prompt else 0,

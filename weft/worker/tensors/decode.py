@@ -19,7 +19,6 @@ from weft.models.decoder import Batch
 from weft.native.records import Chose
 from weft.native.runtime_records import DecodeRecord, FeedCall, FollowingRecord, MaskCall
 from weft.ops.attention import AttentionMeta, KeyShare
-from weft.program.argmax_pruning import ArgmaxPruner
 from weft.program.build import RankProgram
 from weft.sampling.sampled_rows import sampled_rows
 from weft.sampling.sampler import Sampler
@@ -51,9 +50,9 @@ class DecodeSteps:
         self._rows = np.zeros((2, slots), np.int32)
         """Positions, and places in the cache."""
         self._run_of_row = np.arange(slots, dtype=np.int32)
-        self._values, self._all_values = np.zeros((slots + 1, 2)), np.zeros((geometry.layout.group_size, slots + 1, 2))
+        self._values, self._all_values = np.zeros((slots, 2)), np.zeros((geometry.layout.group_size, slots, 2))
         """Of each row id and whether its logits are finite, or the largest logit of a rank's columns: of own rows, and
-        of every rank's. After these, whether a rank will bound its logits in the next step."""
+        of every rank's."""
         self._shape: DecodeShape | None = None
         self._shapes = DecodeShapes(geometry.stage_rank)
         """Those that steps may have which follow without Python."""
@@ -81,8 +80,6 @@ class DecodeSteps:
         if (own := program.program.local_logits) is not None:
             self.record.local_logits, self.record.local_columns = own.address, own.columns
             self.record.first_column = own.first
-        if isinstance(pruner := program.program.pruner, ArgmaxPruner):
-            self.record.pruner = pruner.address
         self._take_tables()
 
     def _let_grammars_rule(self, slots: int) -> None:
