@@ -187,7 +187,7 @@ def test_notes_name_imbalance_copies_and_ties() -> None:
     found = codes(report_of(SMOLLM2, {"attention.tp": 4, "lm_head.tp": 2}))
     assert "holds 4 KV heads for the model's 3" in found["kv_copies"] and "largest_logit" not in found
     assert "embedding has size 4, lm_head 2: a second copy, up to 54.0 MiB a rank" in found["tied_two_copies"]
-    assert "at most 48 bytes a row and rank" in codes(report_of(SMOLLM2, {"attention.tp": 2}))["largest_logit"]
+    assert "16 bytes a row and rank" in codes(report_of(SMOLLM2, {"attention.tp": 2}))["largest_logit"]
     assert "largest_logit" not in codes(report_of(SMOLLM2, {"attention.tp": 2, "attention.dp": 2, "lm_head.tp": 4}))
     assert codes(report_of(SMALL, {})) == {
         "residual": "the residual stream lies on the rank that owns the row: attention has size 1"
