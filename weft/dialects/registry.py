@@ -13,13 +13,11 @@ from weft.dialects.base import Context, Diagnostic, Dialect, Document, Draft, Re
 from weft.dialects.names import names
 from weft.dialects.nodes import compare_nodes
 from weft.dialects.sources.calls import calls
-from weft.dialects.sources.deployment import chart_copies, job_nodes, launch_nodes, spread
-from weft.dialects.sources.kubernetes.charts import charts
-from weft.dialects.sources.kubernetes.helm import helm
+from weft.dialects.sources.deployment import job_nodes, launch_nodes, spread
 from weft.dialects.sources.kubernetes.manifests import manifest_commands, manifest_files
-from weft.dialects.sources.shell.commands import Programs, documents
+from weft.dialects.sources.shell.commands import documents
 from weft.dialects.sources.shell.other_scripts import as_shell
-from weft.dialects.sources.unsupported_programs import HELM, unsupported_reason
+from weft.dialects.sources.unsupported_programs import unsupported_reason
 from weft.errors import UsageError
 from weft.layout import Layout
 from weft.options import nearest
@@ -70,8 +68,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     text = as_shell(_unquoted(text))
     named = dialect(name).name if name is not None else None
     programs = {each: dialect(each).programs for each in names()}
-    found = _releases(text, programs, context) or charts(text)
-    found = found or ([] if _is_file(text) else documents(text, programs, context.settings))
+    found = [] if _is_file(text) else documents(text, programs, context.settings)
     commands = [document for document in found if document.dialect] or calls(text)
     commands = [document for document in commands if document.dialect == named] or commands
     commands = commands or _held_files(text, named)
@@ -80,9 +77,7 @@ def read(text: str, name: str | None = None, context: Context | None = None) -> 
     readings = compare_nodes(_engines([reading for each in commands for reading in _read_one(each, named, context)]))
     if len(readings) != 1:
         return readings
-    copies = chart_copies(text)
-    known = copies is None or any(note.code == "copies" for note in readings[0].notes)
-    return [spread(readings[0] if known or copies is None else readings[0].noted(copies), job_nodes(text))]
+    return [spread(readings[0], job_nodes(text))]
 
 
 def _engines(readings: list[Reading]) -> list[Reading]:
@@ -115,11 +110,6 @@ def write(layout: Layout, name: str, options: Mapping[str, object], source: str 
     given, notes = addresses_for(options, target.name, layout.nodes, layout.attention.dp)
     written = target.write(layout, given, source)
     return replace(written, notes=(*notes, *written.notes))
-
-
-def _releases(text: str, programs: Programs, context: Context) -> list[Document]:
-    """What helm commands of a text install."""
-    return helm(documents(text, programs, context.settings), context.read_file) if HELM.search(text) else []
 
 
 def _without_program(text: str, found: list[Document], named: str | None) -> list[Document]:

@@ -21,7 +21,6 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
     "--gpus-per-node": ("SLURM_GPUS_PER_NODE",),
 }
 """Directives of a batch job -> the variables that its commands see."""
-_REPLICAS = re.compile(r"(?m)^[ \t]*replicaCount:[ \t]*(\d{1,6})\b")
 _SHORT = {"-N": "--nodes", "-n": "--ntasks"}
 
 
@@ -39,17 +38,6 @@ def copies_note(count: int, where: Where) -> Diagnostic:
     """So many engines of a kind, which do not know of each other."""
     message = f"{count} copies of this engine are started, each of its own; this is the layout of one"
     return Diagnostic("info", "copies", message, where)
-
-
-def chart_copies(text: str) -> Diagnostic | None:
-    """The copies that a chart's values ask for."""
-    match = _REPLICAS.search(text)
-    count = int(match[1]) if match else 1
-    return (
-        copies_note(count, Where(text.count("\n", 0, match.start(1)) + 1, 1, match[0].strip()))
-        if match and count > 1
-        else None
-    )
 
 
 def launch_nodes(wrapper: Sequence[Word]) -> int | None:

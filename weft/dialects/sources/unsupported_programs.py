@@ -13,11 +13,13 @@ from dataclasses import replace
 from weft.data_files import read_toml
 from weft.dialects.base import Document, Where, Word
 
-HELM = re.compile(r"\bhelm3?\s(?:[^\n|;&]*\s)?(?:install|upgrade|template)\s")
-_CHART = (
-    "helm installs what a chart's values say, and no value here names an engine; give the chart's values "
-    "(--values FILE with the file, or helm get values RELEASE --all), or the command of the engine inside"
+_CHARTS = (
+    re.compile(r"\bhelm3?\s(?:[^\n|;&]*\s)?(?:install|upgrade|template)\s"),
+    re.compile(r"\{\{[^}\n]*\.(?:Values|Chart|Release)\b"),
+    re.compile(r"(?m)^[ \t]*(?:servingEngineSpec|apiVersion:[ \t]*v2[ \t]*$[^\0]*^[ \t]*type:[ \t]*application)\b"),
 )
+"""A helm command, a template of a chart, its values and its Chart.yaml."""
+_CHART = "this is a Helm chart, its values, or a command that installs one: render it first, with helm template"
 _OTHERS = re.compile(
     r"(?m)^[ \t]*(?:[$#][ \t]+)?(?:[A-Z_]+=\S+[ \t]+)*(?:sudo[ \t]+|nohup[ \t]+)?"
     r"(lmdeploy|text-generation-launcher|ollama|llama-server|llama-cli|xinference|mlc_llm|aphrodite|lightllm)[ \t]"
@@ -40,7 +42,7 @@ def unsupported_reason(text: str) -> str | None:
     other = _OTHERS.search(plain)
     if other is not None:
         return f"{other[1] or other[2]} is of an engine whose commands are not read here"
-    if HELM.search(plain):
+    if any(each.search(plain) for each in _CHARTS):
         return _CHART
     return next((message for pattern, message in _COMPILED if pattern.search(plain)), None)
 

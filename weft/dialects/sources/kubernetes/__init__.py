@@ -1,3 +1,3 @@
-"""Kubernetes manifests, Helm commands and charts."""
+"""Kubernetes manifests."""
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _QUOTED = re.compile(r"(?s)(?<![\w\"'])[rfRF]{0,2}(\"\"\"|\'\'\')(.*?)\1")
 _DECLARES = {"export", "declare", "readonly", "local", "typeset", "set", "ENV", "setenv"}
 _FLAGGED = re.compile(r"\s--?[A-Za-z]")
 _SHELL = re.compile(r"(?:.*/)?(?:ba|da|z)?sh")
-_TELLS = re.compile(rf"{FLAG.pattern}|(?:.*/)?helm3?$")  # flags, or a chart with values of its own
+_TELLS = FLAG
 _UNIT = re.compile(r"(?:ExecStart=[-@:+!]*|command=)(?=\S)")
 """What a service manager's file has in front of a command."""
 
