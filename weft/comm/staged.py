@@ -10,62 +10,19 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from weft.comm.base import Comm, Group
+from weft.comm.base import Group
+from weft.comm.shm.region import CollectiveKind
+from weft.comm.wrapped import CommWrapper, Run
 
 
-class StagedComm(Comm):
+class StagedComm(CommWrapper):
     """`inner` takes tensors on the host."""
 
-    def __init__(self, inner: Comm) -> None:
-        self._inner = inner
-        self.rank, self.world = inner.rank, inner.world
-
-    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
-        """As `Comm`."""
-        return x.copy_(self._inner.all_reduce(x.cpu(), group))
-
-    def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
-        """As `Comm`."""
-        here = _like(outs)
-        self._inner.all_gather(x.cpu(), here, group)
-        _give(here, outs)
-
-    def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
-        """As `Comm`."""
-        here = _like([out])
-        self._inner.reduce_scatter([x.cpu() for x in xs], here[0], group)
-        _give(here, [out])
-
-    def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        """As `Comm`."""
-        here = _like(outs)
-        self._inner.all_to_all([x.cpu() for x in xs], here, group)
-        _give(here, outs)
-
-    def barrier(self, group: Group) -> None:
-        """As `Comm`."""
-        self._inner.barrier(group)
-
-    def send(self, x: Tensor, peer: int) -> None:
-        """As `Comm`."""
-        self._inner.send(x.cpu(), peer)
-
-    def recv(self, out: Tensor, peer: int) -> None:
-        """As `Comm`."""
-        here = _like([out])
-        self._inner.recv(here[0], peer)
-        _give(here, [out])
-
-    def close(self) -> None:
-        """As `Comm`."""
-        self._inner.close()
-
-
-def _like(outs: Sequence[Tensor]) -> list[Tensor]:
-    """Memory of the host for each."""
-    return [out.new_empty(out.shape, device="cpu") for out in outs]
-
-
-def _give(here: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
-    for mine, out in zip(here, outs, strict=True):
-        out.copy_(mine)
+    def _call(
+        self, kind: CollectiveKind, group: Group, ins: Sequence[Tensor], outs: Sequence[Tensor], run: Run
+    ) -> Tensor | None:
+        here = [out.new_empty(out.shape, device="cpu") for out in outs]
+        found = run([x.cpu() for x in ins], here)
+        for mine, out in zip(here if found is None else [found], outs, strict=True):
+            out.copy_(mine)
+        return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from weft.comm.base import Comm, Group
+from weft.comm.shm.region import CollectiveKind
+from weft.comm.wrapped import received_bytes
 
 Call = tuple[str, Group, int]
 """One collective: its kind, its ranks, and the bytes that this rank receives from others, counted from the buffers of
@@ -32,31 +34,25 @@ class RecordingComm(Comm):
         return x
 
     def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
-        """The others' buffers."""
-        self._record("all_gather", group, [out for rank, out in zip(group, outs, strict=True) if rank != self.rank])
+        self._record(CollectiveKind.ALL_GATHER, group, outs)
 
     def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
-        """One addend of `out` from each of the others."""
-        self._record("reduce_scatter", group, [out] * (len(group) - 1))
+        self._record(CollectiveKind.REDUCE_SCATTER, group, (out,))
 
     def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        """The others' buffers."""
-        self._record("all_to_all", group, [out for rank, out in zip(group, outs, strict=True) if rank != self.rank])
+        self._record(CollectiveKind.ALL_TO_ALL, group, outs)
 
     def barrier(self, group: Group) -> None:
-        """Moves nothing."""
-        self._record("barrier", group, [])
+        self._record(CollectiveKind.BARRIER, group, ())
 
     def send(self, x: Tensor, peer: int) -> None:
-        """Nothing comes back."""
-        self._record("send", (self.rank, peer), [])
+        self._record(CollectiveKind.SEND, (self.rank, peer), ())
 
     def recv(self, out: Tensor, peer: int) -> None:
-        """One message."""
-        self._record("recv", (peer, self.rank), [out])
+        self._record(CollectiveKind.RECV, (peer, self.rank), (out,))
 
     def close(self) -> None:
         """Holds nothing."""
 
-    def _record(self, kind: str, group: Group, received: Sequence[Tensor]) -> None:
-        self.calls.append((kind, group, sum(out.numel() * out.element_size() for out in received)))
+    def _record(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor]) -> None:
+        self.calls.append((kind.name.lower(), group, received_bytes(kind, group, outs, self.rank)))
