@@ -56,6 +56,12 @@ def option(default: Any, help: str, *flags: str, **bounds: Any) -> Any:
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
+def seconds(default: Any, help: str, flag: str, **bounds: Any) -> Any:
+    """An option of at most a day, which only experts need; above 0 unless `bounds` has another minimum."""
+    least = {} if "minimum" in bounds else {"above": 0.0}
+    return option(default, help, flag, **least, **bounds, maximum=86400.0, metavar="SECONDS", expert=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One field of a record under its dotted name, with its type taken from the annotation."""
@@ -197,6 +203,16 @@ def made(record: type[T], values: Mapping[str, object]) -> T:
         raise ConfigError(f"{record.__name__} needs {', '.join(missing)}", field=missing[0])
     construct: Callable[..., T] = record
     return construct(**values)
+
+
+def check_fields(record: object) -> None:
+    """ConfigError: a field that is an option has an impossible value."""
+    kind: type = type(record)
+    for setting in settings_of(kind):
+        value = getattr(record, setting.name)
+        if problem := setting.problem(value):
+            legal = setting.option.choices
+            raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
 
 
 def _names(record: type) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.errors import ConfigError
-from weft.options import Setting, option, settings_of
+from weft.options import Setting, check_fields, option, settings_of
 from weft.weight_formats import Chosen, chosen_by, kept_blocks
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
@@ -212,12 +212,7 @@ class EngineConfig:
 
     def check(self) -> None:
         """Raises ConfigError naming the first field whose value is impossible."""
-        for setting in engine_settings():
-            value = getattr(self, setting.name)
-            problem = setting.problem(value)
-            if problem:
-                legal = setting.option.choices
-                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value, legal=legal)
+        check_fields(self)
         if 0 < self.prefill_stretch < 1:
             raise ConfigError(
                 f"prefill_stretch {self.prefill_stretch}: a prompt makes no step shorter; legal: 0 (no limit), or 1 and"

@@ -68,7 +68,8 @@ def test_other_cpus_have_the_usual_one(variant: str, config: ModelConfig, monkey
 
 
 @pytest.mark.usefixtures("tiles")
-def test_a_plan_has_decided_it_and_says_so(tmp_path: Path) -> None:
+def test_a_plan_has_decided_it_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.launch_plan.plan.common_kernels", lambda hosts: "amx")
     checkpoint = open_checkpoint(make_checkpoint(tmp_path, small_config(), dtype="bfloat16"))
     plan = plan_launch(checkpoint, resolve({}), EngineConfig(kv_cache_memory=1 << 20))
     assert plan.engine.block_size == plan.engine.tokens_per_block == 32

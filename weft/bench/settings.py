@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.errors import ConfigError
-from weft.options import Setting, option, settings_of
+from weft.options import Setting, check_fields, option, settings_of
 
 WORKLOADS = ("random", "shared-prefix", "file")
 ENDPOINTS = ("completions", "chat")
@@ -53,13 +53,7 @@ class BenchSettings:
     )
 
     def __post_init__(self) -> None:
-        for setting in bench_options():
-            problem = setting.problem(getattr(self, setting.name))
-            if problem:
-                raise ConfigError(
-                    f"{setting.name}: {problem}", field=setting.name, value=getattr(self, setting.name),
-                    legal=setting.option.choices,
-                )  # fmt: skip
+        check_fields(self)
         if (self.workload == "file") != (self.file is not None):
             raise ConfigError(
                 f"workload {self.workload}: "

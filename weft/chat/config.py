@@ -9,8 +9,7 @@ from weft.chat.reasoning_forms import REASONING_FORMS, ReasoningForm, reasoning_
 from weft.chat.template_probe import TemplateKnows
 from weft.chat.tool_forms import ALSO_CALLED as ALSO_TOOLS
 from weft.chat.tool_forms import TOOL_FORMS, ToolForm, form_named
-from weft.errors import ConfigError
-from weft.options import Setting, option, settings_of
+from weft.options import Setting, check_fields, option, settings_of
 
 AUTO, NONE = "auto", "none"
 
@@ -38,10 +37,7 @@ class ChatConfig:
     )
 
     def __post_init__(self) -> None:
-        for setting in chat_settings():
-            value = getattr(self, setting.name)
-            if problem := setting.problem(value):
-                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
+        check_fields(self)
 
 
 def chat_settings() -> tuple[Setting, ...]:

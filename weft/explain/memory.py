@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.arch.config import ModelConfig
 from weft.arch.quantization import PANEL_ROWS
@@ -77,7 +77,9 @@ def memory_of_ranks(shards: Shards, itemsize: int) -> tuple[RankMemoryUse, ...]:
             if at.stage not in weights:
                 weights[at.stage] = alike_weights(shards, rank)
             first[like] = distinct(shards, rank, itemsize, weights[at.stage])
-        found.append(_as_rank(first[like], rank, at, node_of(shards.layout, rank)))
+        found.append(
+            replace(first[like], rank=rank, coords=at, node=node_of(shards.layout, rank), alike=first[like].rank)
+        )
     return tuple(found)
 
 
@@ -99,23 +101,6 @@ def distinct(shards: Shards, rank: int, itemsize: int, alike: Alike) -> RankMemo
         bytes=held_bytes(shards, rank, itemsize, alike),
         kv_bytes_per_token=shards.kv_bytes_per_token(rank, itemsize),
         alike=rank,
-    )
-
-
-def _as_rank(held: RankMemoryUse, rank: int, at: Coords, node: int) -> RankMemoryUse:
-    """Another rank that holds the same."""
-    return RankMemoryUse(
-        rank=rank,
-        coords=at,
-        node=node,
-        layers=held.layers,
-        q_heads=held.q_heads,
-        kv_heads=held.kv_heads,
-        slots=held.slots,
-        shares=held.shares,
-        bytes=held.bytes,
-        kv_bytes_per_token=held.kv_bytes_per_token,
-        alike=held.rank,
     )
 
 

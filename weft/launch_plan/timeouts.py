@@ -8,67 +8,46 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from weft.errors import ConfigError
 from weft.ipc.phases import Phase
-from weft.options import Setting, option, settings_of
+from weft.options import Setting, check_fields, option, seconds, settings_of
 
 STEP_FLOOR_S = 30.0
 STEP_CEILING_S = 300.0
 STEP_FACTOR = 20.0
 """How many times longer than such steps took before a step may take."""
 _FORGET = 0.99
-_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLimits:
     """In seconds. Impossible values raise ConfigError."""
 
-    step_limit: float | None = option(
+    step_limit: float | None = seconds(
         None,
         "most seconds of a step; then the late rank is named and all ranks are ended (default: 20 times what such steps"
         " took, at least 30 and at most 300)",
         "--step-limit",
-        above=0.0,
-        maximum=_DAY,
-        metavar="SECONDS",
-        expert=True,
     )
-    join_limit: float = option(
+    join_limit: float = seconds(
         120.0,
         "most seconds until all ranks' processes have started, or hosts are there (default: 120)",
         "--join-limit",
-        above=0.0,
-        maximum=_DAY,
-        metavar="SECONDS",
-        expert=True,
     )
-    load_limit: float = option(
+    load_limit: float = seconds(
         1800.0,
         "most seconds for loading the weights (default: 1800)",
         "--load-limit",
-        above=0.0,
-        maximum=_DAY,
-        metavar="SECONDS",
-        expert=True,
     )
-    warm_up_limit: float = option(
+    warm_up_limit: float = seconds(
         600.0,
         "most seconds for each of the start phases groups, cache and warm-up (default: 600)",
         "--warm-up-limit",
-        above=0.0,
-        maximum=_DAY,
-        metavar="SECONDS",
-        expert=True,
     )
-    drain_timeout: float = option(
+    drain_timeout: float = seconds(
         30.0,
         "most seconds for running requests to end after SIGTERM, SIGHUP or Ctrl-C (default: 30)",
         "--drain-timeout",
         minimum=0.0,
-        maximum=_DAY,
-        metavar="SECONDS",
-        expert=True,
     )
     restart: bool = option(
         True,
@@ -82,11 +61,7 @@ class ProcessLimits:
     )
 
     def __post_init__(self) -> None:
-        for setting in process_settings():
-            value = getattr(self, setting.name)
-            problem = setting.problem(value)
-            if problem:
-                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
+        check_fields(self)
 
     def of_phase(self, phase: Phase) -> tuple[float, str]:
         """Seconds that ranks may stay in `phase`, and the option that says so."""
@@ -122,8 +97,8 @@ class StepClock:
         if self.fixed is not None:
             return self.fixed
         size, most = rows.bit_length(), math.inf
-        for known, seconds in self._slowest.items():
-            if (bound := seconds * 2.0 ** (size - known) if size > known else seconds) < most:
+        for known, took in self._slowest.items():
+            if (bound := took * 2.0 ** (size - known) if size > known else took) < most:
                 most = bound
         return min(STEP_CEILING_S, max(STEP_FLOOR_S, STEP_FACTOR * most))
 

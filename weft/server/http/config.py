@@ -13,7 +13,7 @@ from pathlib import Path
 
 from weft.env import admin_key, api_key
 from weft.errors import ConfigError
-from weft.options import Setting, option, settings_of
+from weft.options import Setting, check_fields, option, settings_of
 from weft.server.http.access import Keys, read_key
 from weft.server.http.hosts import LOCAL_NAMES, Hosts
 
@@ -104,10 +104,7 @@ class HttpConfig:
     access_log: bool = option(False, "log a line for every request, without its contents", "--access-log", expert=True)
 
     def __post_init__(self) -> None:
-        for setting in http_settings():
-            value = getattr(self, setting.name)
-            if problem := setting.problem(value):
-                raise ConfigError(f"{setting.name}: {problem}", field=setting.name, value=value)
+        check_fields(self)
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile belong together; one is missing", field="ssl_keyfile")
         if self.root_path is not None and not _PREFIX.fullmatch(self.root_path):
