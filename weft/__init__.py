@@ -8,25 +8,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from weft.launch_plan.hosts import HostsConfig as HostsConfig
     from weft.llm import LLM as LLM
     from weft.step.sampling_params import SamplingParams as SamplingParams
     from weft.step.structured_outputs import StructuredOutputs as StructuredOutputs
 
-__all__ = ["LLM", "SamplingParams", "StructuredOutputs"]
+__all__ = ["LLM", "HostsConfig", "SamplingParams", "StructuredOutputs"]
+
+_MODULES = {
+    "LLM": "weft.llm",
+    "HostsConfig": "weft.launch_plan.hosts",
+    "SamplingParams": "weft.step.sampling_params",
+    "StructuredOutputs": "weft.step.structured_outputs",
+}
 
 
 def __getattr__(name: str) -> Any:
     """weft.LLM and its parameters, loaded when they are first asked for."""
-    if name == "LLM":
-        from weft.llm import LLM
+    if name not in _MODULES:
+        raise AttributeError(f"module 'weft' has no attribute {name!r}")
+    from importlib import import_module
 
-        return LLM
-    if name == "SamplingParams":
-        from weft.step.sampling_params import SamplingParams
-
-        return SamplingParams
-    if name == "StructuredOutputs":
-        from weft.step.structured_outputs import StructuredOutputs
-
-        return StructuredOutputs
-    raise AttributeError(f"module 'weft' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -102,7 +102,7 @@ def test_ranks_and_agents_that_end(cluster: Cluster, served: tuple[Command, Comm
             until(lambda: (page := client.get("/ready")).status_code == 503 and lost in page.json()["error"]["message"])
         other = cluster.hosts[0].core
         words = cluster.words(1, "--tp", "2", "--step-limit", "4")
-        again = cluster.hosts[1].start("weft.agent", words, core=other)
+        again = cluster.hosts[1].start("weft", ["serve", *words], core=other)
         ready_again(cluster, server, 2)
         with cluster.client() as client:
             assert [rank["cpus"] for rank in client.get("/ready").json()["ranks"]] == [[other]] * 2

@@ -34,7 +34,7 @@ DEFERRED_ALLOWED = {
 (`benchmarks/start.py`)."""
 
 BY_NAME_ALLOWED = {
-    "weft.agent.__main__",  # the command line, which is above it
+    "weft",  # weft.LLM and its parameters, when they are first asked for
     "weft.cli.dispatch",  # the table of commands: `weft explain` loads no server
     "weft.launchers.ray_cluster",  # Ray is optional
     "weft.bench.plot",  # matplotlib is optional

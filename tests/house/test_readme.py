@@ -104,17 +104,18 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return model
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "serve"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ("serve", "probe")])
 def test_examples_run(name: str, tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(EXAMPLES[name])) in ((0, 3) if name == "verify" else (0,)), capfd.readouterr().err
     assert capfd.readouterr().out.strip()
 
 
 def test_the_server_answers_the_request(tiny: Path) -> None:
-    """The example of `weft serve`, on any port, and the request of the first lines."""
+    """The examples of `weft serve` and `weft probe`, on any port, and the request of the first lines."""
     curl = next(line for line in README.splitlines() if line.startswith("curl "))
     with Served(hosted(tiny), [*shlex.split(EXAMPLES["serve"]), "--port", "0"]) as served:
         url = served.wait_ready()
+        assert main(shlex.split(EXAMPLES["probe"].replace("http://127.0.0.1:8000", url))) == 0
         words = shlex.split(curl.replace("http://127.0.0.1:8000", url))
         done = subprocess.run([*words, "-s", "-m", "120"], capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.startswith("data: {") and done.stdout.rstrip().endswith("data: [DONE]")

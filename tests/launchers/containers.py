@@ -67,7 +67,7 @@ def _probe(probe: Document, ports: Mapping[str, int]) -> list[str]:
     if "exec" in probe:
         return list(probe["exec"]["command"])
     get = probe["httpGet"]
-    return ["python", "-m", "weft.agent.probe", f"http://127.0.0.1:{ports[get['port']]}{get['path']}"]
+    return ["weft", "probe", f"http://127.0.0.1:{ports[get['port']]}{get['path']}"]
 
 
 def service(document: Document, name: str, environ: Mapping[str, str]) -> Container:

@@ -13,8 +13,13 @@ import pytest
 
 from tests.support.namespaces import ROOT
 from weft.agent.answering import Answering
-from weft.agent.probe import main
+from weft.cli.main import main as weft_main
 from weft.errors import ConfigError
+
+
+def main(words: list[str]) -> int:
+    """Exit code of `weft probe`."""
+    return weft_main(["probe", *words])
 
 
 @pytest.mark.parametrize(("status", "ready"), [("joined", 0), ("waiting for host 0", 1)])

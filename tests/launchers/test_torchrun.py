@@ -19,9 +19,9 @@ PORT = "29511"
 
 
 def torchrun(cluster: Cluster, host: Host, *words: str, processes: int = 1) -> Command:
-    """On a host, as a person types it; `words`: of weft.agent."""
+    """On a host, as a person types it; `words`: those of weft serve."""
     given = ["--nnodes", "2", "--nproc-per-node", str(processes), "--node-rank", str(host.number)]
-    given += ["--master-addr", cluster.hosts[0].address, "--master-port", PORT, "-m", "weft.agent"]
+    given += ["--master-addr", cluster.hosts[0].address, "--master-port", PORT, "-m", "weft", "serve"]
     where = ["--uds", str(cluster.hosts[0].folder / "sock"), "--served-model-name", "small"]
     memory = ["--kv-cache-memory", "4MiB", "--join-limit", "60"]
     given += [str(cluster.models[host.number]), *where, *memory, *words]
@@ -31,7 +31,7 @@ def torchrun(cluster: Cluster, host: Host, *words: str, processes: int = 1) -> C
 def agent_of(command: Command) -> int:
     """The pid of weft under a torchrun."""
     until(lambda: children(command.pid))
-    return next(pid for pid in children(command.pid) if b"weft.agent" in command_line(pid))
+    return next(pid for pid in children(command.pid) if b"-m\0weft\0serve" in command_line(pid))
 
 
 def ranks_under(agent: int) -> list[int]:

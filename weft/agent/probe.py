@@ -1,14 +1,9 @@
-"""`python -m weft.agent.probe WHERE`: asks the agent or the server of a container whether it is ready; for probes.
-
-WHERE is the agent's socket (--agent-socket) or a URL of the server, as http://127.0.0.1:8000/ready. Exit code 0: ready;
-1: not, or no answer. --alive: 0 for any answer. Imports only the standard library, as it runs every few seconds.
-"""
+"""Asks an agent or a server whether it is ready. Imports only the standard library: probes run every few seconds."""
 
 from __future__ import annotations
 
 import json
 import socket
-import sys
 import urllib.error
 import urllib.request
 
@@ -33,21 +28,8 @@ def of_server(url: str) -> tuple[bool, str]:
         return False, f"{error.code} {error.read(65536).decode(errors='replace')}"
 
 
-def main(words: list[str]) -> int:
-    """Prints the answer."""
-    alive = "--alive" in words
-    where = [word for word in words if word != "--alive"]
-    if len(where) != 1:
-        sys.stderr.write("usage: python -m weft.agent.probe SOCKET|URL [--alive]\n")
-        return 2
-    try:
-        ready, text = of_server(where[0]) if "://" in where[0] else of_agent(where[0])
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"{where[0]}: {error}\n")
-        return 1
-    sys.stdout.write(text + "\n")
-    return 0 if ready or alive else 1
+def asked(where: str) -> tuple[bool, str]:
+    """Whether the agent at a socket's path, or the server at a URL, is ready, and its answer.
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    OSError and ValueError: it does not answer."""
+    return of_server(where) if "://" in where else of_agent(where)

@@ -48,6 +48,7 @@ COMMANDS = (
         "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
     ),
     CliCommand("manifest", "write what starts a layout's hosts as containers (Kubernetes, compose)", addresses=200),
+    CliCommand("probe", "ask an agent or a server whether it is ready, for probes of containers", addresses=40),
     CliCommand("translate", "read another engine's command or file, or write one", addresses=40),
     CliCommand("verify", "prove that a layout gives the answers of one rank", addresses=TORCH, once=True),
     CliCommand("upcycle", "make a mixture of experts of a dense model, with the same answers", addresses=TORCH),

@@ -61,7 +61,7 @@ class HostsConfig:
 
     agent_socket: str | None = option(
         None,
-        "Unix socket on which a host's agent says how it is (python -m weft.agent.probe PATH); host 0 has none",
+        "Unix socket on which a host's agent says how it is (weft probe PATH); host 0 has none",
         "--agent-socket",
         metavar="PATH",
         expert=True,

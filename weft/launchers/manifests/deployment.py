@@ -87,7 +87,7 @@ def secret_names(deployment: ContainerDeployment, *, leader: bool) -> list[str]:
 
 def probe(where: str, *, alive: bool = False) -> list[str]:
     """The command in a container that asks its agent or server."""
-    return ["python", "-m", "weft.agent.probe", where, *(["--alive"] if alive else [])]
+    return ["weft", "probe", where, *(["--alive"] if alive else [])]
 
 
 def escaped(words: Sequence[str], mark: str) -> list[str]:
