@@ -12,11 +12,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from weft.arch.forward_plan import rank_plans
 from weft.comm.backend import CommSpec, HostSite, Rendezvous
 from weft.comm.registry import backend_named
 from weft.errors import ConfigError, PeerError
 from weft.ipc.fingerprint import Settings, common, differences
-from weft.ipc.messages import Allocate, Entered, Joined, Loaded, PeerAddresses, WorldSetup, pack
+from weft.ipc.messages import (
+    Allocate,
+    Entered,
+    Joined,
+    Loaded,
+    PeerAddresses,
+    Recorded,
+    StartSteps,
+    ToRank,
+    WorldSetup,
+    pack,
+)
 from weft.ipc.phases import Phase, PhaseBoard, PhaseChange
 from weft.ipc.report import RankReport
 from weft.ipc.status import StatusPage
@@ -33,7 +45,7 @@ from weft.supervisor.hosts.rendezvous import HostsRendezvous
 from weft.supervisor.hosts.session import HostSession
 from weft.supervisor.link import RankLink, end_all
 from weft.supervisor.processes import Spawner
-from weft.supervisor.setups import setup_of
+from weft.supervisor.setups import eager_for_all, setup_of
 from weft.supervisor.watch import Watch
 
 Listener = Callable[[PhaseChange], None]
@@ -61,6 +73,7 @@ class Starting:
         self._began = time.monotonic()
         self._board = PhaseBoard(plan.where, listener, plan.first_rank)
         self._loaded: dict[int, Loaded] = {}
+        self._why_eager: dict[int, str] = {}
         self._joined: dict[int, Joined] = {}
         self._hosts, world = hosts, plan.layout.world
         self._shares = [*plan.cores]
@@ -185,8 +198,9 @@ class Starting:
         self._watch.rendezvous.met()
         assert self.memory is not None
         plan, clock, blocks = self.plan, StepClock(self.plan.limits.step_limit), self.memory.num_blocks
-        size = plan.engine.tokens_per_block
-        return ProcessExecutor(plan.layout, blocks, self._watch, clock, plan.config.num_experts, size)
+        size, itemsize = plan.engine.tokens_per_block, DTYPE_BYTES[plan.engine.dtype]
+        plans = rank_plans(plan.shards.forward_plan, plan.layout, size, itemsize)
+        return ProcessExecutor(plan.layout, blocks, self._watch, clock, plans, plan.config.num_experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):
@@ -198,6 +212,10 @@ class Starting:
                 self._loaded[worker.rank] = message
                 if len(self._loaded) == len(self.workers):
                     self._allocate()
+            elif isinstance(message, Recorded):
+                self._why_eager[worker.rank] = message.why_eager
+                if len(self._why_eager) == len(self.workers):
+                    self._send_all(StartSteps(eager_for_all(self.plan.where, self._why_eager)))
             else:
                 raise PeerError(f"{worker.where} sent {type(message).__name__} while starting")
             if self._board.ready:
@@ -234,9 +252,12 @@ class Starting:
             self.memory = self._ask_devices()
             engine = replace(self.plan.engine, max_model_len=self.memory.max_model_len)
             self.plan = replace(self.plan, engine=engine, memory=self.memory)
-        message = pack(Allocate(self.memory.num_blocks, self.memory.max_model_len))
+        self._send_all(Allocate(self.memory.num_blocks, self.memory.max_model_len))
+
+    def _send_all(self, message: ToRank) -> None:
+        frame = pack(message)
         for worker in self.workers:
-            worker.send(message, 30.0)
+            worker.send(frame, 30.0)
 
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -22,7 +23,7 @@ from weft.comm.shm.stealing import MOST_RANKS
 from weft.comm.staged import StagedComm
 from weft.errors import PeerError
 from weft.ipc.channel import Channel, ChannelClosed
-from weft.ipc.messages import Allocate, Entered, Setup, Shutdown, pack, unpack_for_rank
+from weft.ipc.messages import Allocate, Entered, Setup, Shutdown, StartSteps, pack, unpack_for_rank
 from weft.ipc.phases import Phase
 from weft.ipc.status import StatusWriter
 from weft.layers import Params, Prepare
@@ -89,6 +90,10 @@ def make_rank_ops(setup: Setup, device: torch.device, arena: SharedArena | NoAre
     return ops
 
 
+Start = TypeVar("Start", Allocate, StartSteps)
+"""A message of the supervisor that a rank waits for while it starts."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankWeights:
     """A rank's parameters; what was read for them, and in how many seconds."""
@@ -141,13 +146,13 @@ def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence
     return StagedComm(comm) if device != "cpu" and world > 1 else comm
 
 
-def next_allocation(channel: Channel) -> Allocate:
-    """Waits for the size of the cache. ChannelClosed: the start was given up."""
+def next_message(channel: Channel, wanted: type[Start]) -> Start:
+    """Waits for a message of the start. ChannelClosed: the start was given up."""
     message = unpack_for_rank(channel.receive())
     if isinstance(message, Shutdown):
         raise ChannelClosed("shut down while starting")
-    if not isinstance(message, Allocate):
-        raise PeerError(f"expected the size of the cache, got {type(message).__name__}")
+    if not isinstance(message, wanted):
+        raise PeerError(f"expected {wanted.__name__}, got {type(message).__name__}")
     return message
 
 

@@ -17,12 +17,15 @@ from weft.errors import PeerError
 from weft.ipc.channel import Channel
 from weft.ipc.fingerprint import joined
 from weft.ipc.messages import (
+    Allocate,
     CountExperts,
     ExpertsCounted,
     Loaded,
+    Recorded,
     RunStep,
     Setup,
     Shutdown,
+    StartSteps,
     StepDone,
     pack,
     unpack_for_rank,
@@ -40,7 +43,7 @@ from weft.worker.build import (
     free_bytes,
     load_weights,
     make_rank_ops,
-    next_allocation,
+    next_message,
     own_arena,
 )
 from weft.worker.following import DecodeFrames
@@ -71,7 +74,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     with ExitStack() as closing:  # in the reverse order
         closing.callback(comm.close)
         closing.callback(unshare_threads, ops)
-        allocate = next_allocation(channel)
+        allocate = next_message(channel, Allocate)
 
         report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.world.engine.tokens_per_block} tokens")
         capacity, eager = capacity_of(setup, allocate), setup.world.engine.enforce_eager
@@ -79,6 +82,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         masks = grammar_masks(setup.world.vocabulary, shards.config.vocab_size, cpus)
         closing.callback(masks.close)
         runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager, masks)
+        channel.send(pack(Recorded("" if runner.program else runner.why_eager)))
+        runner.start_steps(next_message(channel, StartSteps).why_eager)
         stealing = pin_threads(runner, comm.inner, setup, arena)
 
         report.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}{stealing}")
