@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +54,8 @@ PROMPTS = random_prompts((7, 1, 11, 4), 101)
 # a budget of 5 cuts the long prompts into chunks, later arrivals prefill beside decoding rows, one dp group stays idle
 MIXED = Workload(PROMPTS, (0, 0, 0, 2), max_tokens=3, budget=5)
 ALONE = Workload(PROMPTS, (0, 10, 20, 30), max_tokens=3, budget=64)
+# only one dp group has rows; then prompts that gather keys arrive beside streams of the other
+UNLIKE = Workload(random_prompts((60, 3, 45, 50), 101), (0, 4, 6, 7), max_tokens=4, budget=288)
 # a step of so many rows that ranks split them
 LONG = Workload(random_prompts((160, 3, 110), 101), (0, 0, 0), max_tokens=3, budget=288)
 
@@ -122,9 +124,13 @@ class ContextSizes:
     cp: int
     kv_split: int
     dp: int = 1
+    dispatch: str = "auto"
 
     def layout(self, world: int, num_experts: int) -> Layout:
-        sizes = {f"attention.{name}": size for name, size in asdict(self).items()}
+        of_attention = ("tp", "cp", "kv_split", "dp")
+        sizes: dict[str, object] = {f"attention.{name}": getattr(self, name) for name in of_attention}
+        if num_experts:
+            sizes["experts.dispatch"] = self.dispatch
         return resolve(sizes, world, num_experts=num_experts)
 
 

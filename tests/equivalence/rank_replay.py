@@ -25,6 +25,7 @@ from torch import Tensor
 
 from tests.equivalence.harness import EXACT, LIMITS, AnySizes, ContextSizes, ExpertSizes, any_layout, checkpoint_at
 from weft.arch import Shards, parse_config
+from weft.arch.forward_plan import rank_plans
 from weft.comm.backend import CommSpec, HostSite, RankEnd
 from weft.comm.base import Comm, Group
 from weft.comm.groups import groups_of as layout_groups
@@ -34,7 +35,6 @@ from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
 from weft.layout.placement import Placement, full
-from weft.layout.rank_plans import RankPlans
 from weft.models.decoder import Batch
 from weft.native.step_library import Pool, open_library
 from weft.ops import make_ops
@@ -122,7 +122,7 @@ def replay(job: dict[str, Any], case: dict[str, Any], comm: Comm) -> list[str]:
     if job["backend"] == "program":
         runner.program = ExactProgram(runner, comm, job.get("threads", 1), digests)  # type: ignore[assignment]
     runner.decoder.tap = digests
-    plans = RankPlans(runner.shards.layout.attention.tp, runner.geometry.owners)
+    plans = rank_plans(shards.forward_plan, shards.layout, LIMITS.block_size, EXACT.dtype.itemsize)
     for plan in msgspec.msgpack.decode(base64.b64decode(case["plans"]), type=list[StepPlan]):
         runner.step(plans.split(plan)[runner.geometry.group])
     return digests.found

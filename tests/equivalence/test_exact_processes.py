@@ -24,6 +24,7 @@ from tests.equivalence.harness import (
     EXACT,
     LONG,
     MIXED,
+    UNLIKE,
     AnySizes,
     ContextSizes,
     ExpertSizes,
@@ -274,7 +275,11 @@ def test_routed_rows_between_processes_equal_lockstep(
         assert answer == [digests[rank] for _, digests in recorded], f"rank {rank}: {answer}"
 
 
-SHARED_CONTEXTS = [ContextSizes(2, 2, 2), ContextSizes(4, 1, 4), ContextSizes(1, 4, 1), ContextSizes(2, 1, 2, 2)]
+SHARED_CONTEXTS = [
+    *((ContextSizes(*each), MIXED) for each in [(2, 2, 2, 1), (4, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 2)]),
+    *((ContextSizes(2, 1, 2, 2, dispatch), UNLIKE) for dispatch in ("all_gather", "all_to_all")),
+    *((ContextSizes(1, 2, 1, 2, dispatch), UNLIKE) for dispatch in ("all_gather", "all_to_all")),
+]
 
 
 @pytest.mark.parametrize("backend", ["shared_memory", "gloo", "tcp", "program"])
@@ -284,7 +289,7 @@ def test_shared_contexts_between_processes_equal_lockstep(backend: str, model: M
     if backend == "program":
         need("step")
     exact = model("latent", EXACT)
-    recorded = [record(exact, 4, sizes) for sizes in SHARED_CONTEXTS]
+    recorded = [record(exact, 4, sizes, work) for sizes, work in SHARED_CONTEXTS]
     job = {
         "backend": backend,
         "hosts": 2 if backend in ("tcp", "program") else 1,

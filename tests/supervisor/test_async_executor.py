@@ -11,6 +11,7 @@ import pytest
 from weft.errors import PeerError
 from weft.ipc.messages import RunStep, StepDone, unpack_for_rank
 from weft.launch_plan.timeouts import StepClock
+from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan
 from weft.supervisor.executor import ProcessExecutor
@@ -58,7 +59,7 @@ def ranks() -> tuple[ProcessExecutor, FakeRanks]:
     """Two attention-dp groups of one rank each."""
     fake: Any = FakeRanks()
     layout = resolve({"attention.dp": 2}, world_size=2)
-    return ProcessExecutor(layout, 8, fake, StepClock(60.0)), fake
+    return ProcessExecutor(layout, 8, fake, StepClock(60.0), RankPlans(layout.attention.tp)), fake
 
 
 def plan(index: int) -> StepPlan:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from weft.arch.forward_plan import rank_plans
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import groups_of
@@ -14,7 +15,6 @@ from weft.comm.mailboxes import mailboxes_of
 from weft.comm.shm.region import Region
 from weft.comm.shm.shared_memory import SharedMemoryComm
 from weft.layers import Prepare
-from weft.layout.rank_plans import RankPlans
 from weft.layout.rows import KVOwners
 from weft.models.decoder import Batch
 from weft.native.runtime_records import DecodeRecord
@@ -53,7 +53,8 @@ class ProgramExecutor(LockstepExecutor):
         self.shards, self.limits, device = shards, limits, torch.device("cpu")
         attention = shards.layout.attention
         self.owners = KVOwners(attention.cp, attention.kv_split, limits.block_size)
-        size, self._plans = shards.layout.world, RankPlans(attention.tp, self.owners)
+        size, itemsize = shards.layout.world, numerics.dtype.itemsize
+        self._plans = rank_plans(shards.forward_plan, shards.layout, limits.block_size, itemsize)
         config = EngineConfig(
             dtype="float64", max_num_batched_tokens=limits.max_num_batched_tokens, max_num_seqs=limits.max_num_seqs
         )

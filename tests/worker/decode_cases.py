@@ -28,6 +28,7 @@ LAYOUTS: list[tuple[int, dict[str, object]]] = [
 SHARED: list[tuple[int, dict[str, object]]] = [
     (2, {"attention.tp": 2, "attention.kv_split": 2}),
     (4, {"attention.tp": 4, "attention.kv_split": 2, "o_proj.tp": 2}),
+    (4, {"attention.tp": 2, "attention.kv_split": 2, "attention.dp": 2, "dense.tp": 4}),
 ]
 """Of a model with one KV head."""
 

@@ -24,7 +24,6 @@ from weft.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.ipc.channel import Channel, channel_pair
 from weft.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
 from weft.ipc.status import StatusPage
-from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
 from weft.native.runtime_records import FollowingRecord
 from weft.ops.base import Numerics
@@ -41,7 +40,6 @@ class Ranks(ProgramExecutor):
 
     def __init__(self, checkpoint: Any, shards: Shards, numerics: Numerics, limits: RankCapacity) -> None:
         super().__init__(checkpoint, shards, numerics, limits)
-        self._plans = RankPlans(shards.layout.attention.tp)
         self.page = StatusPage.create(len(self.runners))
         self._before: list[int] = [0] * len(self.runners)
         self._now: list[FollowingRecord | None] = [None] * len(self.runners)

@@ -33,6 +33,7 @@ from tests.worker.decode_cases import (
 from weft.arch import Shards, parse_config
 from weft.checkpoint import open_checkpoint
 from weft.errors import WeftError
+from weft.layout.boundaries import KeyGather
 from weft.layout.layout import Layout
 from weft.layout.rank_plans import RankPlans
 from weft.layout.resolve import resolve
@@ -42,9 +43,8 @@ from weft.native.runtime_records import DecodeRecord
 from weft.native.step_library import open_library
 from weft.ops.base import Numerics
 from weft.program.build import RankProgram
-from weft.step.plan import GroupPlan, RankPlan, StepPlan, StepResult
+from weft.step.plan import GroupPlan, StepPlan, StepResult
 from weft.worker.runner import Runner
-from weft.worker.tensors.inputs import InputBuilder, StepInputs
 
 
 def suits_bounds() -> bool:
@@ -166,15 +166,6 @@ def test_both_ways_give_the_same(world: int, layout: dict[str, object], dtype: t
         assert min(executor.short_steps) > 8
 
 
-def without_gathering(inputs: InputBuilder, plan: RankPlan) -> StepInputs:
-    """Of steps that programs run."""
-    inputs._gathering = None
-    return BUILD(inputs, plan)
-
-
-BUILD = InputBuilder.build
-
-
 @pytest.fixture(scope="module")
 def one_kv_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("step", "comm")
@@ -190,7 +181,7 @@ def test_ranks_that_share_contexts_give_the_same(
     one_kv_head: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(InputBuilder, "build", without_gathering)
+    monkeypatch.setattr(KeyGather, "chosen", lambda *_, **__: False)  # steps that gather run no program
     with both_ways(one_kv_head, world, layout, dtype) as executor:
         serve(executor, MANY)
         assert min(executor.short_steps) > 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from weft.arch.config import ModelConfig
 from weft.layout.boundaries import (
@@ -18,7 +19,9 @@ from weft.layout.boundaries import (
 )
 from weft.layout.layout import Layout
 from weft.layout.placement import Placement
+from weft.layout.rank_plans import RankPlans
 from weft.layout.routed import Dispatch, Routing, dispatch_of
+from weft.layout.rows import KVOwners
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,10 @@ def forward_plan(config: ModelConfig, layout: Layout) -> ForwardPlan:
     latent, kv_heads = config.mla is not None, config.num_kv_heads
     keys = key_gather(layout, heads=config.num_heads, kv_heads=kv_heads, key_dim=key_dim, latent=latent)
     return ForwardPlan(residual(layout, form), boundaries, exchanges, dispatch, owners, keys)
+
+
+def rank_plans(plan: ForwardPlan, layout: Layout, block_size: int, itemsize: int) -> RankPlans:
+    """Divides steps. `block_size`: positions that a rank has of a KV block; `itemsize`: bytes of an activation."""
+    attention, price = layout.attention, plan.key_gather
+    gathers = None if price is None else partial(price.chosen, block_size=block_size, itemsize=itemsize)
+    return RankPlans(attention.tp, KVOwners(attention.cp, attention.kv_split, block_size), gathers)

@@ -16,6 +16,7 @@ from weft.cli.args.parser import CommandParser
 from weft.cli.removed_flags import refuse_removed_flags
 from weft.cli.single_start import refuse_several_starts
 from weft.errors import UsageError, WeftError
+from weft.machine import task_limits
 from weft.machine.memory_trim import not_collected
 from weft.options import nearest
 from weft.printable import printable_lines
@@ -79,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     except WeftError as error:
         return _fail(name, str(error), error.exit_code, debug)
     except Exception as error:  # the last handler of the process: a defect ends in one line and a known exit code
-        if (limited := addresses.explained(error)) is not None:
+        if (limited := addresses.explained(error) or task_limits.explained(error)) is not None:
             return _fail(name, str(limited), limited.exit_code, debug)
         message = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         return _fail(name, message, WeftError.exit_code, debug)

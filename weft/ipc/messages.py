@@ -89,6 +89,13 @@ class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
     max_model_len: int
 
 
+class StartSteps(msgspec.Struct, frozen=True, tag="start_steps"):
+    """All ranks have their caches: run steps from now on. `why_eager`: why every rank has to run them operation by
+    operation, although this one may have a step program; else empty."""
+
+    why_eager: str = ""
+
+
 class RunStep(msgspec.Struct, frozen=True, tag="step"):
     """Run this part of a step; the first rank of each attention block answers with `StepDone`."""
 
@@ -103,7 +110,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End after the current step."""
 
 
-ToRank = Setup | Allocate | RunStep | CountExperts | Shutdown
+ToRank = Setup | Allocate | StartSteps | RunStep | CountExperts | Shutdown
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
@@ -130,6 +137,12 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     device_free: int | None = None
 
 
+class Recorded(msgspec.Struct, frozen=True, tag="recorded"):
+    """The cache is allocated, and the decoder recorded as a step program; `why_eager`: why there is no program."""
+
+    why_eager: str = ""
+
+
 class StepDone(msgspec.Struct, frozen=True, tag="done"):
     """What was sampled in the rank's attention block."""
 
@@ -153,7 +166,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     module: str = ""
 
 
-FromRank = Joined | Entered | Loaded | StepDone | ExpertsCounted | Failed
+FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

@@ -181,7 +181,9 @@ def plan_memory(
         try:
             return plan_memory(shards, engine, itemsize, allowed, staged_slots)
         except ConfigError as error:
-            message = f"the limit of addresses (ulimit -v) leaves each rank {size(process_limit)}: raise it; {error}"
+            limit = resource.getrlimit(resource.RLIMIT_AS)[0] >> 10
+            left = f"the limit of addresses (ulimit -v {limit}) leaves each rank {size(process_limit)}"
+            message = f"{left}: raise it; {error}"
             raise ConfigError(message, field=error.field, value=error.value) from None
     ranks = rank_memories(shards, engine, itemsize, available, staged_slots)
     if engine.kv_cache_memory is not None:

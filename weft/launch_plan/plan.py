@@ -31,6 +31,7 @@ from weft.launch_plan.timeouts import ProcessLimits
 from weft.layout.layout import Layout
 from weft.layout.ranks import describe, node_of
 from weft.layout.support import refuse_unsupported
+from weft.machine import task_limits
 from weft.machine.control_groups import cpu_quota, memory_left
 from weft.machine.cores import CoreShare, available_cores
 from weft.machine.devices import too_few, torch_without_devices
@@ -216,6 +217,7 @@ def plan_launch(
     assignment = assign_cpus_here(layout, engine)
     if hosts:
         assignment = CpuAssignment(tuple(share for host in hosts for share in host.shares), spare_cpus(hosts[0]))
+    task_limits.check(share.threads for share in assignment.shares[: layout.ranks_per_node])
     spanned = hosts_of_a_replica(layout)
     of_replica = replace(shards, layout=replace(layout, replicas=1))
     chosen = choose_backend(comm, of_replica, engine.device, hosts=spanned)

@@ -103,6 +103,10 @@ class KeyGather:
         of_row = self.heads * (self.key_dim * itemsize + (self.key_dim + 2) * max(PARTIAL_BYTES, itemsize))
         return (rows * of_row - 1) // (self.numbers * itemsize)
 
+    def chosen(self, rows: int, end: int, block_size: int, itemsize: int) -> bool:
+        """Whether `rows` of a prompt gather the keys of a context of `end` positions, in blocks of `block_size`."""
+        return -(-end // block_size) * block_size <= self.longest(rows, itemsize)
+
 
 def owner_exchanges(layout: Layout, *, heads: int, kv_heads: int, key_dim: int) -> tuple[OwnerExchange, ...]:
     """In order; none where every rank has all positions. `key_dim`: of what attention multiplies queries by."""

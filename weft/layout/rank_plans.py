@@ -5,7 +5,7 @@ Pure numbers. The supervisor sends each rank its part, whose size does not grow 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,8 @@ RunCounts = tuple[int, bool, int]
 """Of a run: its rows, whether the last is sampled, and how many are scored."""
 GroupCounts = tuple[int, tuple[RunCounts, ...]]
 """Of a group: its decode rows, and the counts of its runs."""
+Gathers = Callable[[int, int], bool]
+"""Whether so many rows of a prompt, in a context of so many positions, gather its keys."""
 SHAPES = 4096
 """Groups of different counts whose row tables are kept."""
 WHOLE = KVOwners(1, 1, 1)
@@ -96,10 +98,11 @@ def rows_of_blocks(counts: GroupCounts, tp: int, cp: int, cp_of: bytes) -> RowsO
 
 class RankPlans:
     """Parts of plans, for a stage whose attention blocks have `tp` ranks. `split(plan)[g]` is what every rank of group
-    g runs. `owners`: of positions, where several ranks keep those of a request."""
+    g runs. `owners`: of positions, where several ranks keep those of a request. `gathers`: which prompts gather keys,
+    where any may."""
 
-    def __init__(self, tp: int, owners: KVOwners = WHOLE) -> None:
-        self._owners = owners
+    def __init__(self, tp: int, owners: KVOwners = WHOLE, gathers: Gathers | None = None) -> None:
+        self._owners, self._gathers = owners, gathers
         self._rows_of_ranks = lru_cache(SHAPES)(lambda counts: rows_of_ranks(counts, tp))
         self._rows_of_blocks = lru_cache(SHAPES)(lambda counts, cp_of: rows_of_blocks(counts, tp, owners.cp, cp_of))
 
@@ -112,7 +115,15 @@ class RankPlans:
             rows += own
             sampled += own_sampled
         tables = tuple(rows), () if sampled == rows else tuple(sampled)
-        return [RankPlan(plan.index, *tables, group, plan.experts, plan.awaits) for group in plan.groups]
+        eager = self._runs_eagerly(plan)
+        return [RankPlan(plan.index, *tables, group, plan.experts, plan.awaits, eager) for group in plan.groups]
+
+    def _runs_eagerly(self, plan: StepPlan) -> bool:
+        """Whether a prompt of any group gathers keys: step programs have no instruction for that."""
+        gathers = self._gathers
+        if gathers is None:
+            return False
+        return any(gathers(run.count, run.start + run.count) for group in plan.groups for run in group.runs)
 
     def _rows_of(self, group: GroupPlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Rows and sampled rows of each rank of the group."""

@@ -19,14 +19,14 @@ _MEMORY = (
 
 def memory_left(root: Path = ROOT, own: Path = OWN) -> int | None:
     """Bytes, the least of all groups; None without a limit."""
-    left = (_left(folder, *names) for folder in _folders("memory", root, own) for names in _MEMORY)
+    left = (_left(folder, *names) for folder in folders("memory", root, own) for names in _MEMORY)
     return min((found for found in left if found is not None), default=None)
 
 
 def memory_shares(root: Path = ROOT, own: Path = OWN, machine: Path = Path("/proc/meminfo")) -> list[tuple[int, int]]:
     """(bytes left, bytes in all) of the machine and of each group that has a limit."""
     found = []
-    for folder in _folders("memory", root, own):
+    for folder in folders("memory", root, own):
         for names in _MEMORY:
             left = _left(folder, *names)
             if left is not None:
@@ -38,11 +38,11 @@ def memory_shares(root: Path = ROOT, own: Path = OWN, machine: Path = Path("/pro
 
 def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """Cores' worth of time, the least of all groups; None without a limit."""
-    return min((quota for folder in _folders("cpu", root, own) if (quota := _quota(folder))), default=None)
+    return min((quota for folder in folders("cpu", root, own) if (quota := _quota(folder))), default=None)
 
 
-def _folders(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """Of the groups that this process is in, whether they are there or not, and the roots."""
+def folders(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, whether they exist or not, and the roots."""
     yield from (root, root / controller)
     try:
         lines = own.read_text().splitlines()

@@ -151,7 +151,8 @@ class RankPlan(msgspec.Struct, frozen=True, array_like=True):
     """What every rank of one attention-dp group runs of a step: the `group`'s rows, and of the others only how many.
 
     rows[r], sampled[r]: rows and sampled rows of rank r of the stage; `sampled` is empty where all rows are sampled.
-    `awaits`: as of `StepPlan`.
+    `awaits`: as of `StepPlan`. `eager`: every rank of the stage runs this step operation by operation, for a part of it
+    has no recorded form. All ranks have the same value, so that they meet in the same exchanges.
     """
 
     index: int
@@ -160,6 +161,7 @@ class RankPlan(msgspec.Struct, frozen=True, array_like=True):
     group: GroupPlan
     experts: ExpertWork | None = None
     awaits: int = 0
+    eager: bool = False
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):

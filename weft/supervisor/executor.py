@@ -18,8 +18,6 @@ from weft.launch_plan.timeouts import StepClock
 from weft.layout.layout import Layout
 from weft.layout.rank_plans import RankPlans
 from weft.layout.ranks import coords
-from weft.layout.rows import KVOwners
-from weft.settings import TOKENS_PER_BLOCK
 from weft.step.plan import GroupResult, StepPlan, StepResult
 from weft.supervisor.link import RankLink, end_all, senders
 from weft.supervisor.watch import Watch
@@ -72,18 +70,17 @@ class ProcessExecutor:
         num_blocks: int,
         watch: Watch,
         clock: StepClock,
+        plans: RankPlans,
         num_experts: int = 0,
-        block_size: int = TOKENS_PER_BLOCK,
     ) -> None:
-        """`clock`: the longest a step may take before the rank that holds it up is named. `num_experts`: routed experts
-        of a layer. `block_size`: tokens that a rank has of a KV block."""
+        """`clock`: the longest a step may take before the rank that holds it up is named. `plans`: divides steps.
+        `num_experts`: routed experts of a layer."""
         self._num_experts = num_experts
         self.layout, self.num_blocks, self.watch, self.clock = layout, num_blocks, watch, clock
         self.workers = watch.workers
         self._senders = senders(self.workers)
         self._group_of = reporting_ranks(layout)
-        attention = layout.attention
-        self._plans = RankPlans(attention.tp, KVOwners(attention.cp, attention.kv_split, block_size))
+        self._plans = plans
         self._groups = [coords(layout, rank).dp for rank in range(layout.world)]
         """Attention-dp group of each rank."""
         self._waiting: deque[_Waiting] = deque()

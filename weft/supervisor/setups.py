@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from weft import env
 from weft.ipc.messages import PeerAddresses, Setup, WorldSetup
 from weft.machine.cores import CoreShare
@@ -21,3 +23,15 @@ def setup_of(world: WorldSetup, rank: int, share: CoreShare, checkpoint: bytes, 
         peers=peers,
         environ=env.own() | ({"WEFT_NATIVE_ISA": world.isa} if world.isa else {}),
     )
+
+
+def eager_for_all(where: Sequence[str], reasons: Mapping[int, str]) -> str:
+    """The first rank without a step program, with its reason, if other ranks have one; else "".
+
+    `reasons[rank]`: why it has none, empty if it has one. A program and an eager step meet in different exchanges, so
+    all ranks have to run the same form.
+    """
+    without = [rank for rank in sorted(reasons) if reasons[rank]]
+    if not without or len(without) == len(reasons):
+        return ""
+    return f"{where[without[0]]} has no step program: {reasons[without[0]]}"

@@ -7,24 +7,33 @@ while the wait can happen in another.
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from weft.arch.forward_plan import rank_plans
 from weft.comm.backend import CommSpec, HostSite, Rendezvous
 from weft.comm.registry import backend_named
 from weft.errors import ConfigError, PeerError
 from weft.ipc.fingerprint import Settings, common, differences
-from weft.ipc.messages import Allocate, Entered, Joined, Loaded, PeerAddresses, WorldSetup, pack
+from weft.ipc.messages import (
+    Allocate,
+    Entered,
+    Joined,
+    Loaded,
+    PeerAddresses,
+    Recorded,
+    StartSteps,
+    ToRank,
+    WorldSetup,
+    pack,
+)
 from weft.ipc.phases import Phase, PhaseBoard, PhaseChange
 from weft.ipc.report import RankReport
 from weft.ipc.status import StatusPage
 from weft.launch_plan.memory import MemoryPlan, finish_plan, rank_memories
 from weft.launch_plan.plan import LaunchPlan
 from weft.launch_plan.timeouts import StepClock
-from weft.layout.ranks import coords
-from weft.machine.cores import numa_node
 from weft.settings import DTYPE_BYTES
 from weft.supervisor.executor import ProcessExecutor
 from weft.supervisor.hosts.agent_pool import AgentPool
@@ -33,7 +42,8 @@ from weft.supervisor.hosts.rendezvous import HostsRendezvous
 from weft.supervisor.hosts.session import HostSession
 from weft.supervisor.link import RankLink, end_all
 from weft.supervisor.processes import Spawner
-from weft.supervisor.setups import setup_of
+from weft.supervisor.reports import rank_report
+from weft.supervisor.setups import eager_for_all, setup_of
 from weft.supervisor.watch import Watch
 
 Listener = Callable[[PhaseChange], None]
@@ -61,6 +71,7 @@ class Starting:
         self._began = time.monotonic()
         self._board = PhaseBoard(plan.where, listener, plan.first_rank)
         self._loaded: dict[int, Loaded] = {}
+        self._why_eager: dict[int, str] = {}
         self._joined: dict[int, Joined] = {}
         self._hosts, world = hosts, plan.layout.world
         self._shares = [*plan.cores]
@@ -185,8 +196,9 @@ class Starting:
         self._watch.rendezvous.met()
         assert self.memory is not None
         plan, clock, blocks = self.plan, StepClock(self.plan.limits.step_limit), self.memory.num_blocks
-        size = plan.engine.tokens_per_block
-        return ProcessExecutor(plan.layout, blocks, self._watch, clock, plan.config.num_experts, size)
+        size, itemsize = plan.engine.tokens_per_block, DTYPE_BYTES[plan.engine.dtype]
+        plans = rank_plans(plan.shards.forward_plan, plan.layout, size, itemsize)
+        return ProcessExecutor(plan.layout, blocks, self._watch, clock, plans, plan.config.num_experts)
 
     def _follow(self) -> None:
         for worker, message in self._watch.messages(self._deadline):
@@ -198,6 +210,10 @@ class Starting:
                 self._loaded[worker.rank] = message
                 if len(self._loaded) == len(self.workers):
                     self._allocate()
+            elif isinstance(message, Recorded):
+                self._why_eager[worker.rank] = message.why_eager
+                if len(self._why_eager) == len(self.workers):
+                    self._send_all(StartSteps(eager_for_all(self.plan.where, self._why_eager)))
             else:
                 raise PeerError(f"{worker.where} sent {type(message).__name__} while starting")
             if self._board.ready:
@@ -234,9 +250,12 @@ class Starting:
             self.memory = self._ask_devices()
             engine = replace(self.plan.engine, max_model_len=self.memory.max_model_len)
             self.plan = replace(self.plan, engine=engine, memory=self.memory)
-        message = pack(Allocate(self.memory.num_blocks, self.memory.max_model_len))
+        self._send_all(Allocate(self.memory.num_blocks, self.memory.max_model_len))
+
+    def _send_all(self, message: ToRank) -> None:
+        frame = pack(message)
         for worker in self.workers:
-            worker.send(message, 30.0)
+            worker.send(frame, 30.0)
 
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))
@@ -247,35 +266,18 @@ class Starting:
 
     def reports(self) -> list[RankReport]:
         """Where every rank is, from any thread."""
-        return [self._report(worker) for worker in list(self.workers)]
-
-    def _report(self, worker: RankLink) -> RankReport:
-        plan, number = self.plan, self.plan.first_rank + worker.rank
-        change, at = self._board.changes[worker.rank], coords(plan.world or plan.layout, number)
-        joined = self._joined.get(worker.rank)
-        cpus = self._shares[worker.rank].cpus
-        device = self.plan.engine.device
-        work, held = self._status.work(worker.rank), self._status.held(worker.rank)
-        return RankReport(
-            rank=number,
-            coordinates={"replica": at.replica, "stage": at.stage, "dp": at.dp, "cp": at.cp, "tp": at.tp},
-            host=platform.node() if joined is None else joined.host,
-            pid=worker.pid,
-            device=device if device == "cpu" else f"{device}:{number % (plan.world or plan.layout).ranks_per_node}",
-            cpus=list(cpus),
-            numa_node=numa_node(cpus) if plan.host_of[worker.rank] == 0 else None,
-            phase=change.phase,
-            detail=change.detail,
-            since_s=round(self._seconds() - change.at_s, 3),
-            busy_s=work.busy_s,
-            rows=work.rows,
-            collective_s=work.collective_s,
-            collective_bytes=work.collective_bytes,
-            stage_wait_s=work.stage_wait_s,
-            stage_idle=work.stage_idle,
-            weight_bytes=held.weights,
-            kv_cache_bytes=held.kv_cache,
-        )
+        return [
+            rank_report(
+                self.plan,
+                worker,
+                self._board.changes[worker.rank],
+                self._joined.get(worker.rank),
+                self._shares[worker.rank].cpus,
+                self._status,
+                self._seconds(),
+            )
+            for worker in list(self.workers)
+        ]
 
     def cancel(self) -> None:
         """Kills every rank at once, from any thread; a wait for them ends with an error."""

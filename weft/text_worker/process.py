@@ -20,6 +20,7 @@ from weft.errors import CheckpointError, RequestError
 from weft.ipc.channel import Channel, ChannelClosed
 from weft.log import configure
 from weft.machine.parent_death import tie_to_parent
+from weft.machine.rlimits import lower
 from weft.text_worker.handler import Handler
 from weft.text_worker.jobs import MORE_MEMORY, Begin, Job, JobAnswer, JobRefusal, Ready, named, pack, unpack_job
 
@@ -115,8 +116,8 @@ def _bound_memory(more: int, *, for_good: bool = True) -> None:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most if for_good else resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lower(resource.RLIMIT_AS, most, most if for_good else resource.RLIM_INFINITY)
+    lower(resource.RLIMIT_CORE, 0, 0)
 
 
 if __name__ == "__main__":

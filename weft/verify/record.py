@@ -117,17 +117,25 @@ class Parts:
         return rows[order]
 
 
+def greedy_tokens(engine: Engine, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+    """Tokens of every prompt, to max_tokens each.
+
+    The first prompt runs alone; then one more arrives with every step, so that dp groups have unlike work."""
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    found: list[list[int]] = [[] for _ in prompts]
+    waiting = list(range(len(prompts)))
+    while waiting or engine.has_work:
+        if waiting and (waiting[0] != 1 or not engine.has_work):
+            index = waiting.pop(0)
+            engine.add_request(str(index), list(prompts[index]), params)
+        for output in engine.step():
+            found[int(output.request_id)].extend(output.new_token_ids)
+    return found
+
+
 def outcomes(
     engine: Engine, recorder: LogitsRecorder, prompts: Sequence[Prompt], max_tokens: int
 ) -> list[GreedyOutput]:
     """Runs all prompts through the engine, greedily, to max_tokens each."""
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
-    for index, prompt in enumerate(prompts):
-        engine.add_request(str(index), list(prompt), params)
-    found = [GreedyOutput() for _ in prompts]
-    while engine.has_work:
-        for output in engine.step():
-            found[int(output.request_id)].tokens.extend(output.new_token_ids)
-    for prompt, outcome in zip(prompts, found, strict=True):
-        outcome.logits = recorder.logits[tuple(prompt)]
-    return found
+    tokens = greedy_tokens(engine, prompts, max_tokens)
+    return [GreedyOutput(each, recorder.logits[tuple(prompt)]) for each, prompt in zip(tokens, prompts, strict=True)]

@@ -23,9 +23,8 @@ from weft.layout.resolve import resolve
 from weft.ops.base import Numerics
 from weft.plural import counted
 from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
 from weft.verify.compare import Agreement, compare, compare_tokens, tolerance_of
-from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
+from weft.verify.record import GreedyOutput, LogitsRecorder, Prompt, greedy_tokens, outcomes
 from weft.verify.trace import ModuleDifference, trace
 from weft.worker.lockstep_executor import LockstepExecutor
 from weft.worker.runner import RankCapacity
@@ -111,11 +110,4 @@ class Verifier:
     ) -> Agreement:
         self.progress(f"running {counted(self.layout.world, 'process', 'es')}, as served")
         engine = self._engine(served, prompts, max_tokens)
-        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
-        tokens: list[list[int]] = [[] for _ in prompts]
-        for index, prompt in enumerate(prompts):
-            engine.add_request(str(index), list(prompt), params)
-        while engine.has_work:
-            for output in engine.step():
-                tokens[int(output.request_id)].extend(output.new_token_ids)
-        return compare_tokens(reference, tokens, tolerance)
+        return compare_tokens(reference, greedy_tokens(engine, prompts, max_tokens), tolerance)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -19,7 +20,7 @@ from weft.comm.registry import backend_named
 from weft.comm.staged import StagedComm
 from weft.errors import PeerError
 from weft.ipc.channel import Channel, ChannelClosed
-from weft.ipc.messages import Allocate, Entered, Setup, Shutdown, pack, unpack_for_rank
+from weft.ipc.messages import Allocate, Entered, Setup, Shutdown, StartSteps, pack, unpack_for_rank
 from weft.ipc.phases import Phase
 from weft.ipc.status import StatusWriter
 from weft.layers import Params, Prepare
@@ -64,6 +65,10 @@ def make_rank_ops(setup: Setup, device: torch.device) -> Ops:
     spin_ns = SPIN_ALONE_NS if setup.cpus else SPIN_SHARED_NS
     partial = setup.world.layout.kv_owners > 1
     return make_ops(numerics_of(setup.world.engine), device, spin_ns=spin_ns, partial=partial)
+
+
+Start = TypeVar("Start", Allocate, StartSteps)
+"""A message of the supervisor that a rank waits for while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +123,13 @@ def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence
     return StagedComm(comm) if device != "cpu" and world > 1 else comm
 
 
-def next_allocation(channel: Channel) -> Allocate:
-    """Waits for the size of the cache. ChannelClosed: the start was given up."""
+def next_message(channel: Channel, wanted: type[Start]) -> Start:
+    """Waits for a message of the start. ChannelClosed: the start was given up."""
     message = unpack_for_rank(channel.receive())
     if isinstance(message, Shutdown):
         raise ChannelClosed("shut down while starting")
-    if not isinstance(message, Allocate):
-        raise PeerError(f"expected the size of the cache, got {type(message).__name__}")
+    if not isinstance(message, wanted):
+        raise PeerError(f"expected {wanted.__name__}, got {type(message).__name__}")
     return message
 
 

@@ -10,6 +10,7 @@ from operator import add
 
 import torch
 
+from weft.arch.forward_plan import rank_plans
 from weft.arch.shards import Shards
 from weft.checkpoint import Checkpoint
 from weft.comm.groups import groups_of
@@ -18,7 +19,6 @@ from weft.experts.statistics.loads import IntArray
 from weft.layers import Prepare
 from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import steps_in_flight
-from weft.layout.rank_plans import RankPlans
 from weft.layout.rows import KVOwners
 from weft.ops import make_ops
 from weft.ops.base import Numerics
@@ -50,7 +50,8 @@ class LockstepExecutor:
         self.shards, self.limits = shards, limits
         attention = shards.layout.attention
         self.owners = KVOwners(attention.cp, attention.kv_split, limits.block_size)
-        self._plans = RankPlans(attention.tp, self.owners)
+        itemsize = numerics.dtype.itemsize
+        self._plans = rank_plans(shards.forward_plan, shards.layout, limits.block_size, itemsize)
         self.world = LockstepWorld(shards.layout.world, groups_of(shards), steps_in_flight(shards.layout))
         ops = make_ops(numerics, device, partial=shards.layout.kv_owners > 1)
         self.runners: list[Runner] = []

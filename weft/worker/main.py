@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from weft.errors import PeerError, WeftError
 from weft.ipc.channel import Channel, ChannelClosed
 from weft.ipc.messages import Setup, failure_of, pack, unpack_for_rank
+from weft.machine import task_limits
 from weft.machine.fd_limits import raise_limit
 from weft.machine.memory_trim import not_collected
 from weft.machine.parent_death import tie_to_parent
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> int:
         message = f"the system gives the rank no memory ({error}); lower --max-num-batched-tokens or --kv-cache-memory"
         return _report(PeerError(message), channel, PeerError.exit_code)
     except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
+        if (limited := task_limits.explained(error)) is not None:
+            return _report(limited, channel, limited.exit_code)
         with contextlib.suppress(OSError):  # a log that cannot be written must not hide the reason
             traceback.print_exc()
         return _report(error, channel, WeftError.exit_code)

@@ -16,12 +16,15 @@ from weft.errors import PeerError
 from weft.ipc.channel import Channel
 from weft.ipc.fingerprint import joined
 from weft.ipc.messages import (
+    Allocate,
     CountExperts,
     ExpertsCounted,
     Loaded,
+    Recorded,
     RunStep,
     Setup,
     Shutdown,
+    StartSteps,
     StepDone,
     pack,
     unpack_for_rank,
@@ -39,7 +42,7 @@ from weft.worker.build import (
     free_bytes,
     load_weights,
     make_rank_ops,
-    next_allocation,
+    next_message,
 )
 from weft.worker.following import DecodeFrames
 from weft.worker.runner import Runner
@@ -67,7 +70,7 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
     comm = MeteredComm(connect(setup, shards, report, comm_fds))
     with ExitStack() as closing:  # in the reverse order
         closing.callback(comm.close)
-        allocate = next_allocation(channel)
+        allocate = next_message(channel, Allocate)
 
         report.enter(Phase.CACHE, f"{allocate.num_blocks} blocks of {setup.world.engine.tokens_per_block} tokens")
         capacity, eager = capacity_of(setup, allocate), setup.world.engine.enforce_eager
@@ -75,6 +78,8 @@ def serve(setup: Setup, channel: Channel, status_fd: int, comm_fds: Sequence[int
         masks = grammar_masks(setup.world.vocabulary, shards.config.vocab_size, cpus)
         closing.callback(masks.close)
         runner = Runner(shards, weights.params, comm, ops, capacity, device, setup.world.eos_token_ids, eager, masks)
+        channel.send(pack(Recorded("" if runner.program else runner.why_eager)))
+        runner.start_steps(next_message(channel, StartSteps).why_eager)
         pin_threads(runner, setup)
 
         report.enter(Phase.WARM_UP, f"{ops.describe()}; steps run as {runner.describe()}")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.arch.forward_plan import rank_plans
 from weft.arch.shards import Shards
 from weft.comm.base import Comm
 from weft.comm.stage import StageComm
 from weft.ipc.phases import EAGER
 from weft.layers import Params
 from weft.layout.pipeline_p2p import steps_in_flight
-from weft.layout.rank_plans import RankPlans
 from weft.models.build import build_decoder
 from weft.models.pipeline import PipelineStage
 from weft.native.runtime_records import FollowingRecord
@@ -116,6 +116,11 @@ class Runner:
         short = self.program if shards.layout.attention.cp == 1 else None
         self.decode = None if short is None else self._decode_steps(short)
 
+    def start_steps(self, why_eager: str) -> None:
+        """Drops the step program if the ranks have to run eagerly, for the reason given."""
+        if why_eager and self.program is not None:
+            self.program, self.decode, self.why_eager = None, None, why_eager
+
     def _mover(self, comm: Comm) -> ExpertMover:
         layers, limits, config = self.decoder.experts, self.limits, self.shards.config
         every = [layer for layer in range(config.num_layers) if config.has_experts(layer)]
@@ -189,7 +194,7 @@ class Runner:
         if self.pipeline.last:
             self.sampler.prepare(plan.group)
         self.ids.take(plan.awaits)
-        if self.decode is not None and self.program is not None and self.decode.takes(plan.group):
+        if self.decode is not None and self.program is not None and not plan.eager and self.decode.takes(plan.group):
             return self._decode(self.decode, self.program, plan)
         return self._run(plan)
 
@@ -231,7 +236,8 @@ class Runner:
             ran = graphs.prompts(inputs)
         if ran is not None:
             return self._sample(*ran)
-        if self.program is None or inputs.batch.gathers_keys:
+        assert plan.eager or not inputs.batch.gathers_keys
+        if self.program is None or plan.eager:
             found = self.decoder.forward(inputs.batch, self.caches, self.pipeline.arrived(inputs.batch))
             self.pipeline.pass_on(found, inputs.batch)
         else:
@@ -266,10 +272,10 @@ class Runner:
         invariance = self.ops.check_batch_invariance(linear_weights(self.params, self.device), seconds)
         blocks = [0] * -(-WARM_UP_ROWS // self.geometry.owners.span)
         run = ScheduledRequest(slot=0, start=0, count=WARM_UP_ROWS, ids=[0] * WARM_UP_ROWS, blocks=blocks, sample=True)
-        attention = self.shards.layout.attention
-        plans = RankPlans(attention.tp, self.geometry.owners)
+        layout, itemsize = self.shards.layout, self.ops.numerics.dtype.itemsize
+        plans = rank_plans(self.shards.forward_plan, layout, self.limits.block_size, itemsize)
         for runs in ([run], [run], []):
-            every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(attention.dp)])
+            every = StepPlan(0, [GroupPlan([], list(runs)) for _ in range(layout.attention.dp)])
             self.step(plans.split(every)[self.geometry.group])
             self.ids.take_all()
         self.experts.counts()  # drops the counts of these steps

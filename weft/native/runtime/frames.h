@@ -14,6 +14,7 @@ public:
     bool done() const { return at_ == end_; }
     bool map(int count) { return byte(0x80 | count); }
     bool nil() { return byte(0xc0); }
+    bool no() { return byte(0xc2); }
     bool text(const char* word) {
         const int64_t size = int64_t(strlen(word));
         if (!byte(uint8_t(0xa0 | size)) || left() < size || memcmp(at_, word, size)) return false;
@@ -73,7 +74,7 @@ struct StreamsPlan {
 inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const int64_t* rows, int64_t own, StreamsPlan& plan) {
     FrameReader in(frame, size);
     if (!in.map(2) || !in.text("type") || !in.text("step") || !in.text("plan")) return false;
-    if (!in.array(6) || !in.number(plan.index) || !in.array(ranks)) return false;
+    if (!in.array(7) || !in.number(plan.index) || !in.array(ranks)) return false;
     for (int r = 0; r < ranks; ++r) {
         uint64_t found;
         if (!in.number(found) || int64_t(found) != rows[r]) return false;
@@ -83,7 +84,7 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const in
     if (!in.bytes(plan.columns, columns_bytes) || !in.array(0) || !in.bytes(plan.grown, grown_bytes)) return false;
     if (!in.array(0) || columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
     plan.tables = grown_bytes / kTableBytes;
-    return in.nil() && in.number(plan.awaits) && in.done();
+    return in.nil() && in.number(plan.awaits) && in.no() && in.done();  // an eager step is for Python
 }
 
 constexpr int64_t kAnswerRoom = 64;  // bytes beside the ids

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from weft.arch.forward_plan import rank_plans
 from weft.arch.shards import Shards
 from weft.comm.base import Group
 from weft.explain.memory import held_bytes
@@ -19,7 +20,6 @@ from weft.explain.traffic import decode_tables
 from weft.layout.boundaries import SAMPLED_COLUMNS, RoutedExchange
 from weft.layout.layout import Layout
 from weft.layout.pipeline_p2p import PipelineTransfer
-from weft.layout.rank_plans import RankPlans
 from weft.layout.ranks import Coords, coords
 from weft.layout.rows import RowTable
 from weft.layout.support import refuse_without_model_code
@@ -216,7 +216,7 @@ def _prompt_batch(shards: Shards, rank: int, prompt: PromptStep, numerics: Numer
     blocks = list(range(1, 1 + -(-prompt.rows // geometry.owners.span)))
     run = ScheduledRequest(0, 0, prompt.rows, [0] * prompt.rows, blocks, sample=True)
     step = StepPlan(0, [GroupPlan(runs=[run])] * layout.attention.dp)
-    of_rank = RankPlans(layout.attention.tp, geometry.owners).split(step)[geometry.group]
+    of_rank = rank_plans(plan, layout, prompt.block_size, item).split(step)[geometry.group]
     last_ids = torch.zeros(1, dtype=torch.int64, device=meta)
     return InputBuilder(geometry, last_ids, len(blocks), gathering).build(of_rank).batch
 

@@ -43,8 +43,7 @@ class KeyGathering:
         size, price = self._geometry.block_size, self._price
         found = np.zeros(len(counts), np.bool_)
         for run in range(contexts.decodes, len(counts)):
-            blocks = -(-int(contexts.ends[run]) // size)
-            found[run] = blocks * size <= price.longest(int(counts[run]), self._itemsize)
+            found[run] = price.chosen(int(counts[run]), int(contexts.ends[run]), size, self._itemsize)
         return found
 
     def split(self, rows: GroupRows, positions: Numbers, run_of_row: Numbers, contexts: Contexts) -> GroupRows:
