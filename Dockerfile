@@ -9,7 +9,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /
 COPY pyproject.toml constraints.txt README.md LICENSE /src/
 COPY weft /src/weft
 RUN pip install --no-cache-dir -c /src/constraints.txt /src && rm -r /src
-RUN python -m weft.native.build --all
+RUN python -m weft.compute.native.build --all
 ENV WEFT_CACHE=/var/cache/weft
 ENV HF_HOME=/var/cache/weft/huggingface
 EXPOSE 8000 25000

@@ -16,13 +16,13 @@ WORKERS ?= 3
 # are kept as bytecode also where PYTHONDONTWRITEBYTECODE is set: each worker would take seconds to compile all of them.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --dist worksteal
 # The suite runs more variants of the C++ parts than this machine loads: compiled before it, where no core is idle.
-BUILD = -m weft.native.build
-serve: BUILD = -m weft.native.build --quiet
+BUILD = -m weft.compute.native.build
+serve: BUILD = -m weft.compute.native.build --quiet
 test: BUILD = -m tests.support.native_libraries
-test-long: BUILD = -m weft.native.build --all
+test-long: BUILD = -m weft.compute.native.build --all
 LAYOUT ?=
 PORT ?= 8000
-CPP := $(wildcard weft/native/*.cpp) $(shell find weft/native tests/native -name "*.h") $(shell find tests/native benchmarks/peers -name "*.cpp")
+CPP := $(wildcard weft/compute/native/*.cpp) $(shell find weft/compute/native tests/compute/native -name "*.h") $(shell find tests/compute/native benchmarks/peers -name "*.cpp")
 ARGS ?=
 
 .PHONY: help venv native serve docs test test-long lint format size clean
@@ -114,6 +114,6 @@ test-long: lint native
 	$(PYTEST) -m "long or not long"
 
 clean:
-	rm -rf $(VENV) weft/native/_build build *.egg-info
+	rm -rf $(VENV) weft/compute/native/_build build *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

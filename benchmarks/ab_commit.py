@@ -34,10 +34,10 @@ from benchmarks.common.bursts import CASES, Burst, in_starts
 from benchmarks.common.command import even, run_command, whole
 from benchmarks.common.offline_engine import options, tell
 from benchmarks.peers.probe import Probe, State
-from weft.checkpoint.hub.embedded import cache_dir
-from weft.checkpoint.hub.paths import model_path
-from weft.errors import UsageError, WeftError
-from weft.step.sampling_params import SamplingParams
+from weft.base.errors import UsageError, WeftError
+from weft.base.step.sampling_params import SamplingParams
+from weft.model.checkpoint.hub.embedded import cache_dir
+from weft.model.checkpoint.hub.paths import model_path
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG: dict[str, Burst] = {
@@ -50,7 +50,7 @@ LONG: dict[str, Burst] = {
 DRIVER = """
 import json, pathlib, sys
 import weft
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
 tree, model, cached, streamed, tp, settings = sys.argv[1:]
 assert pathlib.Path(weft.__file__).is_relative_to(tree), weft.__file__
 limits = EngineConfig(max_model_len=8192, max_num_seqs=64, kv_cache_memory=768 << 20, dtype="bfloat16",
@@ -134,7 +134,7 @@ def checked_out(commit: str) -> Iterator[Path]:
         folder = Path(above).resolve() / "tree"
         run(["git", "worktree", "add", "--detach", str(folder), commit], ROOT)
         try:
-            run([sys.executable, "-m", "weft.native.build"], folder)
+            run([sys.executable, "-m", "weft.compute.native.build"], folder)
             yield folder
         finally:
             run(["git", "worktree", "remove", "--force", str(folder)], ROOT)

@@ -27,10 +27,10 @@ import torch
 from benchmarks.common.about import about
 from benchmarks.common.command import at_least, result_file, run_command, whole
 from benchmarks.common.forked_ranks import of_first_rank
-from weft.comm.backend import CommSpec, RankEnd
-from weft.comm.base import Comm, Group
-from weft.comm.registry import BACKENDS
-from weft.native.build import ensure_built
+from weft.compute.comm.backend import CommSpec, RankEnd
+from weft.compute.comm.base import Comm, Group
+from weft.compute.comm.registry import BACKENDS
+from weft.compute.native.build import ensure_built
 
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 NAMES = tuple(each.name for each in BACKENDS)

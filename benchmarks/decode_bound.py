@@ -27,10 +27,10 @@ from benchmarks.common.offline_engine import Watched, options, tell, watched
 from benchmarks.common.step_subject import OneRank, cores_given_back
 from benchmarks.common.timing import quantile
 from benchmarks.peers.probe import Probe
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.embedded import cache_dir
-from weft.checkpoint.hub.paths import model_path
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.embedded import cache_dir
+from weft.model.checkpoint.hub.paths import model_path
 
 PROMPT, BLOCK_SIZE = 128, 16
 STEPS = 255

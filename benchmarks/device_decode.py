@@ -28,8 +28,8 @@ import torch
 from benchmarks.common.command import run_command, whole
 from benchmarks.common.forms import FORMS, write_form
 from benchmarks.common.offline_engine import Watched, options, tell, watched
-from weft.arch import parse_config
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.parallel.arch import parse_config
 
 LONG_PROMPT = 1024
 TRANSFORMERS_STEPS = 32

@@ -24,18 +24,18 @@ import torch
 
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, whole
-from weft.arch import Shards, parse_config
-from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub.paths import model_path
-from weft.engine.engine import Engine
-from weft.layout.resolve import resolve
-from weft.native.build import ensure_built
-from weft.ops.base import Numerics
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.text import Tokenizer
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.native.build import ensure_built
+from weft.compute.ops.base import Numerics
+from weft.engine.core.engine import Engine
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import Checkpoint, open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity
 
 WINDOW, PROMPT, ANSWER, BLOCK = 512, 32, 64, 16
 

@@ -22,9 +22,9 @@ from benchmarks.common.bursts import CASES, tell_compared
 from benchmarks.common.command import run_command, whole
 from benchmarks.common.offline_engine import options
 from benchmarks.peers.probe import Probe
-from weft.checkpoint.hub.embedded import cache_dir
-from weft.llm import LLM
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.frontend.llm import LLM
+from weft.model.checkpoint.hub.embedded import cache_dir
 
 KINDS: dict[str, dict[str, Any]] = {
     "bf16": {"compress_weights": False},

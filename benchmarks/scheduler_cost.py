@@ -33,17 +33,17 @@ import torch
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, save_part, whole
 from benchmarks.common.fake_engine import answer
-from weft.engine.engine import Engine
-from weft.ipc.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
-from weft.layout import full, resolve
-from weft.layout.rank_plans import RankPlans
-from weft.sampling.native_sampling import SamplingKernel
-from weft.sampling.sampler import Sampler
-from weft.settings import EngineConfig
-from weft.step.plan import GroupResult, StepPlan, StepResult
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.hosts.host_messages import of_ranks
-from weft.worker.tensors.inputs import Geometry, InputBuilder
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import GroupResult, StepPlan, StepResult
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.sampling.native_sampling import SamplingKernel
+from weft.compute.sampling.sampler import Sampler
+from weft.engine.core.engine import Engine
+from weft.parallel.layout import full, resolve
+from weft.parallel.layout.rank_plans import RankPlans
+from weft.runtime.ipc.messages import RunStep, StepDone, pack, unpack_for_rank, unpack_from_rank
+from weft.runtime.supervisor.hosts.host_messages import of_ranks
+from weft.runtime.worker.tensors.inputs import Geometry, InputBuilder
 
 BLOCK_SIZE = 16
 STEPS = 64

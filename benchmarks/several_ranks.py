@@ -32,9 +32,9 @@ from benchmarks.common.stage_idle import StageIdle
 from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe
-from weft.checkpoint.hub.embedded import cache_dir, embedded_model
-from weft.llm import LLM
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.frontend.llm import LLM
+from weft.model.checkpoint.hub.embedded import cache_dir, embedded_model
 
 CASES: dict[str, Burst] = {
     "prefill of 1,024": (1, 1024, 1),

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common.command import run_command, whole
 from benchmarks.common.offline_engine import Watched, options, tell, watched
 from benchmarks.common.timing import quantile
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
 
 SYSTEM, SAID = 512, 64
 

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, whole
-from weft.bench.served import Served
 from weft.cli.hosted import PROGRAM
+from weft.tools.bench.served import Served
 
 PATIENCE_S = 120.0
 IMPORTS = {
     "import torch": "import torch",
-    "import torch and a rank's modules": "import weft.worker.rank",
+    "import torch and a rank's modules": "import weft.runtime.worker.rank",
 }
 PHASE = re.compile(r"\[[ \d.]+ s\] rank \d+ (?:\([^)]*\) )?([a-z-]+)")
 

@@ -33,18 +33,18 @@ from benchmarks.common.step_subject import OneRank
 from benchmarks.common.step_timers import CallTimers, StepTime, Timers, Timing, markdown, table
 from benchmarks.common.timed_rank import PLACE, times_of
 from benchmarks.peers.probe import Probe
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.paths import model_path
-from weft.engine.engine import Engine
-from weft.engine.executor import Executor
-from weft.experts.statistics.loads import IntArray
-from weft.launch_plan.plan import plan_launch
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.processes import Spawner
-from weft.supervisor.start import Starting
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import StepPlan, StepResult
+from weft.base.step.sampling_params import SamplingParams
+from weft.engine.core.engine import Engine
+from weft.engine.core.executor import Executor
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path
+from weft.parallel.experts.statistics.loads import IntArray
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import plan_launch
+from weft.runtime.supervisor.processes import Spawner
+from weft.runtime.supervisor.start import Starting
 
 CASES = (("1 stream", 1, 128), ("8 streams", 8, 128), ("32 streams", 32, 128), ("prefill 1024", 1, 1024))
 STEPS, WARM_UP = 64, 4

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common.command import run_command, whole
 from benchmarks.common.offline_engine import Watched, options, tell, watched
 from benchmarks.common.timing import quantile
-from weft.grammars.constraints import HEADER, json_rule
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.grammars.constraints import HEADER, json_rule
 
 STREAMS, PROMPT = (1, 8, 32), 32
 KINDS = ("greedy", "temperature 1", "schema")

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, save_part, whole
 from tests.support.namespaces import Host, hosts, why_not
-from weft.errors import WeftError
-from weft.native.build import ensure_built
+from weft.base.errors import WeftError
+from weft.compute.native.build import ensure_built
 
 ROOT = Path(__file__).resolve().parents[1]
 STREAMS = (8, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from weft.explain.svg import ARROW, STYLE
+from weft.tools.explain.svg import ARROW, STYLE
 
 
 def svg(title: str, width: int, height: int, body: list[str]) -> str:

@@ -13,13 +13,13 @@ from pathlib import Path
 from scripts.drawing import arrow, box, svg, text
 from scripts.roofline import roofline
 from weft.cli.main import main as weft
-from weft.explain.svg import COLOURS
-from weft.layout.boundaries import dense_boundaries, module_placements
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.layout.serialize import load_given
-from weft.layout.splits import even_splits
-from weft.layout.transition import Step
+from weft.parallel.layout.boundaries import dense_boundaries, module_placements
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.parallel.layout.serialize import load_given
+from weft.parallel.layout.splits import even_splits
+from weft.parallel.layout.transition import Step
+from weft.tools.explain.svg import COLOURS
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"

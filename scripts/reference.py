@@ -14,21 +14,21 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from weft.chat.config import chat_settings
-from weft.checkpoint.forms.catalog import checkpoint_forms
+from weft.base.options import Setting, settings_of, shown
+from weft.base.settings import EngineConfig
 from weft.cli.args.familiar import WORDS, FamiliarWord
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
-from weft.launch_plan.hosts import HostsConfig
-from weft.launch_plan.timeouts import process_settings
-from weft.layout.layout import layout_settings
-from weft.layout.serialize import json_schema
-from weft.options import Setting, settings_of, shown
-from weft.server.http.config import HttpConfig
-from weft.server.metrics.expert_metrics import expert_families
-from weft.server.metrics.metrics import Metrics
-from weft.server.openapi import document
-from weft.settings import EngineConfig
+from weft.frontend.chat.config import chat_settings
+from weft.frontend.server.http.config import HttpConfig
+from weft.frontend.server.metrics.expert_metrics import expert_families
+from weft.frontend.server.metrics.metrics import Metrics
+from weft.frontend.server.openapi import document
+from weft.model.checkpoint.forms.catalog import checkpoint_forms
+from weft.parallel.layout.layout import layout_settings
+from weft.parallel.layout.serialize import json_schema
+from weft.runtime.launch_plan.hosts import HostsConfig
+from weft.runtime.launch_plan.timeouts import process_settings
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MADE_BY = "<!-- made by scripts/reference.py; `make docs` writes it -->\n"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from weft.machine.memory_trim import keep_all
+from weft.base.machine.memory_trim import keep_all
 
 VARIABLE = "WEFT_TEST_SEED"
 

@@ -8,18 +8,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from weft.launch_plan.hosts import HostsConfig as HostsConfig
-    from weft.llm import LLM as LLM
-    from weft.step.sampling_params import SamplingParams as SamplingParams
-    from weft.step.structured_outputs import StructuredOutputs as StructuredOutputs
+    from weft.base.step.sampling_params import SamplingParams as SamplingParams
+    from weft.base.step.structured_outputs import StructuredOutputs as StructuredOutputs
+    from weft.frontend.llm import LLM as LLM
+    from weft.runtime.launch_plan.hosts import HostsConfig as HostsConfig
 
 __all__ = ["LLM", "HostsConfig", "SamplingParams", "StructuredOutputs"]
 
 _MODULES = {
-    "LLM": "weft.llm",
-    "HostsConfig": "weft.launch_plan.hosts",
-    "SamplingParams": "weft.step.sampling_params",
-    "StructuredOutputs": "weft.step.structured_outputs",
+    "LLM": "weft.frontend.llm",
+    "HostsConfig": "weft.runtime.launch_plan.hosts",
+    "SamplingParams": "weft.base.step.sampling_params",
+    "StructuredOutputs": "weft.base.step.structured_outputs",
 }
 
 

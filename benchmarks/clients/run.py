@@ -24,9 +24,9 @@ from pathlib import Path
 from benchmarks.clients.catalogue import Client, Place, chosen
 from benchmarks.common.command import result_file, run_command
 from tests.support.tiny_chat import write_tiny_chat
-from weft.bench.machine import commit, machine, versions
-from weft.bench.served import Served
 from weft.cli.hosted import PROGRAM
+from weft.tools.bench.machine import commit, machine, versions
+from weft.tools.bench.served import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300

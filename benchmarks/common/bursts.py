@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from benchmarks.common.offline_engine import tell
 from benchmarks.common.timing import ratios_beside
 from benchmarks.peers.probe import Probe, State
-from weft.step.sampling_params import SamplingParams
+from weft.base.step.sampling_params import SamplingParams
 
 Burst = tuple[int, int, int]
 """Streams, tokens of each prompt, tokens to give."""

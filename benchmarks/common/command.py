@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from weft.errors import WeftError
+from weft.base.errors import WeftError
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 
-from weft.engine.engine import Engine
-from weft.experts.statistics.loads import IntArray
-from weft.ipc.report import RankReport
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
-from weft.step.plan import GroupPlan, GroupResult, Sampled, StepPlan, StepResult
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import GroupPlan, GroupResult, Sampled, StepPlan, StepResult
+from weft.engine.core.engine import Engine
+from weft.parallel.experts.statistics.loads import IntArray
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.ipc.report import RankReport
 
 WORD = " the"
 """A word that is one token, and no special one."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from weft.errors import WeftError
+from weft.base.errors import WeftError
 
 
 def of_first_rank(world: int, run: Callable[[int], Any]) -> Any:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.peers.models import RANDOM
-from weft.arch import parse_config
-from weft.arch.params import param_specs
+from weft.parallel.arch import parse_config
+from weft.parallel.arch.params import param_specs
 
 _COMMON = {"vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}
 FORMS: dict[str, dict[str, Any]] = {

@@ -15,12 +15,12 @@ import time
 from typing import Any
 
 from benchmarks.comm_latency import measure
-from weft.comm.backend import CommSpec, HostSite, RankEnd
-from weft.comm.registry import backend_named
-from weft.launch_plan.hosts import HostsConfig
-from weft.llm import LLM
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.comm.backend import CommSpec, HostSite, RankEnd
+from weft.compute.comm.registry import backend_named
+from weft.frontend.llm import LLM
+from weft.runtime.launch_plan.hosts import HostsConfig
 
 HOST_OF = (0, 1)
 TOKEN = b"benchmark"

@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, whole
 from benchmarks.peers.probe import State
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.paths import model_path
-from weft.engine.engine import Engine
-from weft.launch_plan.plan import plan_launch
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.start import Starting
-from weft.text import Tokenizer
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.engine.core.engine import Engine
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import plan_launch
+from weft.runtime.supervisor.start import Starting
 
 
 class Watched:

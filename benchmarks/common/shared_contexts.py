@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 
 from benchmarks.common.offline_engine import Watched, watched
 from benchmarks.common.timing import quantile
-from weft.arch import param_specs, parse_config
-from weft.arch.shards import Shards
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.parallel.arch import param_specs, parse_config
+from weft.parallel.arch.shards import Shards
+from weft.parallel.layout.resolve import resolve
 
 SIZES: dict[str, Any] = {
     "hidden_size": 512,

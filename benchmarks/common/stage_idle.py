@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks.common.bursts import Burst
 from benchmarks.common.stage_simulation import Floats, fitted, idle_shares, simulated
-from weft.layout.resolve import resolve
-from weft.llm import LLM
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.frontend.llm import LLM
+from weft.parallel.layout.resolve import resolve
 
 FEWEST_FITTED = 3
 """Cases that a cost of three numbers needs."""

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from benchmarks.common.bursts import Burst
 from benchmarks.common.fake_engine import NoExperts, answer
-from weft.arch.config import ModelConfig
-from weft.arch.stages import head_products, keys_per_row, layer_products, stage_layers
-from weft.engine.engine import Engine
-from weft.launch_plan.step_limits import with_step_tokens
-from weft.layout.layout import Layout
-from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
-from weft.step.sampling_params import SamplingParams
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import StepPlan, StepResult
+from weft.base.step.sampling_params import SamplingParams
+from weft.engine.core.engine import Engine
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.stages import head_products, keys_per_row, layer_products, stage_layers
+from weft.parallel.layout.layout import Layout
+from weft.runtime.launch_plan.step_limits import with_step_tokens
 
 Floats = NDArray[np.float64]
 """Of steps, decode rows and prompt rows."""

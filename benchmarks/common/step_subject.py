@@ -11,28 +11,28 @@ from typing import Any
 import torch
 
 from benchmarks.common.step_timers import CallTimers, Timers, Timing
-from weft.arch.families import parse_config
-from weft.arch.shards import Shards
-from weft.checkpoint import Checkpoint
-from weft.comm.lockstep import LockstepWorld
-from weft.experts.statistics.loads import IntArray
-from weft.layers import Prepare
-from weft.layout.rank_plans import RankPlans
-from weft.layout.resolve import resolve
-from weft.native.step_library import SPIN_ALONE_NS
-from weft.ops import Ops, make_ops
-from weft.ops.native.packed import PackedWeight
-from weft.ops.native.step_ops import StepOps
-from weft.ops.operations.dense import BIAS, WEIGHT
-from weft.ops.operations.table import Op
-from weft.program.ir import Instruction
-from weft.program.program import StepProgram
-from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
-from weft.weights.loader import load_params
-from weft.weights.storage import weight_storage
-from weft.worker.numerics import numerics_of
-from weft.worker.runner import RankCapacity, Runner
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import StepPlan, StepResult
+from weft.compute.comm.lockstep import LockstepWorld
+from weft.compute.native.step_library import SPIN_ALONE_NS
+from weft.compute.ops import Ops, make_ops
+from weft.compute.ops.native.packed import PackedWeight
+from weft.compute.ops.native.step_ops import StepOps
+from weft.compute.ops.operations.dense import BIAS, WEIGHT
+from weft.compute.ops.operations.table import Op
+from weft.model.checkpoint import Checkpoint
+from weft.model.layers import Prepare
+from weft.model.program.ir import Instruction
+from weft.model.program.program import StepProgram
+from weft.model.weights.loader import load_params
+from weft.model.weights.storage import weight_storage
+from weft.parallel.arch.families import parse_config
+from weft.parallel.arch.shards import Shards
+from weft.parallel.experts.statistics.loads import IntArray
+from weft.parallel.layout.rank_plans import RankPlans
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.numerics import numerics_of
+from weft.runtime.worker.runner import RankCapacity, Runner
 
 AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}
 AT_START |= {"check_batch_invariance"}

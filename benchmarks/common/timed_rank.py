@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.step_subject import labels_of
-from weft.native.runtime_records import FollowingRecord
-from weft.step.plan import RankPlan
-from weft.worker.main import main
-from weft.worker.runner import Runner
+from weft.base.step.plan import RankPlan
+from weft.compute.native.runtime_records import FollowingRecord
+from weft.runtime.worker.main import main
+from weft.runtime.worker.runner import Runner
 
 PLACE = "WEFT_STEP_TIMES"
 

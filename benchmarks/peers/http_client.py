@@ -15,9 +15,9 @@ import httptools
 import httpx
 import uvloop
 
-from weft.bench.client import take
-from weft.bench.events import EventReader
-from weft.bench.outcome import Outcome
+from weft.tools.bench.client import take
+from weft.tools.bench.events import EventReader
+from weft.tools.bench.outcome import Outcome
 
 PATH = "/v1/completions"
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.places import HERE, Places
-from weft.errors import WeftError
+from weft.base.errors import WeftError
 
 SOURCES = "vendor/llama.cpp"
 TOOLS = ("llama-bench", "llama-batched-bench", "llama-server", "llama-quantize")

@@ -37,9 +37,9 @@ from benchmarks.peers.report.summary import rows
 from benchmarks.peers.report.table import page
 from benchmarks.peers.schedule import MOST_STOLEN, Record, Visit, least_disturbed, read, to_do
 from benchmarks.peers.visits import Visitor
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.embedded import cache_dir, embedded_model
-from weft.text import Tokenizer
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.embedded import cache_dir, embedded_model
 
 
 def main() -> int:

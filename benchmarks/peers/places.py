@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import Engine
 from benchmarks.peers.report.limits import Shape, read_shape
-from weft.errors import ConfigError
+from weft.base.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

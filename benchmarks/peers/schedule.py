@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.peers.cases import Case
 from benchmarks.peers.engines import Engine
-from weft.bench.compare import interleaved
-from weft.errors import UsageError
+from weft.base.errors import UsageError
+from weft.tools.bench.compare import interleaved
 
 SCHEMA = "weft.peers/1"
 KINDS = ("offline", "served")

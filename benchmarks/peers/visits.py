@@ -19,8 +19,8 @@ from benchmarks.peers.http_client import BurstFailed, burst, free_port, llama_se
 from benchmarks.peers.places import Places
 from benchmarks.peers.probe import Probe
 from benchmarks.peers.processes import Child, DriverProcess, Failed, Refused, ServerProcess
-from weft.bench.outcome import Outcome
-from weft.bench.stats import percentile
+from weft.tools.bench.outcome import Outcome
+from weft.tools.bench.stats import percentile
 
 CALL_LIMIT_S = 900.0
 START_LIMIT_S = 300.0

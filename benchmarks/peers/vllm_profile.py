@@ -28,9 +28,9 @@ from benchmarks.peers.models import EMBEDDED, Models
 from benchmarks.peers.places import HERE, Places
 from benchmarks.peers.probe import Probe
 from benchmarks.peers.prompts import prompts
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.embedded import cache_dir, embedded_model
-from weft.text import Tokenizer
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.embedded import cache_dir, embedded_model
 
 CASES = (
     Case("1 stream", 1, 128, 64), Case("8 streams", 8, 128, 64), Case("32 streams", 32, 128, 64),

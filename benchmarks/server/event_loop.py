@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command
 from benchmarks.common.fake_engine import WORD, AtOnce, Paced
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.embedded import embedded_model
-from weft.server import run
-from weft.server.http.listen import bind
-from weft.server.openai.models import ServedModel
-from weft.serving.replicas import Replicas
-from weft.settings import EngineConfig
-from weft.text import Tokenizer
+from weft.base.settings import EngineConfig
+from weft.engine.text import Tokenizer
+from weft.frontend.server import run
+from weft.frontend.server.http.listen import bind
+from weft.frontend.server.openai.models import ServedModel
+from weft.frontend.serving.replicas import Replicas
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.embedded import embedded_model
 
 CONTEXT = 8192
 TICK_S = 0.002

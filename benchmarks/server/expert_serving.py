@@ -26,21 +26,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, whole
-from weft.arch.families import parse_config
-from weft.checkpoint import open_checkpoint
-from weft.engine.engine import Engine
-from weft.experts.statistics.loads import IntArray
-from weft.launch_plan.plan import plan_launch
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.native.build import ensure_built
-from weft.serving.engines import balancing_of, make_engine
-from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.executor import ProcessExecutor
-from weft.supervisor.start import Starting
-from weft.text import Tokenizer
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import StepPlan, StepResult
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.native.build import ensure_built
+from weft.engine.core.engine import Engine
+from weft.engine.text import Tokenizer
+from weft.frontend.serving.engines import balancing_of, make_engine
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.arch.families import parse_config
+from weft.parallel.experts.statistics.loads import IntArray
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import plan_launch
+from weft.runtime.supervisor.executor import ProcessExecutor
+from weft.runtime.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET, MOVE, SWITCH = "quiet", "move", "switch"

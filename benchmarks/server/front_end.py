@@ -35,16 +35,16 @@ import uvloop
 from benchmarks.common.about import about
 from benchmarks.common.command import result_file, run_command, whole
 from benchmarks.common.fake_engine import WORD, AtOnce, Paced
-from weft.checkpoint import open_checkpoint
-from weft.checkpoint.hub.embedded import embedded_model
-from weft.server import run
-from weft.server.http import connection
-from weft.server.http.buffered_transport import BufferedTransport
-from weft.server.http.listen import bind
-from weft.server.openai.models import ServedModel
-from weft.serving.replicas import Replicas
-from weft.settings import EngineConfig
-from weft.text import Tokenizer
+from weft.base.settings import EngineConfig
+from weft.engine.text import Tokenizer
+from weft.frontend.server import run
+from weft.frontend.server.http import connection
+from weft.frontend.server.http.buffered_transport import BufferedTransport
+from weft.frontend.server.http.listen import bind
+from weft.frontend.server.openai.models import ServedModel
+from weft.frontend.serving.replicas import Replicas
+from weft.model.checkpoint import open_checkpoint
+from weft.model.checkpoint.hub.embedded import embedded_model
 
 QUESTION = "Explain in a few sentences how a ship stays afloat although it is made of steel, and what makes it sink. "
 FIRST = b'"content":"' + WORD.encode()

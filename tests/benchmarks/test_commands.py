@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.common.about import command
 from benchmarks.common.command import at_least, even, positive, result_file, run_command, whole
-from weft.errors import ConfigError
+from weft.base.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks" / "server").glob("*.py")]

@@ -28,7 +28,7 @@ from benchmarks.peers.prompts import prompts
 from benchmarks.peers.schedule import MOST_STOLEN, TRIES, Record, least_disturbed, to_do
 from benchmarks.peers.visits import Visitor, said, served_figures
 from tests.support.waiting import ticks, until
-from weft.bench.outcome import Outcome
+from weft.tools.bench.outcome import Outcome
 
 STATE = {"gb_per_s": 40.0, "flag_us": 0.05, "gflop_per_s": 1000.0}
 

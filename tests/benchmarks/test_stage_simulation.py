@@ -8,9 +8,9 @@ import pytest
 from benchmarks.common.bursts import Burst
 from benchmarks.common.stage_simulation import StageShares, fitted, idle_shares, simulated
 from tests.support.checkpoints import small_config
-from weft.arch import parse_config
-from weft.layout import resolve
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.parallel.arch import parse_config
+from weft.parallel.layout import resolve
 
 CONFIG = parse_config(small_config(num_hidden_layers=4, vocab_size=64))
 SETTINGS = EngineConfig(max_model_len=4096, enable_prefix_caching=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from weft.base.errors import ConfigError
 from weft.cli import addresses
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
-from weft.errors import ConfigError
 
 DATA = str(Path(__file__).parents[1] / "explain" / "data")
 WORDS = {

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.expert_worlds import TRACES, trace_file
 from weft.cli.main import main
-from weft.experts.pictures import draw as pictures
-from weft.experts.pictures.heat_map import load_map
+from weft.parallel.experts.pictures import draw as pictures
+from weft.parallel.experts.pictures.heat_map import load_map
 
 STATS = str(trace_file(TRACES[0]))
 WIDE = ("--slots", "288", "--ranks", "32")

@@ -8,10 +8,10 @@ from typing import NoReturn
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
+from weft.base.errors import WeftError
 from weft.cli.commands import bench
 from weft.cli.main import main
-from weft.errors import WeftError
-from weft.launch_plan.plan import LaunchPlan
+from weft.runtime.launch_plan.plan import LaunchPlan
 
 
 def enough(*_: object, **__: object) -> NoReturn:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from weft.arch.config import ModelConfig
+from weft.base.errors import LayoutError
 from weft.cli.args.model import add_model_arguments, layout_from
 from weft.cli.args.parser import CommandParser
-from weft.errors import LayoutError
-from weft.layout import Layout, resolve
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.layout import Layout, resolve
 
 CONFIG = ModelConfig(
     family="llama",

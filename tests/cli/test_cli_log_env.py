@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from weft import env
-from weft.errors import ConfigError
-from weft.log import configure, get_logger
+from weft.base import env
+from weft.base.errors import ConfigError
+from weft.base.log import configure, get_logger
 
 
 @pytest.fixture(autouse=True)

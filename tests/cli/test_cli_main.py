@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from weft.base.errors import CheckpointError, LayoutError, PeerError, WeftError
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
-from weft.errors import CheckpointError, LayoutError, PeerError, WeftError
 
 MODEL = Path(__file__).parents[1] / "explain" / "data"
 
@@ -232,11 +232,11 @@ print("ended", WHEN in sys.modules)
     [
         ("serve", "argparse"),
         ("serve", "weft.cli.dispatch"),
-        ("serve", "weft.supervisor.processes"),
+        ("serve", "weft.runtime.supervisor.processes"),
         ("serve", "weft.cli.commands.serve"),
-        ("serve", "weft.server.run"),
-        ("generate", "weft.errors"),
-        ("generate", "weft.llm"),
+        ("serve", "weft.frontend.server.run"),
+        ("generate", "weft.base.errors"),
+        ("generate", "weft.frontend.llm"),
     ],
 )
 def test_ctrl_c_while_modules_are_imported_is_no_traceback(command: str, module: str) -> None:

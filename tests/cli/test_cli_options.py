@@ -9,15 +9,15 @@ from typing import Literal
 
 import pytest
 
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import made, nearest, option, parse_bytes, settings_of
+from weft.base.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
 from weft.cli.args.flags import GivenValue, add_flags
 from weft.cli.args.model import add_model_arguments, engine_config_from
 from weft.cli.args.parser import CommandParser
 from weft.cli.args.ranks import add_comm_argument
 from weft.cli.commands import serve
-from weft.errors import ConfigError, UsageError
-from weft.layout.layout import layout_settings
-from weft.options import made, nearest, option, parse_bytes, settings_of
-from weft.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
+from weft.parallel.layout.layout import layout_settings
 
 FLAGS = Path(__file__).parent / "flags.txt"
 

@@ -7,10 +7,10 @@ from importlib import import_module
 
 import pytest
 
+from weft.base.errors import UsageError
 from weft.cli.args.familiar import WORDS, FamiliarWord, familiar
 from weft.cli.args.parser import CommandParser
 from weft.cli.dispatch import COMMANDS
-from weft.errors import UsageError
 
 ENGINES = {"vllm", "sglang", "trtllm", "tokenspeed", "mindie", "llama.cpp", "ollama", "transformers"}
 ROWS = [(name, word) for word in WORDS for name in word.names]

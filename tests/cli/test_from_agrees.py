@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from weft.base.errors import UsageError
 from weft.cli.main import main
 from weft.cli.single_start import refuse_several_starts
-from weft.dialects.base import Context
-from weft.dialects.mindie.dialect import balanced
-from weft.dialects.registry import read_words
-from weft.errors import UsageError
+from weft.tools.dialects.base import Context
+from weft.tools.dialects.mindie.dialect import balanced
+from weft.tools.dialects.registry import read_words
 
 MINDIE = {"BackendConfig": {"ModelDeployConfig": {"ModelConfig": [{"modelWeightPath": "/nope", "worldSize": 2}]}}}
 NO_MODEL = "model /nope: no such file or directory"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import weft
+from weft.base.errors import ConfigError, LayoutError
+from weft.base.options import REMOVED, removed, settings_of
+from weft.base.settings import EngineConfig
 from weft.cli.main import main
 from weft.cli.removed_flags import refuse_removed_flags
-from weft.errors import ConfigError, LayoutError
-from weft.layout.serialize import load_given
-from weft.options import REMOVED, removed, settings_of
-from weft.settings import EngineConfig
+from weft.parallel.layout.serialize import load_given
 
 NAMES = [pytest.param(name, id=name) for name in REMOVED]
 

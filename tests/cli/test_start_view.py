@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
-from weft.checkpoint import open_checkpoint
+from weft.base.errors import PeerError
+from weft.base.settings import EngineConfig
 from weft.cli.view.phases import phase_view
 from weft.cli.view.summary import details, one_line, summary
-from weft.errors import PeerError
-from weft.ipc.phases import EAGER, ORDER, Phase, PhaseChange
-from weft.launch_plan.plan import plan_launch
-from weft.layout.layout import Given
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.layout.layout import Given
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.ipc.phases import EAGER, ORDER, Phase, PhaseChange
+from weft.runtime.launch_plan.plan import plan_launch
 
 
 @pytest.mark.parametrize(

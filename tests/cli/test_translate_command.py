@@ -14,12 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from weft.base.errors import ConfigError, LayoutError, UsageError
 from weft.cli.args import dialects as dialect_args
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
 from weft.cli.args.parser import CommandParser
 from weft.cli.main import main
-from weft.dialects.report import json_schema
-from weft.errors import ConfigError, LayoutError, UsageError
+from weft.tools.dialects.report import json_schema
 
 MODEL = Path(__file__).parents[1] / "explain" / "data"
 DP = " --dp 2 --enable-dp-attention"

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.clients.openai_calls import CALLS
 from tests.support.tiny_chat import write_tiny_chat
-from weft.bench.served import Served
 from weft.cli.hosted import PROGRAM
+from weft.tools.bench.served import Served
 
 
 @pytest.fixture(scope="module")

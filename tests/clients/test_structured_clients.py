@@ -14,9 +14,9 @@ import pytest
 from benchmarks.clients.catalogue import CLIENTS, Client, Place
 from benchmarks.clients.run import environment, install
 from tests.support.tiny_chat import write_tiny_chat
-from weft.bench.served import Served
-from weft.checkpoint.hub.embedded import cache_dir
 from weft.cli.hosted import PROGRAM
+from weft.model.checkpoint.hub.embedded import cache_dir
+from weft.tools.bench.served import Served
 
 NAMES = (
     "openai-structured",

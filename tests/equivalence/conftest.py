@@ -12,8 +12,8 @@ import torch
 
 from tests.equivalence.harness import ALONE, EXACT, of_one_rank
 from tests.support.exact_model import write_exact, write_random
-from weft.ops.base import Numerics
-from weft.verify.record import GreedyOutput
+from weft.compute.ops.base import Numerics
+from weft.tools.verify.record import GreedyOutput
 
 WRITERS: dict[Numerics, Callable[[Path, str], Path]] = {
     EXACT: write_exact,

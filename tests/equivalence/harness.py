@@ -13,19 +13,19 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from weft.arch import Shards, parse_config
-from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.engine.engine import Engine
-from weft.experts.balancing.expert_balancing import ExpertBalancing
-from weft.layout.counts import divisors
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.ops.base import Numerics
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.verify.record import GreedyOutput, LogitsRecorder
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.ops.base import Numerics
+from weft.engine.core.engine import Engine
+from weft.model.checkpoint import Checkpoint, open_checkpoint
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.experts.balancing.expert_balancing import ExpertBalancing
+from weft.parallel.layout.counts import divisors
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity
+from weft.tools.verify.record import GreedyOutput, LogitsRecorder
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")
 Sizes = tuple[int, int, int, int, int]

@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from weft.comm.lockstep import LockstepComm
-from weft.experts.statistics.loads import IntArray
-from weft.layout.placement import Placement
-from weft.layout.rank_plans import RankPlans
-from weft.step.plan import GroupResult, RankPlan, StepPlan, StepResult
-from weft.verify.record import LogitsRecorder
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import Runner
+from weft.base.step.plan import GroupResult, RankPlan, StepPlan, StepResult
+from weft.compute.comm.lockstep import LockstepComm
+from weft.parallel.experts.statistics.loads import IntArray
+from weft.parallel.layout.placement import Placement
+from weft.parallel.layout.rank_plans import RankPlans
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import Runner
+from weft.tools.verify.record import LogitsRecorder
 
 Part = tuple[Tensor, Placement]
 

@@ -24,28 +24,28 @@ import torch
 from torch import Tensor
 
 from tests.equivalence.harness import EXACT, LIMITS, AnySizes, ContextSizes, ExpertSizes, any_layout, checkpoint_at
-from weft.arch import Shards, parse_config
-from weft.arch.forward_plan import rank_plans
-from weft.comm.backend import CommSpec, HostSite, RankEnd
-from weft.comm.base import Comm, Group
-from weft.comm.groups import groups_of as layout_groups
-from weft.comm.lockstep import LockstepWorld
-from weft.comm.registry import backend_named
-from weft.comm.shm.region import Region
-from weft.comm.shm.shared_memory import SharedMemoryComm
-from weft.layers import Prepare
-from weft.layout.placement import Placement, full
-from weft.models.decoder import Batch
-from weft.native.step_library import Pool, open_library
-from weft.ops import make_ops
-from weft.ops.base import Numerics
-from weft.ops.native.step_ops import StepOps
-from weft.program.lower import End
-from weft.program.memory_planning import StepCapacity
-from weft.program.program import StepProgram, record
-from weft.step.plan import StepPlan, most_sampled
-from weft.weights.loader import load_params
-from weft.worker.runner import Runner
+from weft.base.step.plan import StepPlan, most_sampled
+from weft.compute.comm.backend import CommSpec, HostSite, RankEnd
+from weft.compute.comm.base import Comm, Group
+from weft.compute.comm.groups import groups_of as layout_groups
+from weft.compute.comm.lockstep import LockstepWorld
+from weft.compute.comm.registry import backend_named
+from weft.compute.comm.shm.region import Region
+from weft.compute.comm.shm.shared_memory import SharedMemoryComm
+from weft.compute.native.step_library import Pool, open_library
+from weft.compute.ops import make_ops
+from weft.compute.ops.base import Numerics
+from weft.compute.ops.native.step_ops import StepOps
+from weft.model.layers import Prepare
+from weft.model.models.decoder import Batch
+from weft.model.program.lower import End
+from weft.model.program.memory_planning import StepCapacity
+from weft.model.program.program import StepProgram, record
+from weft.model.weights.loader import load_params
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.arch.forward_plan import rank_plans
+from weft.parallel.layout.placement import Placement, full
+from weft.runtime.worker.runner import Runner
 
 DEVICE = torch.device("cpu")
 

@@ -25,20 +25,20 @@ from tests.equivalence.harness import (
     run_workload,
     same_bits,
 )
-from weft.arch import Shards, parse_config
-from weft.arch.fit import check_fit
-from weft.errors import LayoutError
-from weft.layout.boundaries import KEYS, PARTIALS, QUERIES, KeyGather, key_gather
-from weft.layout.layout import Layout
-from weft.layout.placement import full
-from weft.layout.resolve import resolve
-from weft.models.kv_exchange import KVExchange
-from weft.models.transitions import Transitions
-from weft.ops.attention import KVCache
-from weft.ops.base import Numerics
-from weft.verify.record import GreedyOutput
-from weft.worker.tensors.gathered_keys import Contexts, KeyGathering
-from weft.worker.tensors.step_shape import Geometry
+from weft.base.errors import LayoutError
+from weft.compute.ops.attention import KVCache
+from weft.compute.ops.base import Numerics
+from weft.model.models.kv_exchange import KVExchange
+from weft.model.models.transitions import Transitions
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.arch.fit import check_fit
+from weft.parallel.layout.boundaries import KEYS, PARTIALS, QUERIES, KeyGather, key_gather
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.placement import full
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.tensors.gathered_keys import Contexts, KeyGathering
+from weft.runtime.worker.tensors.step_shape import Geometry
+from weft.tools.verify.record import GreedyOutput
 
 Models = Callable[[str, Numerics], Model]
 FP64 = Numerics(torch.float64)

@@ -30,17 +30,17 @@ from tests.equivalence.harness import (
 )
 from tests.equivalence.lockstep_pipeline import LockstepPipeline
 from tests.support.expert_moves import EveryPlan, random_balancing
-from weft.arch import Shards, parse_config
-from weft.comm.lockstep import LockstepComm
-from weft.errors import WeftError
-from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import TransferRate
-from weft.layout.layout import PipelineLayout
-from weft.ops.base import Numerics
-from weft.verify.record import GreedyOutput
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.tensors.expert_moves import ExpertMover
-from weft.worker.tensors.slot_bytes import SlotBytes
+from weft.base.errors import WeftError
+from weft.compute.comm.lockstep import LockstepComm
+from weft.compute.ops.base import Numerics
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.experts.placement.shape import SlotShape
+from weft.parallel.experts.placement.transport import TransferRate
+from weft.parallel.layout.layout import PipelineLayout
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.tensors.expert_moves import ExpertMover
+from weft.runtime.worker.tensors.slot_bytes import SlotBytes
+from weft.tools.verify.record import GreedyOutput
 
 Models = Callable[[str, Numerics], Model]
 Reference = Callable[[str], list[GreedyOutput]]

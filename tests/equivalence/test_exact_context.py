@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import weft.ops.attention as seam
+import weft.compute.ops.attention as seam
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     EXACT,
@@ -32,16 +32,16 @@ from tests.equivalence.harness import (
     same_bits,
 )
 from tests.support.exact_model import write_exact
-from weft.arch import parse_config
-from weft.arch.fit import check_fit
-from weft.errors import LayoutError
-from weft.layout.counts import divisors
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.layout.rows import KVOwners
-from weft.models.kv_exchange import KVExchange
-from weft.ops.attention import KeyShare
-from weft.ops.base import Numerics
+from weft.base.errors import LayoutError
+from weft.compute.ops.attention import KeyShare
+from weft.compute.ops.base import Numerics
+from weft.model.models.kv_exchange import KVExchange
+from weft.parallel.arch import parse_config
+from weft.parallel.arch.fit import check_fit
+from weft.parallel.layout.counts import divisors
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.parallel.layout.rows import KVOwners
 
 Models = Callable[[str, Numerics], Model]
 Given = dict[str, object]

@@ -33,15 +33,15 @@ from tests.equivalence.harness import (
     same_bits,
 )
 from tests.support.exact_model import write_random
-from weft.arch import parse_config
-from weft.layers import Experts
-from weft.layout.resolve import resolve
-from weft.layout.routed import Splits
-from weft.models.dispatch import all_to_all
-from weft.models.dispatch.all_to_all import AllToAll, Choices
-from weft.ops.base import Numerics
-from weft.ops.reference.exact_ops import ExactOps
-from weft.ops.slot_tables import SlotTables
+from weft.compute.ops.base import Numerics
+from weft.compute.ops.reference.exact_ops import ExactOps
+from weft.compute.ops.slot_tables import SlotTables
+from weft.model.layers import Experts
+from weft.model.models.dispatch import all_to_all
+from weft.model.models.dispatch.all_to_all import AllToAll, Choices
+from weft.parallel.arch import parse_config
+from weft.parallel.layout.resolve import resolve
+from weft.parallel.layout.routed import Splits
 
 Models = Callable[[str, Numerics], Model]
 EXPERTS = {"experts": 5, "latent": 6}

@@ -15,20 +15,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.compute.grammars.schemas import SCHEMAS, check_document
 from tests.equivalence.harness import EXACT, Sizes, checkpoint_at, layout_of, random_prompts
-from tests.grammars.schemas import SCHEMAS, check_document
 from tests.support.exact_model import write_exact
-from weft.arch import Shards, parse_config
-from weft.engine.engine import Engine
-from weft.engine.outputs import FinishReason
-from weft.grammars.constraints import HEADER, json_rule
-from weft.grammars.json_schema import held_schema
-from weft.layout.layout import Layout
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.step.vocabulary import Vocabulary
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.base.step.vocabulary import Vocabulary
+from weft.compute.grammars.constraints import HEADER, json_rule
+from weft.compute.grammars.json_schema import held_schema
+from weft.engine.core.engine import Engine
+from weft.engine.core.outputs import FinishReason
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.layout.layout import Layout
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity
 
 VOCAB = 101
 LETTERS = [bytes([code]) for code in range(32, 127)]

@@ -26,8 +26,8 @@ from tests.equivalence.harness import (
     run_workload,
     same_bits,
 )
-from weft.layout.counts import divisors
-from weft.ops.base import Numerics
+from weft.compute.ops.base import Numerics
+from weft.parallel.layout.counts import divisors
 
 Models = Callable[[str, Numerics], Model]
 Recorder = Callable[[str, object], None]

@@ -43,13 +43,13 @@ from tests.equivalence.harness import (
 from tests.equivalence.rank_replay import Digests
 from tests.support.exact_model import write_exact
 from tests.support.native_libraries import need
-from weft.arch import ModelConfig, parse_config
-from weft.arch.fit import check_fit
-from weft.errors import LayoutError
-from weft.layout.counts import divisors
-from weft.layout.layout import Layout
-from weft.ops.base import Numerics
-from weft.step.plan import StepPlan, StepResult
+from weft.base.errors import LayoutError
+from weft.base.step.plan import StepPlan, StepResult
+from weft.compute.ops.base import Numerics
+from weft.parallel.arch import ModelConfig, parse_config
+from weft.parallel.arch.fit import check_fit
+from weft.parallel.layout.counts import divisors
+from weft.parallel.layout.layout import Layout
 
 SAMPLES = {2: 6, 3: 6, 4: 8}  # layouts of each world: 20
 PROGRAMS = {1: 1, 2: 16, 3: 8, 4: 12, 6: 4}

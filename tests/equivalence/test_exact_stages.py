@@ -34,18 +34,18 @@ from tests.equivalence.harness import (
     same_bits,
 )
 from tests.equivalence.lockstep_pipeline import LockstepPipeline
-from weft.arch import Shards, parse_config
-from weft.engine.engine import Engine
-from weft.layout.layout import Layout
-from weft.layout.pipeline_p2p import PipelineTransfer
-from weft.layout.resolve import resolve
-from weft.models.transitions import Transitions
-from weft.ops.base import Numerics
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity
-from weft.worker.stage_ids import SampledIds
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.ops.base import Numerics
+from weft.engine.core.engine import Engine
+from weft.model.models.transitions import Transitions
+from weft.parallel.arch import Shards, parse_config
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.pipeline_p2p import PipelineTransfer
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.stage_ids import SampledIds
 
 Models = Callable[[str, Numerics], Model]
 LAYERS = {"biased": 2, "tied": 2, "qk_norm": 2, "deep": 5, "experts": 3, "latent": 3}

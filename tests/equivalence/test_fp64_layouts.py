@@ -32,9 +32,9 @@ from tests.equivalence.harness import (
 )
 from tests.support.native_libraries import need
 from tests.support.program_executor import ProgramExecutor
-from weft.arch import Shards, parse_config
-from weft.ops.base import Numerics
-from weft.verify.record import GreedyOutput
+from weft.compute.ops.base import Numerics
+from weft.parallel.arch import Shards, parse_config
+from weft.tools.verify.record import GreedyOutput
 
 FP64 = Numerics(torch.float64)
 PARTS = {(world,): covering(all_sizes(world), strength) for world, strength in {2: 5, 3: 5, 4: 3}.items()}

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import weft.arch.shards as shards
-import weft.worker.tensors.inputs as inputs
+import weft.parallel.arch.shards as shards
+import weft.runtime.worker.tensors.inputs as inputs
 from tests.equivalence.conftest import Model
 from tests.equivalence.harness import (
     EXACT,
@@ -23,14 +23,14 @@ from tests.equivalence.harness import (
     run_workload,
     same_bits,
 )
-from weft.comm.lockstep import LockstepComm
-from weft.layers import Attention, Embedding, OProj
-from weft.layout.placement import Interval
-from weft.layout.splits import even_splits, splits_after
-from weft.ops.attention import AttentionBackend, AttentionMeta
-from weft.ops.base import Numerics
-from weft.ops.interface import Ops
-from weft.ops.reference.torch_ops import TorchOps
+from weft.compute.comm.lockstep import LockstepComm
+from weft.compute.ops.attention import AttentionBackend, AttentionMeta
+from weft.compute.ops.base import Numerics
+from weft.compute.ops.interface import Ops
+from weft.compute.ops.reference.torch_ops import TorchOps
+from weft.model.layers import Attention, Embedding, OProj
+from weft.parallel.layout.placement import Interval
+from weft.parallel.layout.splits import even_splits, splits_after
 
 Patch = pytest.MonkeyPatch
 FP64 = Numerics(torch.float64)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import weft.models.build as build
+import weft.model.models.build as build
 from tests.equivalence.harness import MIXED, largest_difference, make_executor, run_workload
 from tests.support.exact_model import write_random
-from weft.layers import LatentAttention
-from weft.layers.base import Params
-from weft.layout.resolve import resolve
-from weft.ops.attention import AttentionMeta, KVCache
-from weft.ops.base import Numerics
-from weft.ops.weights import plain
+from weft.compute.ops.attention import AttentionMeta, KVCache
+from weft.compute.ops.base import Numerics
+from weft.compute.ops.weights import plain
+from weft.model.layers import LatentAttention
+from weft.model.layers.base import Params
+from weft.parallel.layout.resolve import resolve
 
 
 class NaiveLatentAttention(LatentAttention):

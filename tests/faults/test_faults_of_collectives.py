@@ -15,15 +15,15 @@ import pytest
 from tests.support.native_libraries import need
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S
-from weft.checkpoint import open_checkpoint
-from weft.comm.backend import Rendezvous
-from weft.engine.engine import Engine
-from weft.launch_plan.plan import plan_launch
-from weft.launch_plan.timeouts import ProcessLimits
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.start import Starting
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
+from weft.compute.comm.backend import Rendezvous
+from weft.engine.core.engine import Engine
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import plan_launch
+from weft.runtime.launch_plan.timeouts import ProcessLimits
+from weft.runtime.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_LIMIT_S = 10.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.test_serve_command import Served, weft
+from tests.frontend.server.test_serve_command import Served, weft
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
 

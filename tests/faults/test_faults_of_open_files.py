@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import PATIENCE_S, listening_port, until, wait_gone
-from weft.machine.fd_limits import Needs
+from weft.base.machine.fd_limits import Needs
 
 ROOT = Path(__file__).resolve().parents[2]
 ASK = {"prompt": "x", "max_tokens": 8, "ignore_eos": True}

@@ -15,13 +15,13 @@ import pytest
 from tests.support.fakes.fake_group import fake_plan, spawner
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import children
-from weft.errors import ConfigError, PeerError, WeftError
-from weft.launch_plan.plan import LaunchPlan
-from weft.launch_plan.timeouts import ProcessLimits, StepClock
-from weft.step.plan import GroupPlan, ScheduledRequest, StepPlan
-from weft.supervisor.executor import ProcessExecutor
-from weft.supervisor.processes import WorkerProcess
-from weft.supervisor.start import Starting
+from weft.base.errors import ConfigError, PeerError, WeftError
+from weft.base.step.plan import GroupPlan, ScheduledRequest, StepPlan
+from weft.runtime.launch_plan.plan import LaunchPlan
+from weft.runtime.launch_plan.timeouts import ProcessLimits, StepClock
+from weft.runtime.supervisor.executor import ProcessExecutor
+from weft.runtime.supervisor.processes import WorkerProcess
+from weft.runtime.supervisor.start import Starting
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICED_S = 20.0

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from weft import env
+from weft.base import env
+from weft.base.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
+from weft.base.log import configure
+from weft.base.machine.cores import assign_cores, available_cores, numa_node
+from weft.base.step.sampling_params import SamplingParams
 from weft.cli.view.say import say
-from weft.engine.outputs import FinishReason, RequestOutput
-from weft.errors import CheckpointError, ConfigError, PeerError, RequestError, WeftError
-from weft.log import configure
-from weft.machine.cores import assign_cores, available_cores, numa_node
-from weft.server.http.listen import bind
-from weft.server.http.port_owner import port_owner
-from weft.serving.open_streams import OpenStreams
-from weft.serving.recovery.quarantine import LIFTED_AFTER_S, MOST_QUARANTINED, Quarantine
-from weft.serving.recovery.restarts import Recovery
-from weft.serving.stream import BegunAgain, Stream
-from weft.step.sampling_params import SamplingParams
-from weft.worker.faults import Action, Fault, Faults, parse_faults
+from weft.engine.core.outputs import FinishReason, RequestOutput
+from weft.frontend.server.http.listen import bind
+from weft.frontend.server.http.port_owner import port_owner
+from weft.frontend.serving.open_streams import OpenStreams
+from weft.frontend.serving.recovery.quarantine import LIFTED_AFTER_S, MOST_QUARANTINED, Quarantine
+from weft.frontend.serving.recovery.restarts import Recovery
+from weft.frontend.serving.stream import BegunAgain, Stream
+from weft.runtime.worker.faults import Action, Fault, Faults, parse_faults
 
 DEATH = PeerError("rank 1 was killed")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.hosts.cluster import Cluster, answer
 from tests.support.namespaces import ROOT
-from weft.machine.devices import torch_without_devices
+from weft.base.machine.devices import torch_without_devices
 
 
 def changed(words: list[str], *pairs: tuple[str, str]) -> list[str]:
@@ -33,8 +33,8 @@ def other_file(model: Path) -> None:
 def other_code(root: Path) -> Path:
     """A copy of weft with one line more."""
     shutil.copytree(ROOT / "weft", root / "weft", ignore=shutil.ignore_patterns("_build", "__pycache__"))
-    (root / "weft" / "native" / "_build").symlink_to(ROOT / "weft" / "native" / "_build")
-    with (root / "weft" / "errors.py").open("a") as file:
+    (root / "weft" / "compute" / "native" / "_build").symlink_to(ROOT / "weft" / "compute" / "native" / "_build")
+    with (root / "weft" / "base" / "errors.py").open("a") as file:
         file.write("# one line more\n")
     return root
 

@@ -93,7 +93,7 @@ def test_python_on_host_0_and_words_of_another_engine_on_host_1(cluster: Cluster
     agent = cluster.hosts[1].weft("serve", "--dist-secret-file", str(cluster.secrets[1]), *theirs)
     code = f"""
 import weft
-from weft.launch_plan.hosts import HostsConfig
+from weft.runtime.launch_plan.hosts import HostsConfig
 meeting = HostsConfig(dist_init_addr="10.77.0.1:25000", dist_secret_file={str(cluster.secrets[0])!r})
 with weft.LLM({str(cluster.models[0])!r}, tp=2, nnodes=2, hosts=meeting) as llm:
     print(llm.plan.host_of, len(llm.generate("Hello")[0].outputs[0].token_ids) > 0)

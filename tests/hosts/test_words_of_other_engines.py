@@ -7,12 +7,12 @@ from importlib import import_module
 
 import pytest
 
+from weft.base.errors import ConfigError, UsageError
 from weft.cli.args.dialects import take_foreign
 from weft.cli.args.flags import values_of
 from weft.cli.args.model import _given
 from weft.cli.args.parser import CommandParser
-from weft.errors import ConfigError, UsageError
-from weft.layout.resolve import resolve
+from weft.parallel.layout.resolve import resolve
 
 VLLM = "--from vllm -- vllm serve M "
 LAST = "--headless --data-parallel-start-rank 2 --data-parallel-address 10.0.0.1 --data-parallel-rpc-port 13345"

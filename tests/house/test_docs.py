@@ -51,7 +51,7 @@ def flags_of_commands() -> dict[str, set[str]]:
 @cache
 def flags_of_other_engines() -> set[str]:
     """All flags that the tables of the dialects know."""
-    tables = "".join(path.read_text() for path in (ROOT / "weft" / "dialects").rglob("*.toml"))
+    tables = "".join(path.read_text() for path in (ROOT / "weft" / "tools" / "dialects").rglob("*.toml"))
     return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", tables))
 
 
@@ -174,7 +174,9 @@ def test_environment_variables_are_told() -> None:
     for path in (ROOT / "weft").rglob("*.py"):
         read |= set(re.findall(r"\bWEFT_[A-Z_]+\b", path.read_text()))
     assert asked <= read
-    assert read <= set(re.findall(r"\bWEFT_[A-Z_]+\b", (ROOT / "weft" / "env.py").read_text())), "env.py lists them all"
+    assert read <= set(re.findall(r"\bWEFT_[A-Z_]+\b", (ROOT / "weft" / "base" / "env.py").read_text())), (
+        "env.py lists them all"
+    )
 
 
 def test_python_examples_compile() -> None:

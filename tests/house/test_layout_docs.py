@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from weft.arch.config import ModelConfig
-from weft.arch.fit import check_fit
-from weft.errors import LayoutError
-from weft.layout.layout import layout_settings
-from weft.layout.resolve import resolve
-from weft.layout.serialize import load_given, to_dict
-from weft.layout.splits import assign_heads
-from weft.layout.support import refuse_unsupported
+from weft.base.errors import LayoutError
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.fit import check_fit
+from weft.parallel.layout.layout import layout_settings
+from weft.parallel.layout.resolve import resolve
+from weft.parallel.layout.serialize import load_given, to_dict
+from weft.parallel.layout.splits import assign_heads
+from weft.parallel.layout.support import refuse_unsupported
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "layouts.md").read_text()

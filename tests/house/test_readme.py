@@ -12,13 +12,13 @@ import pytest
 
 from scripts.pictures import explain_words
 from tests.support.tiny_chat import write_tiny_chat
-from weft.arch.families import FAMILIES
-from weft.bench.served import Served
-from weft.checkpoint.formats import LOADABLE
-from weft.checkpoint.hub import paths
 from weft.cli.commands import bench
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
+from weft.model.checkpoint.formats import LOADABLE
+from weft.model.checkpoint.hub import paths
+from weft.parallel.arch.families import FAMILIES
+from weft.tools.bench.served import Served
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -63,7 +63,7 @@ def test_every_command_has_an_example() -> None:
 
 def test_its_counts_are_those_of_the_tests() -> None:
     faults = (ROOT / "tests/equivalence/test_injected_faults.py").read_text().split("FAULTS:")[1].split("\n}")[0]
-    layouts = (ROOT / "tests/models/test_smollm2.py").read_text().split("\nLAYOUTS: ")[1].split("\n}")[0]
+    layouts = (ROOT / "tests/model/models/test_smollm2.py").read_text().split("\nLAYOUTS: ")[1].split("\n}")[0]
     words = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen", 14: "fourteen"}
     assert f"each of {words[len(re.findall(r'^    [a-z_]+: ', faults, re.M))]} injected faults" in README
     exact = (ROOT / "tests/equivalence/test_exact_layouts.py").read_text()

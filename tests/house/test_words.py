@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = {".git", ".venv", "build", "__pycache__", "_build"}
 TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cpp", ".h", ".jinja", ""}
 
-MAY_PRINT = ("weft/cli/", "scripts/", "benchmarks/", "weft/native/build.py")
+MAY_PRINT = ("weft/cli/", "scripts/", "benchmarks/", "weft/compute/native/build.py")
 
 
 def ours() -> Iterator[Path]:

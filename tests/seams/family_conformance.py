@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from weft.arch import Shards, param_specs, parse_config
-from weft.arch.family import ModelFamily
-from weft.errors import ConfigError
-from weft.explain import explain
-from weft.layout.resolve import resolve
+from weft.base.errors import ConfigError
+from weft.parallel.arch import Shards, param_specs, parse_config
+from weft.parallel.arch.family import ModelFamily
+from weft.parallel.layout.resolve import resolve
+from weft.tools.explain import explain
 
 Raw = Mapping[str, Any]
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.arch.quantization import WeightStorage
-from weft.ops import Numerics, make_ops
-from weft.ops.native.packed import PackedWeight
-from weft.ops.native.step_ops import StepOps
-from weft.ops.reference.torch_ops import TorchOps
-from weft.ops.weights import FileBlocks, Use, Weight, plain
-from weft.quant.base import PackedParts, QuantFormat
-from weft.quant.registry import format_of
-from weft.weight_formats import FORMATS, LOSSLESS, Chosen
+from weft.base.weight_formats import FORMATS, LOSSLESS, Chosen
+from weft.compute.ops import Numerics, make_ops
+from weft.compute.ops.native.packed import PackedWeight
+from weft.compute.ops.native.step_ops import StepOps
+from weft.compute.ops.reference.torch_ops import TorchOps
+from weft.compute.ops.weights import FileBlocks, Use, Weight, plain
+from weft.compute.quant.base import PackedParts, QuantFormat
+from weft.compute.quant.registry import format_of
+from weft.parallel.arch.quantization import WeightStorage
 
 ROWS, DEPTH = 64, 512
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.paged_cases import Case, Run, Sizes, attended, dense_attention, paged
+from tests.compute.ops.paged_cases import Case, Run, Sizes, attended, dense_attention, paged
 from tests.support.native_libraries import need
-from weft.errors import ConfigError, WeftError
-from weft.native.step_library import Pool, open_library
-from weft.ops import Numerics, Ops, make_ops
-from weft.ops.attention import (
+from weft.base.errors import ConfigError, WeftError
+from weft.compute.native.step_library import Pool, open_library
+from weft.compute.ops import Numerics, Ops, make_ops
+from weft.compute.ops.attention import (
     AttentionBackend,
     AttentionMeta,
     AttentionSpec,
@@ -27,10 +27,10 @@ from weft.ops.attention import (
     pack_partial,
     partial_of_lse,
 )
-from weft.ops.attention_registry import BACKENDS, Backends
-from weft.ops.native.attention import StepAttention
-from weft.ops.reference.exact_ops import ExactAttention, on_grid, snap
-from weft.ops.reference.paged_attention import TorchAttention
+from weft.compute.ops.attention_registry import BACKENDS, Backends
+from weft.compute.ops.native.attention import StepAttention
+from weft.compute.ops.reference.exact_ops import ExactAttention, on_grid, snap
+from weft.compute.ops.reference.paged_attention import TorchAttention
 
 CPU = torch.device("cpu")
 RUNS: tuple[Run, ...] = ((0, 37, 1), (100, 1, 2), (250, 20, 3), (0, 1, 4), (3, 130, 6))

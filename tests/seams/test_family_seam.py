@@ -10,9 +10,9 @@ import pytest
 from tests.seams.family_conformance import check_family
 from tests.support.checkpoints import small_config
 from tests.support.exact_model import exact_config
-from weft.arch.block import _RUN, BlockSpec, refuse_not_run
-from weft.arch.families import FAMILIES
-from weft.errors import ConfigError
+from weft.base.errors import ConfigError
+from weft.parallel.arch.block import _RUN, BlockSpec, refuse_not_run
+from weft.parallel.arch.families import FAMILIES
 
 MIXTURE: dict[str, Any] = {"num_local_experts": 5, "num_experts_per_tok": 2}
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.seams.quant_conformance import check_format
-from weft.quant.registry import format_for, format_of
-from weft.settings import EngineConfig
-from weft.weight_formats import FORMATS, Chosen, chosen_by
+from weft.base.settings import EngineConfig
+from weft.base.weight_formats import FORMATS, Chosen, chosen_by
+from weft.compute.quant.registry import format_for, format_of
 
 
 @pytest.mark.parametrize("name", FORMATS)

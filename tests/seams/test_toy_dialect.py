@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-import weft.dialects
-from tests.dialects.dialect_conformance import check_dialect
+import weft.tools.dialects
+from tests.tools.dialects.dialect_conformance import check_dialect
 from weft.cli.main import main
-from weft.dialects.names import names
+from weft.tools.dialects.names import names
 
 TOY = '''
 """The dialect of a toy engine: `toyserve MODEL --ranks N --stages P`."""
 
-from weft.dialects.base import MENTIONED, Draft
-from weft.dialects.flags import Table, parse_table
-from weft.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
-from weft.dialects.sizes import Sizes
-from weft.dialects.writing import MODEL, checked, command, context_for, engine_parts
+from weft.tools.dialects.base import MENTIONED, Draft
+from weft.tools.dialects.flags import Table, parse_table
+from weft.tools.dialects.reading import arguments_of, finish, known_share, read_command, take_model, take_options
+from weft.tools.dialects.sizes import Sizes
+from weft.tools.dialects.writing import MODEL, checked, command, context_for, engine_parts
 
 TABLE = Table(parse_table("""
 * --ranks  int
@@ -64,8 +64,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "toy"
     folder.mkdir()
     (folder / "__init__.py").write_text(TOY)
-    monkeypatch.setattr(weft.dialects, "__path__", [*weft.dialects.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "weft.dialects.toy", raising=False)
+    monkeypatch.setattr(weft.tools.dialects, "__path__", [*weft.tools.dialects.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "weft.tools.dialects.toy", raising=False)
     return "toy"
 
 

@@ -20,21 +20,21 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm, silu
 
 from tests.seams.family_conformance import check_family
-from weft.arch import ModelConfig, Shards, param_specs, parse_config
-from weft.arch.families import FAMILIES
-from weft.arch.family import GgufForm, ModelFamily, TensorNames
-from weft.arch.reading.config import layers_of, read_block, read_config
-from weft.checkpoint import open_checkpoint
+from weft.base.fields import Fields
+from weft.base.settings import EngineConfig
+from weft.base.step.sampling_params import SamplingParams
 from weft.cli.main import main
-from weft.engine.engine import Engine
-from weft.fields import Fields
-from weft.layout.resolve import resolve
-from weft.ops.base import Numerics
-from weft.settings import EngineConfig
-from weft.step.sampling_params import SamplingParams
-from weft.verify.record import LogitsRecorder, outcomes
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity
+from weft.compute.ops.base import Numerics
+from weft.engine.core.engine import Engine
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.arch import ModelConfig, Shards, param_specs, parse_config
+from weft.parallel.arch.families import FAMILIES
+from weft.parallel.arch.family import GgufForm, ModelFamily, TensorNames
+from weft.parallel.arch.reading.config import layers_of, read_block, read_config
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity
+from weft.tools.verify.record import LogitsRecorder, outcomes
 
 Weights = dict[str, Tensor]
 

@@ -17,25 +17,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from weft.native.records import InstructionRecord, StepRecord
-from weft.native.step_library import Pool
-from weft.ops.base import Numerics
-from weft.ops.generate import headers
-from weft.ops.interface import Ops
-from weft.ops.native.calls import Call, fill
-from weft.ops.native.immediate import run_now
-from weft.ops.native.library_ops import LibraryOps, take_bodies
-from weft.ops.native.packed import operand
-from weft.ops.native.step_ops import StepOps
-from weft.ops.operations.declare import F, N, NoCallError, OpCode, P, codes, operation
-from weft.ops.operations.table import MODULES, OPS
-from weft.ops.reference.exact_ops import ExactOps, snap, take_snapped
-from weft.ops.reference.torch_ops import TorchOps
-from weft.program.ir import Buffer, NotTraceableError, Rows
-from weft.program.tape import Tape
-from weft.program.tracing import TracingOps
+from weft.compute.native.records import InstructionRecord, StepRecord
+from weft.compute.native.step_library import Pool
+from weft.compute.ops.base import Numerics
+from weft.compute.ops.generate import headers
+from weft.compute.ops.interface import Ops
+from weft.compute.ops.native.calls import Call, fill
+from weft.compute.ops.native.immediate import run_now
+from weft.compute.ops.native.library_ops import LibraryOps, take_bodies
+from weft.compute.ops.native.packed import operand
+from weft.compute.ops.native.step_ops import StepOps
+from weft.compute.ops.operations.declare import F, N, NoCallError, OpCode, P, codes, operation
+from weft.compute.ops.operations.table import MODULES, OPS
+from weft.compute.ops.reference.exact_ops import ExactOps, snap, take_snapped
+from weft.compute.ops.reference.torch_ops import TorchOps
+from weft.model.program.ir import Buffer, NotTraceableError, Rows
+from weft.model.program.tape import Tape
+from weft.model.program.tracing import TracingOps
 
-# The declaration, as it would stand in a module of weft/ops/operations/.
+# The declaration, as it would stand in a module of weft/compute/ops/operations/.
 
 COLUMNS, FACTOR, SHIFT = N(3), F(0), P(2)
 

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from tests.seams.quant_conformance import check_format
 from tests.support.tiny_chat import write_tiny_chat
-from weft.arch import parse_config
-from weft.arch.quantization import WeightStorage
-from weft.explain import explain
-from weft.explain.text import print_report
-from weft.layout.resolve import resolve
-from weft.ops import Numerics, make_ops
-from weft.ops.weights import Use
-from weft.quant.base import PackedParts, QuantFormat, quantize, rounded
-from weft.weight_formats import FORMATS, Chosen, FormatSizes
+from weft.base.weight_formats import FORMATS, Chosen, FormatSizes
+from weft.compute.ops import Numerics, make_ops
+from weft.compute.ops.weights import Use
+from weft.compute.quant.base import PackedParts, QuantFormat, quantize, rounded
+from weft.parallel.arch import parse_config
+from weft.parallel.arch.quantization import WeightStorage
+from weft.parallel.layout.resolve import resolve
+from weft.tools.explain import explain
+from weft.tools.explain.text import print_report
 
 SIZES = FormatSizes(Chosen.OPTION, bits=2, numbers=16, nbytes=4 + 2, lm_head="int8")
 
@@ -34,9 +34,9 @@ SIZES = FormatSizes(Chosen.OPTION, bits=2, numbers=16, nbytes=4 + 2, lm_head="in
 ROOT = Path(__file__).parents[2]
 REGISTERED = """
 import pickle
-import weft.quant
-from weft.weight_formats import FORMATS
-weft.quant.__path__.append({folder!r})
+import weft.compute.quant
+from weft.base.weight_formats import FORMATS
+weft.compute.quant.__path__.append({folder!r})
 FORMATS["toy"] = pickle.loads({sizes!r})
 """
 """What each process runs first, as `sitecustomize`: its table of formats has the row, and finds the module."""
@@ -64,9 +64,9 @@ class Toy(QuantFormat):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("weft.quant.toy")
+    module = ModuleType("weft.compute.quant.toy")
     vars(module)["FORMAT"] = Toy()
-    monkeypatch.setitem(sys.modules, "weft.quant.toy", module)
+    monkeypatch.setitem(sys.modules, "weft.compute.quant.toy", module)
     monkeypatch.setitem(FORMATS, "toy", SIZES)
 
 

@@ -1,8 +1,8 @@
 """Pythons whose only variant of the step library is one that this CPU need not run: its instructions are written out.
 
 `python_of` makes one, and so does each process that it starts; AVX-512's and AMX's own words in the sources, which
-tests/native/avx512_by_hand.h explains to the compiler, are so tried wherever there is AVX2. How fast they are, it does
-not say.
+tests/compute/native/avx512_by_hand.h explains to the compiler, are so tried wherever there is AVX2. How fast they are,
+it does not say.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from weft.native import isa, libraries
+from weft.compute.native import isa, libraries
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTRUCTIONS = ROOT / "tests" / "native" / "avx512_by_hand.h"
+INSTRUCTIONS = ROOT / "tests" / "compute" / "native" / "avx512_by_hand.h"
 LEVELS = ("avx512", "avx512vnni", "avx512bf16", "amx")
 
 

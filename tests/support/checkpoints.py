@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from weft.arch import param_specs, parse_config
-from weft.checkpoint import embedded_model
+from weft.model.checkpoint import embedded_model
+from weft.parallel.arch import param_specs, parse_config
 
 Array = npt.NDArray[np.float32]
 Raw = npt.NDArray[np.uint8]

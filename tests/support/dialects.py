@@ -14,12 +14,12 @@ from pathlib import Path
 import yaml
 from hypothesis import strategies as st
 
-from weft.dialects import registry
-from weft.dialects.base import Context, Reading
-from weft.dialects.flags import Table
-from weft.dialects.sizes import Sizes
-from weft.layout import Layout, resolve
-from weft.layout.counts import divisors
+from weft.parallel.layout import Layout, resolve
+from weft.parallel.layout.counts import divisors
+from weft.tools.dialects import registry
+from weft.tools.dialects.base import Context, Reading
+from weft.tools.dialects.flags import Table
+from weft.tools.dialects.sizes import Sizes
 
 CASES = Path(__file__).parents[1] / "dialects" / "cases"
 

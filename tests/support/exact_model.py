@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from weft.arch import param_specs, parse_config
+from weft.parallel.arch import param_specs, parse_config
 
 BASE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from weft.errors import WeftError
-from weft.experts.balancing.balancer import LoadBalancer
-from weft.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
-from weft.experts.placement.placement import ExpertPlacement, even_placement
-from weft.experts.placement.shape import SlotShape
-from weft.experts.placement.transport import TransferRate
-from weft.experts.statistics.loads import FloatArray
+from weft.base.errors import WeftError
+from weft.parallel.experts.balancing.balancer import LoadBalancer
+from weft.parallel.experts.balancing.expert_balancing import BalanceSettings, ExpertBalancing
+from weft.parallel.experts.placement.placement import ExpertPlacement, even_placement
+from weft.parallel.experts.placement.shape import SlotShape
+from weft.parallel.experts.placement.transport import TransferRate
+from weft.parallel.experts.statistics.loads import FloatArray
 
 
 class InlinePlanner:

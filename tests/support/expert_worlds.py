@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from weft.experts.placement.placement import ExpertPlacement
-from weft.experts.placement.shape import SlotShape
-from weft.experts.statistics.loads import FloatArray, IntArray
-from weft.experts.statistics.metric import balance
+from weft.parallel.experts.placement.placement import ExpertPlacement
+from weft.parallel.experts.placement.shape import SlotShape
+from weft.parallel.experts.statistics.loads import FloatArray, IntArray
+from weft.parallel.experts.statistics.metric import balance
 
 DATA = Path(__file__).resolve().parents[1] / "experts" / "data"
 TRACES = ("prefill_in1024", "prefill_in4096", "decode_in1000out1000", "decode_in500out1500")

@@ -84,7 +84,7 @@ class Command:
     def ranks(self) -> list[int]:
         """Pids of the command's ranks, as this process sees them."""
         mine = children(self.pid)
-        return [pid for pid in mine if b"weft.worker.main" in command_line(pid) and alive(pid)]
+        return [pid for pid in mine if b"weft.runtime.worker.main" in command_line(pid) and alive(pid)]
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from weft.errors import ConfigError
-from weft.native import build, isa, libraries
+from weft.base.errors import ConfigError
+from weft.compute.native import build, isa, libraries
 
 SHARED = ("avx512vnni", "avx512")
 """AVX-512 without bf16, whose code others share."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weft.checkpoint import open_checkpoint
-from weft.launch_plan.plan import LaunchPlan, plan_launch
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
+from weft.base.settings import EngineConfig
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
 
 
 def planned(model: Path, layout: dict[str, object], **engine: Any) -> LaunchPlan:

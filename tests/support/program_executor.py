@@ -7,25 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from weft.arch.forward_plan import rank_plans
-from weft.arch.shards import Shards
-from weft.checkpoint import Checkpoint
-from weft.comm.groups import groups_of
-from weft.comm.mailboxes import mailboxes_of
-from weft.comm.shm.region import Region
-from weft.comm.shm.shared_memory import SharedMemoryComm
-from weft.layers import Prepare
-from weft.layout.rows import KVOwners
-from weft.models.decoder import Batch
-from weft.native.runtime_records import DecodeRecord
-from weft.ops import make_ops
-from weft.ops.base import Numerics
-from weft.program.build import RankProgram
-from weft.settings import EngineConfig
-from weft.step.plan import StepPlan, StepResult
-from weft.weights.loader import load_params
-from weft.worker.lockstep_executor import LockstepExecutor
-from weft.worker.runner import RankCapacity, Runner
+from weft.base.settings import EngineConfig
+from weft.base.step.plan import StepPlan, StepResult
+from weft.compute.comm.groups import groups_of
+from weft.compute.comm.mailboxes import mailboxes_of
+from weft.compute.comm.shm.region import Region
+from weft.compute.comm.shm.shared_memory import SharedMemoryComm
+from weft.compute.native.runtime_records import DecodeRecord
+from weft.compute.ops import make_ops
+from weft.compute.ops.base import Numerics
+from weft.model.checkpoint import Checkpoint
+from weft.model.layers import Prepare
+from weft.model.models.decoder import Batch
+from weft.model.program.build import RankProgram
+from weft.model.weights.loader import load_params
+from weft.parallel.arch.forward_plan import rank_plans
+from weft.parallel.arch.shards import Shards
+from weft.parallel.layout.rows import KVOwners
+from weft.runtime.worker.lockstep_executor import LockstepExecutor
+from weft.runtime.worker.runner import RankCapacity, Runner
 
 
 class ShownProgram(RankProgram):

@@ -6,7 +6,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from weft.machine.memory_trim import not_collected
+from weft.base.machine.memory_trim import not_collected
 
 
 @cache

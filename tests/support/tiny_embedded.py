@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from weft.checkpoint.hub import paths
 from weft.cli.hosted import host
 from weft.cli.main import main
+from weft.model.checkpoint.hub import paths
 
 
 def run(words: list[str]) -> int:

@@ -51,7 +51,7 @@ def children(pid: int) -> list[int]:
 
 def ranks_of(pid: int) -> list[int]:
     """Those that compute as ranks, of the processes that a process has started."""
-    return [child for child in children(pid) if b"weft.worker.main" in command_line(child)]
+    return [child for child in children(pid) if b"weft.runtime.worker.main" in command_line(child)]
 
 
 def ticks(pid: int) -> int:

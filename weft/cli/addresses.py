@@ -1,7 +1,7 @@
 """Checks the limit of a process's address space (`ulimit -v`) before a command imports its libraries.
 
-Memory of ranks is planned before they start (`weft.launch_plan.memory`). This module is for libraries, some of which
-end the process when they cannot be mapped; so it imports nothing large.
+Memory of ranks is planned before they start (`weft.runtime.launch_plan.memory`). This module is for libraries, some of
+which end the process when they cannot be mapped; so it imports nothing large.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from weft.errors import ConfigError
+from weft.base.errors import ConfigError
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _REFUSED = ("failed to map segment", "cannot allocate memory", "can't start new thread")

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from weft import env
+from weft.base import env
+from weft.base.errors import UsageError, WeftError
+from weft.base.machine import task_limits
+from weft.base.machine.memory_trim import not_collected
+from weft.base.options import nearest
+from weft.base.printable import printable_lines
 from weft.cli import addresses
 from weft.cli.args.parser import CommandParser
 from weft.cli.removed_flags import refuse_removed_flags
 from weft.cli.single_start import refuse_several_starts
-from weft.errors import UsageError, WeftError
-from weft.machine import task_limits
-from weft.machine.memory_trim import not_collected
-from weft.options import nearest
-from weft.printable import printable_lines
-from weft.server.http.signals import EndSignals, Stopped
-from weft.supervisor.processes import Spawner
+from weft.frontend.server.http.signals import EndSignals, Stopped
+from weft.runtime.supervisor.processes import Spawner
 
 
 @dataclass(frozen=True, slots=True)

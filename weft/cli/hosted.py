@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from weft.base.machine.interpreter import runs
+from weft.base.machine.parent_death import tie_to_parent
 from weft.cli.main import main
-from weft.machine.interpreter import runs
-from weft.machine.parent_death import tie_to_parent
 
 PROGRAM = runs("weft.cli.hosted")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.errors import UsageError
-from weft.options import removed
+from weft.base.errors import UsageError
+from weft.base.options import removed
 
 
 def refuse_removed_flags(words: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from weft.errors import UsageError
+from weft.base.errors import UsageError
 
 _ONCE = "run the command once, with --tp N; on several hosts once on each, with --nnodes and --node-rank"
 _TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")

@@ -1,1 +1,1 @@
-"""engine: continuous batching, paged blocks, prefix cache. Imports without torch; takes an Executor."""
+"""Scheduler, KV cache, tokenizers; no torch."""

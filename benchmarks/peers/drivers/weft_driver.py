@@ -8,8 +8,8 @@ from typing import Any
 from protocol import Answer, Driver, Refused, obey
 
 import weft
-from weft.bench.machine import versions
-from weft.errors import ConfigError, UsageError
+from weft.base.errors import ConfigError, UsageError
+from weft.tools.bench.machine import versions
 
 
 class Weft(Driver):

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.peers.cases import SERVED
 from benchmarks.peers.report.summary import Row, columns
-from weft.bench.compare import Measured
-from weft.plural import counted
+from weft.base.plural import counted
+from weft.tools.bench.compare import Measured
 
 OURS, THEIRS = "#0b6e5f", "#b8bfc6"
 ACROSS = 4

@@ -10,7 +10,7 @@ from benchmarks.peers.cases import OFFLINE, SERVED, Case
 from benchmarks.peers.engines import ENGINES, Engine
 from benchmarks.peers.probe import State, name
 from benchmarks.peers.report.limits import Shape, bound
-from weft.bench.compare import Measured, measured
+from weft.tools.bench.compare import Measured, measured
 
 Visit = Mapping[str, Any]
 Column = tuple[Case, str]

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.peers.cases import SERVED
 from benchmarks.peers.report.limits import Shape, bound
 from benchmarks.peers.report.summary import SERVED_QUANTITIES, Row, columns, ratios
-from weft.bench.compare import Measured, measured
+from weft.tools.bench.compare import Measured, measured
 
 MEGA = 1e6
 

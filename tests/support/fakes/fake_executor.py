@@ -9,10 +9,10 @@ from collections import deque
 from typing import Any
 
 from tests.support.fakes.uncounted import Uncounted
-from weft.errors import PeerError
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan, StepResult, TokenLogprob
+from weft.base.errors import PeerError
+from weft.base.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan, StepResult, TokenLogprob
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from weft.checkpoint import open_checkpoint
-from weft.launch_plan.plan import LaunchPlan, plan_launch
-from weft.launch_plan.timeouts import ProcessLimits
-from weft.layout.resolve import resolve
-from weft.settings import EngineConfig
-from weft.supervisor.processes import Spawner
+from weft.base.settings import EngineConfig
+from weft.model.checkpoint import open_checkpoint
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
+from weft.runtime.launch_plan.timeouts import ProcessLimits
+from weft.runtime.supervisor.processes import Spawner
 
 
 def fake_plan(

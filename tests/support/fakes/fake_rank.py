@@ -11,10 +11,13 @@ import time
 
 from msgspec.structs import replace
 
-from weft.errors import CheckpointError
-from weft.ipc.channel import Channel
-from weft.ipc.fingerprint import joined
-from weft.ipc.messages import (
+from weft.base.errors import CheckpointError
+from weft.base.machine.parent_death import tie_to_parent
+from weft.base.step.plan import GroupResult, Sampled
+from weft.parallel.layout.ranks import coords
+from weft.runtime.ipc.channel import Channel
+from weft.runtime.ipc.fingerprint import joined
+from weft.runtime.ipc.messages import (
     Allocate,
     Entered,
     Loaded,
@@ -26,11 +29,8 @@ from weft.ipc.messages import (
     pack,
     unpack_for_rank,
 )
-from weft.ipc.phases import Phase
-from weft.ipc.status import StatusPage
-from weft.layout.ranks import coords
-from weft.machine.parent_death import tie_to_parent
-from weft.step.plan import GroupResult, Sampled
+from weft.runtime.ipc.phases import Phase
+from weft.runtime.ipc.status import StatusPage
 
 POISON = 99
 """A token id that the behaviour "poison" dies of."""

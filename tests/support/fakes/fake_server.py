@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fakes.fake_group import fake_plan, spawner
-from weft.errors import WeftError
-from weft.ipc.phases import PhaseChange
-from weft.launch_plan.timeouts import ProcessLimits
-from weft.log import configure
-from weft.server.http.listen import bind
-from weft.server.openai.models import ServedModel
-from weft.server.run import run_server
-from weft.serving.engine_start import starts_of
-from weft.serving.recovery.restarts import Recovery
-from weft.serving.replicas import Replicas
-from weft.text import Tokenizer
+from weft.base.errors import WeftError
+from weft.base.log import configure
+from weft.engine.text import Tokenizer
+from weft.frontend.server.http.listen import bind
+from weft.frontend.server.openai.models import ServedModel
+from weft.frontend.server.run import run_server
+from weft.frontend.serving.engine_start import starts_of
+from weft.frontend.serving.recovery.restarts import Recovery
+from weft.frontend.serving.replicas import Replicas
+from weft.runtime.ipc.phases import PhaseChange
+from weft.runtime.launch_plan.timeouts import ProcessLimits
 
 
 class Impatient(Recovery):

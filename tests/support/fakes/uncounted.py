@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.experts.statistics.loads import IntArray
+from weft.parallel.experts.statistics.loads import IntArray
 
 
 class Uncounted:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub.paths import model_path
-from weft.checkpoint.integrity.check import check_hashes
+from weft.model.checkpoint import Checkpoint, open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path
+from weft.model.checkpoint.integrity.check import check_hashes
 
 
 def opened(args: argparse.Namespace, word: str | None, say: Callable[[str], None]) -> Checkpoint:

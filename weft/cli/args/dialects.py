@@ -6,9 +6,9 @@ import argparse
 import os
 from collections.abc import Collection, Sequence
 
+from weft.base.errors import UsageError
 from weft.cli.args.parser import CommandParser, Expert
-from weft.dialects.names import names
-from weft.errors import UsageError
+from weft.tools.dialects.names import names
 
 
 def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:

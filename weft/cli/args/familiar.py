@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from weft.data_files import read_toml
-from weft.errors import UsageError
+from weft.base.data_files import read_toml
+from weft.base.errors import UsageError
 
 Say = Callable[[str], None]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import Setting, shown
 from weft.cli.args.parser import Expert
-from weft.errors import ConfigError, UsageError
-from weft.options import Setting, shown
 
 _NO = "--no-"
 

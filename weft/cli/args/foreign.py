@@ -11,17 +11,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import nearest
+from weft.base.settings import EngineConfig
 from weft.cli.args.flags import GivenValue
 from weft.cli.args.foreign_words import notes_of, said_of_words, taken_as
-from weft.dialects.addresses import addresses_for
-from weft.dialects.base import OPEN_NODE, Context, Diagnostic, Reading
-from weft.dialects.registry import read_words, unread
-from weft.dialects.report import named, on_nodes, strict
-from weft.dialects.sizes import whole_number
-from weft.errors import ConfigError, UsageError
-from weft.layout.layout import Given
-from weft.options import nearest
-from weft.settings import EngineConfig
+from weft.parallel.layout.layout import Given
+from weft.tools.dialects.addresses import addresses_for
+from weft.tools.dialects.base import OPEN_NODE, Context, Diagnostic, Reading
+from weft.tools.dialects.registry import read_words, unread
+from weft.tools.dialects.report import named, on_nodes, strict
+from weft.tools.dialects.sizes import whole_number
 
 _SETTING = re.compile(r"(\$\(.+\)|[^=]+)=(.*)", re.DOTALL)
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")

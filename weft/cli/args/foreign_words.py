@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from weft.base.settings import engine_settings
 from weft.cli.args.familiar import FamiliarWord, familiar
-from weft.settings import engine_settings
 
 _SAID = (
     (r"--(?:moe-a2a-backend|moe_a2a_backend|all2all-backend)[ =]['\"]?\w*deepep|--deepep-mode|--enable-deepep-moe",

@@ -7,24 +7,24 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
-from weft.agent.agent import Agent, AgentSetup
-from weft.checkpoint import Checkpoint
+from weft.base.errors import ConfigError
+from weft.base.log import configure
+from weft.base.machine.parent_death import end_with_parent
+from weft.base.options import made
+from weft.base.settings import EngineConfig
 from weft.cli.args.flags import GivenValue, add_flags, values_of
 from weft.cli.args.launchers import launcher_of, met_by_ray
-from weft.errors import ConfigError
-from weft.ipc.fingerprint import settings_of_host
-from weft.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_settings
-from weft.launch_plan.timeouts import ProcessLimits, process_settings
-from weft.launchers.config import launcher_settings
-from weft.launchers.environment import Variable, placement
-from weft.layout.layout import Layout
-from weft.log import configure
-from weft.machine.parent_death import end_with_parent
-from weft.options import made
-from weft.settings import EngineConfig
-from weft.supervisor.hosts.agent_pool import AgentPool
-from weft.supervisor.hosts.opening import open_hosts
-from weft.supervisor.processes import Spawner
+from weft.model.checkpoint import Checkpoint
+from weft.parallel.layout.layout import Layout
+from weft.runtime.agent.agent import Agent, AgentSetup
+from weft.runtime.ipc.fingerprint import settings_of_host
+from weft.runtime.launch_plan.hosts import HostResources, HostsConfig, check_device, hosts_settings
+from weft.runtime.launch_plan.timeouts import ProcessLimits, process_settings
+from weft.runtime.launchers.config import launcher_settings
+from weft.runtime.launchers.environment import Variable, placement
+from weft.runtime.supervisor.hosts.agent_pool import AgentPool
+from weft.runtime.supervisor.hosts.opening import open_hosts
+from weft.runtime.supervisor.processes import Spawner
 
 
 def add_hosts_arguments(parser: argparse.ArgumentParser, *, join_limit: bool = True) -> None:

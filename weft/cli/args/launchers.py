@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from weft.checkpoint import Checkpoint
+from weft.base.env import DIST_SECRET, dist_secret
+from weft.base.errors import ConfigError
+from weft.base.machine.own_addresses import Endpoint
+from weft.base.options import made
+from weft.base.settings import EngineConfig
 from weft.cli.args.flags import values_of
-from weft.env import DIST_SECRET, dist_secret
-from weft.errors import ConfigError
-from weft.launch_plan.hosts import HostResources, HostsConfig
-from weft.launchers.config import LauncherConfig
-from weft.launchers.environment import PORT
-from weft.launchers.ray_cluster import RayCluster
-from weft.launchers.ray_hosts import RayHosts
-from weft.layout.layout import Layout
-from weft.machine.own_addresses import Endpoint
-from weft.options import made
-from weft.settings import EngineConfig
-from weft.supervisor.hosts.agent_pool import AgentPool
-from weft.supervisor.hosts.opening import open_hosts
+from weft.model.checkpoint import Checkpoint
+from weft.parallel.layout.layout import Layout
+from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
+from weft.runtime.launchers.config import LauncherConfig
+from weft.runtime.launchers.environment import PORT
+from weft.runtime.launchers.ray_cluster import RayCluster
+from weft.runtime.launchers.ray_hosts import RayHosts
+from weft.runtime.supervisor.hosts.agent_pool import AgentPool
+from weft.runtime.supervisor.hosts.opening import open_hosts
 
 _OWN = ("--launcher", "--ray-address")
 _NODE = ("--node-rank", "--node_rank")

@@ -6,17 +6,17 @@ import argparse
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from weft.arch.config import ModelConfig
-from weft.arch.fit import check_fit, resolve_for
-from weft.checkpoint.integrity.check import VERIFY
+from weft.base.errors import LayoutError
+from weft.base.options import made
+from weft.base.settings import EngineConfig, engine_settings
 from weft.cli.args.flags import GivenValue, Once, add_flags, values_of
 from weft.cli.args.parser import Expert
-from weft.errors import LayoutError
-from weft.layout.layout import Given, Layout, layout_settings
-from weft.layout.serialize import load_given
-from weft.layout.support import refuse_unsupported
-from weft.options import made
-from weft.settings import EngineConfig, engine_settings
+from weft.model.checkpoint.integrity.check import VERIFY
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.fit import check_fit, resolve_for
+from weft.parallel.layout.layout import Given, Layout, layout_settings
+from weft.parallel.layout.serialize import load_given
+from weft.parallel.layout.support import refuse_unsupported
 
 EPILOG = "A size that is not given follows from attention's; weft explain shows every size of a layout."
 

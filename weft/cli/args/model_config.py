@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-import weft.arch
-from weft.arch.config import ModelConfig
-from weft.arch.families import parse_config
-from weft.checkpoint import Checkpoint
-from weft.checkpoint.files import FileFault, read_object
-from weft.checkpoint.hub.paths import model_path, shown_name
-from weft.checkpoint.open import open_checkpoint
+import weft.parallel.arch
+from weft.base.errors import CheckpointError, UsageError
+from weft.base.options import nearest
 from weft.cli.args.model import add_model
-from weft.errors import CheckpointError, UsageError
-from weft.options import nearest
+from weft.model.checkpoint import Checkpoint
+from weft.model.checkpoint.files import FileFault, read_object
+from weft.model.checkpoint.hub.paths import model_path, shown_name
+from weft.model.checkpoint.open import open_checkpoint
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.families import parse_config
 
-KNOWN = Path(weft.arch.__file__).parent / "known"
+KNOWN = Path(weft.parallel.arch.__file__).parent / "known"
 """Configs of well-known models, from their public model cards."""
 
 

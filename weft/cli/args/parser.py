@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from weft.base.errors import UsageError
+from weft.base.options import nearest
+from weft.base.plural import counted
 from weft.cli.args.familiar import Rewriting
-from weft.errors import UsageError
-from weft.options import nearest
-from weft.plural import counted
 
 _WORDS = (
     ("expected one argument", "a value is missing"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from weft.arch.config import ModelConfig
-from weft.arch.params import param_specs
-from weft.arch.quantization import WeightStorage
+from weft.base.options import check_range
+from weft.base.settings import EngineConfig
 from weft.cli.args.model_config import model_checkpoint
-from weft.explain.choices import KernelChoices, Machine, choices_of
-from weft.native import isa
-from weft.native.libraries import disabled
-from weft.options import check_range
-from weft.settings import EngineConfig
-from weft.weights.storage import weight_storage
+from weft.compute.native import isa
+from weft.compute.native.libraries import disabled
+from weft.model.weights.storage import weight_storage
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.params import param_specs
+from weft.parallel.arch.quantization import WeightStorage
+from weft.tools.explain.choices import KernelChoices, Machine, choices_of
 
 COUNTED = (
     "dtype",

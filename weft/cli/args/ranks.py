@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 
 from weft.cli.args.parser import Expert
-from weft.comm.registry import CHOICES
-from weft.native.build import ensure_built
+from weft.compute.comm.registry import CHOICES
+from weft.compute.native.build import ensure_built
 
 
 def add_comm_argument(group: argparse._ActionsContainer) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from weft.base.errors import UsageError
+from weft.base.step.structured_outputs import StructuredOutputs
 from weft.cli.args.parser import Expert
-from weft.errors import UsageError
-from weft.step.structured_outputs import StructuredOutputs
 
 
 def add_structured_flags(parser: argparse.ArgumentParser) -> None:

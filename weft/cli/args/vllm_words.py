@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.data_files import read_toml
+from weft.base.data_files import read_toml
 
 INSTEAD = read_toml("weft.cli.args", "vllm_words.toml", dict[str, str])
 
@@ -10,7 +10,7 @@ INSTEAD = read_toml("weft.cli.args", "vllm_words.toml", dict[str, str])
 def said_of(flag: str) -> str | None:
     """What weft has instead of vLLM's `flag`, also without its dashes in the name; None: vLLM has no such flag."""
     # Imported here: a large table, needed only for unknown options.
-    from weft.dialects.vllm.flags import TABLE
+    from weft.tools.dialects.vllm.flags import TABLE
 
     name = flag if not flag.startswith("--") else "--" + flag[2:].replace("_", "-")
     found = TABLE.names.get(name.partition(".")[0])

@@ -15,17 +15,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from weft.bench.client import BenchTarget
-from weft.bench.compare import memory_of, rows
-from weft.bench.document import Candidate, Subject, comparison, document
-from weft.bench.plot import check_plot, save_plot
-from weft.bench.probe import ask_server, base_url
-from weft.bench.session import Host, Measurement, compare_layouts, in_repetitions, measure, measure_served
-from weft.bench.settings import BenchSettings, bench_options
-from weft.bench.tables import notes, print_comparison, print_memory, print_runs
-from weft.bench.workload import Workload
-from weft.checkpoint import Checkpoint, open_checkpoint
-from weft.checkpoint.hub.paths import model_path, shown_name
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import made
+from weft.base.printable import printable_lines
+from weft.base.settings import engine_settings
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.flags import GivenValue, add_flags, values_of
 from weft.cli.args.hosts import add_hosts_arguments, hosts_from, is_agent, run_agent
@@ -34,15 +27,22 @@ from weft.cli.args.parser import Expert
 from weft.cli.args.ranks import add_comm_argument
 from weft.cli.hosted import PROGRAM
 from weft.cli.view.bench import bench_view
-from weft.errors import ConfigError, UsageError
-from weft.launch_plan.plan import LaunchPlan, plan_launch
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.layout.serialize import load_given
-from weft.options import made
-from weft.printable import printable_lines
-from weft.settings import engine_settings
-from weft.text import Tokenizer
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import Checkpoint, open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path, shown_name
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.parallel.layout.serialize import load_given
+from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
+from weft.tools.bench.client import BenchTarget
+from weft.tools.bench.compare import memory_of, rows
+from weft.tools.bench.document import Candidate, Subject, comparison, document
+from weft.tools.bench.plot import check_plot, save_plot
+from weft.tools.bench.probe import ask_server, base_url
+from weft.tools.bench.session import Host, Measurement, compare_layouts, in_repetitions, measure, measure_served
+from weft.tools.bench.settings import BenchSettings, bench_options
+from weft.tools.bench.tables import notes, print_comparison, print_memory, print_runs
+from weft.tools.bench.workload import Workload
 
 COMPARE_REPEAT = 3
 

@@ -6,19 +6,19 @@ import argparse
 import json
 from dataclasses import replace
 
-from weft.arch.shards import Shards
+from weft.base.options import check_range
+from weft.base.settings import resolve_dtype
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
-from weft.explain.choices import for_checkpoint
-from weft.explain.largest import largest_bytes, largest_note
-from weft.explain.notes import refusals
-from weft.launch_plan.step_limits import with_step_tokens
-from weft.options import check_range
-from weft.settings import resolve_dtype
-from weft.verify.dry_run.report import document, lines
-from weft.verify.dry_run.run import PromptStep, dry_run
-from weft.worker.numerics import torch_dtype
+from weft.parallel.arch.shards import Shards
+from weft.runtime.launch_plan.step_limits import with_step_tokens
+from weft.runtime.worker.numerics import torch_dtype
+from weft.tools.explain.choices import for_checkpoint
+from weft.tools.explain.largest import largest_bytes, largest_note
+from weft.tools.explain.notes import refusals
+from weft.tools.verify.dry_run.report import document, lines
+from weft.tools.verify.dry_run.run import PromptStep, dry_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import check_range
 from weft.cli.view.experts import print_heat_map, print_plan
-from weft.errors import ConfigError, UsageError
-from weft.experts import POLICIES, BalancePlan, ExpertPlacement, LoadBalancer, SlotShape
-from weft.experts.files.formats import FORMATS, to_sglang, to_trtllm, to_weft
-from weft.experts.files.sources import read_any, read_loads, read_placement
-from weft.experts.pictures.draw import draw
-from weft.experts.pictures.heat_map import HeatMap, load_map, rank_map, replica_map
-from weft.experts.statistics.loads import FloatArray
-from weft.experts.statistics.metric import balance
-from weft.options import check_range
+from weft.parallel.experts import POLICIES, BalancePlan, ExpertPlacement, LoadBalancer, SlotShape
+from weft.parallel.experts.files.formats import FORMATS, to_sglang, to_trtllm, to_weft
+from weft.parallel.experts.files.sources import read_any, read_loads, read_placement
+from weft.parallel.experts.pictures.draw import draw
+from weft.parallel.experts.pictures.heat_map import HeatMap, load_map, rank_map, replica_map
+from weft.parallel.experts.statistics.loads import FloatArray
+from weft.parallel.experts.statistics.metric import balance
 
 ACTIONS = ("balance", "show")
 MAX_MOVED = 0.06

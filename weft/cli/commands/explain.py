@@ -12,23 +12,23 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from weft.arch.config import ModelConfig
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import check_range, parse_bytes, shown
+from weft.base.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
 from weft.cli.view.console import PipedConsole
-from weft.engine.limits import max_logprobs
-from weft.errors import ConfigError, UsageError
-from weft.explain import document, explain, json_schema, print_report, to_svg
-from weft.explain.choices import for_checkpoint
-from weft.explain.cores import Cores, RankCores
-from weft.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
-from weft.launch_plan.step_limits import check_context, with_step_tokens
-from weft.layout.layout import Layout
-from weft.layout.ranks import describe
-from weft.options import check_range, parse_bytes, shown
-from weft.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.engine.core.limits import max_logprobs
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.ranks import describe
+from weft.runtime.launch_plan.step_limits import check_context, with_step_tokens
+from weft.tools.explain import document, explain, json_schema, print_report, to_svg
+from weft.tools.explain.choices import for_checkpoint
+from weft.tools.explain.cores import Cores, RankCores
+from weft.tools.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
 
 LIMITS = ("max_model_len", "block_size", "kv_cache_memory", "mem_fraction_static", "max_logprobs")
 """Limits of a server: what they leave room for is said."""
@@ -116,7 +116,7 @@ def _cores(engine: EngineConfig, layout: Layout) -> Cores | None:
         why = f"the layout has {layout.nodes} nodes, of which this machine is one; leave --{name.replace('_', '-')} out"
         raise ConfigError(f"{name} {shown(value)}: {why}", field=name, value=value)
     # Here and not at the top: all that a start decides, which is seldom asked for.
-    from weft.launch_plan.plan import assign_cpus_here
+    from weft.runtime.launch_plan.plan import assign_cpus_here
 
     assignment = assign_cpus_here(layout, engine)
     where = [describe(layout, rank) for rank in range(layout.world)]

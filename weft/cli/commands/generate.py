@@ -13,9 +13,11 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from weft.checkpoint import Checkpoint
-from weft.checkpoint.hub.names import hub_model
-from weft.checkpoint.hub.paths import shown_name
+from weft.base.errors import UsageError
+from weft.base.log import configure
+from weft.base.plural import counted
+from weft.base.step.defaults import recommended
+from weft.base.step.sampling_params import SamplingParams
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import (
@@ -31,20 +33,18 @@ from weft.cli.args.ranks import add_comm_argument, say_native
 from weft.cli.args.structured import add_structured_flags, structured_from
 from weft.cli.view.answers import SCHEMA, document, print_answers
 from weft.cli.view.say import say, shown_text
-from weft.errors import UsageError
-from weft.ipc.phases import PhaseChange
-from weft.llm import LLM
-from weft.llm_inputs import check_params
-from weft.llm_outputs import Result
-from weft.log import configure
-from weft.plural import counted
-from weft.step.defaults import recommended
-from weft.step.sampling_params import SamplingParams
-from weft.supervisor.start import Listener
-from weft.text import Tokenizer
-from weft.text_worker.client import Texts, TextWorker
-from weft.text_worker.jobs import Begin
-from weft.text_worker.templates import take_tried, try_templates
+from weft.engine.text import Tokenizer
+from weft.frontend.llm import LLM
+from weft.frontend.llm_inputs import check_params
+from weft.frontend.llm_outputs import Result
+from weft.frontend.text_worker.client import Texts, TextWorker
+from weft.frontend.text_worker.jobs import Begin
+from weft.frontend.text_worker.templates import take_tried, try_templates
+from weft.model.checkpoint import Checkpoint
+from weft.model.checkpoint.hub.names import hub_model
+from weft.model.checkpoint.hub.paths import shown_name
+from weft.runtime.ipc.phases import PhaseChange
+from weft.runtime.supervisor.start import Listener
 
 MAX_TOKENS = 512
 

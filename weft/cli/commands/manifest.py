@@ -11,29 +11,35 @@ from pathlib import Path
 
 import yaml
 
-from weft.chat.config import chat_settings
-from weft.checkpoint import Checkpoint
+from weft.base.errors import ConfigError
+from weft.base.machine.cores import CoreShare
+from weft.base.options import Setting
+from weft.base.plural import size
+from weft.base.settings import EngineConfig, engine_settings
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import take_foreign
 from weft.cli.args.flags import GivenValue, values_of, words_of
 from weft.cli.args.model import engine_config_from, layout_from
 from weft.cli.commands import serve
 from weft.cli.view.say import say
-from weft.errors import ConfigError
-from weft.launch_plan.hosts import HostResources
-from weft.launch_plan.plan import plan_launch
-from weft.launch_plan.timeouts import process_settings
-from weft.launchers.manifests.compose import compose
-from weft.launchers.manifests.deployment import API_KEY, DIST_SECRET, ContainerDeployment, ModelFiles, host_memory
-from weft.launchers.manifests.kubernetes import lws, statefulset
-from weft.layout.layout import Layout
-from weft.layout.serialize import to_dict
-from weft.machine.cores import CoreShare
-from weft.native import kernels
-from weft.options import Setting
-from weft.plural import size
-from weft.server.http.config import HttpConfig, http_settings
-from weft.settings import EngineConfig, engine_settings
+from weft.compute.native import kernels
+from weft.frontend.chat.config import chat_settings
+from weft.frontend.server.http.config import HttpConfig, http_settings
+from weft.model.checkpoint import Checkpoint
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.serialize import to_dict
+from weft.runtime.launch_plan.hosts import HostResources
+from weft.runtime.launch_plan.plan import plan_launch
+from weft.runtime.launch_plan.timeouts import process_settings
+from weft.runtime.launchers.manifests.compose import compose
+from weft.runtime.launchers.manifests.deployment import (
+    API_KEY,
+    DIST_SECRET,
+    ContainerDeployment,
+    ModelFiles,
+    host_memory,
+)
+from weft.runtime.launchers.manifests.kubernetes import lws, statefulset
 
 KINDS = {"lws": lws, "statefulset": statefulset, "compose": compose}
 OWN = frozenset(("host", "port", "uds", "api_key", "api_key_file"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from weft.agent.probe import asked
+from weft.runtime.agent.probe import asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

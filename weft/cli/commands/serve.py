@@ -19,8 +19,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from weft.chat.config import ChatConfig, chat_forms, chat_settings
-from weft.checkpoint.hub.paths import shown_name
+from weft.base.errors import ConfigError, RequestError
+from weft.base.log import configure, is_debug, to_children
+from weft.base.machine import fd_limits
+from weft.base.options import made
+from weft.base.settings import EngineConfig
+from weft.base.step.defaults import recommended
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.flags import add_flags, values_of
@@ -33,32 +37,28 @@ from weft.cli.view.layout import layout_of
 from weft.cli.view.phases import PlainView, phase_view
 from weft.cli.view.say import say
 from weft.cli.view.summary import details, summary
-from weft.errors import ConfigError, RequestError
-from weft.ipc.phases import PhaseChange
-from weft.launch_plan.plan import LaunchPlan, plan_launch
-from weft.launch_plan.timeouts import ProcessLimits, process_settings
-from weft.layout.serialize import to_dict
-from weft.log import configure, is_debug, to_children
-from weft.machine import fd_limits
-from weft.options import made
-from weft.server.http.config import HttpConfig, http_settings
-from weft.server.http.listen import bind, bind_unix
-from weft.server.http.signals import EndSignals, Stopped
-from weft.server.openai.models import ServedModel
-from weft.server.run import run_server
-from weft.serving.engine_start import starts_of
-from weft.serving.readiness import Resolved
-from weft.serving.recovery.restarts import Recovery
-from weft.serving.replicas import Replicas
-from weft.settings import EngineConfig
-from weft.step.defaults import recommended
-from weft.supervisor.hosts.agent_pool import AgentPool
-from weft.supervisor.processes import Spawner
-from weft.text import Tokenizer
-from weft.text.chat_template import ChatTemplates
-from weft.text_worker.jobs import Begin
-from weft.text_worker.lanes import TextWorkers
-from weft.text_worker.templates import take_tried, try_templates
+from weft.engine.text import Tokenizer
+from weft.engine.text.chat_template import ChatTemplates
+from weft.frontend.chat.config import ChatConfig, chat_forms, chat_settings
+from weft.frontend.server.http.config import HttpConfig, http_settings
+from weft.frontend.server.http.listen import bind, bind_unix
+from weft.frontend.server.http.signals import EndSignals, Stopped
+from weft.frontend.server.openai.models import ServedModel
+from weft.frontend.server.run import run_server
+from weft.frontend.serving.engine_start import starts_of
+from weft.frontend.serving.readiness import Resolved
+from weft.frontend.serving.recovery.restarts import Recovery
+from weft.frontend.serving.replicas import Replicas
+from weft.frontend.text_worker.jobs import Begin
+from weft.frontend.text_worker.lanes import TextWorkers
+from weft.frontend.text_worker.templates import take_tried, try_templates
+from weft.model.checkpoint.hub.paths import shown_name
+from weft.parallel.layout.serialize import to_dict
+from weft.runtime.ipc.phases import PhaseChange
+from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
+from weft.runtime.launch_plan.timeouts import ProcessLimits, process_settings
+from weft.runtime.supervisor.hosts.agent_pool import AgentPool
+from weft.runtime.supervisor.processes import Spawner
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,17 +16,17 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from weft.base.errors import CheckpointError, ConfigError, UsageError
+from weft.base.options import check_range
 from weft.cli.args.dialects import add_dialect_arguments
 from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
 from weft.cli.args.foreign_words import said_of_words
 from weft.cli.view.console import PipedConsole
-from weft.dialects.base import Context, Diagnostic, Reading, Written
-from weft.dialects.names import names
-from weft.dialects.registry import dialect, read, read_words, write
-from weft.dialects.report import document, json_schema
-from weft.errors import CheckpointError, ConfigError, UsageError
-from weft.layout.serialize import to_yaml
-from weft.options import check_range
+from weft.parallel.layout.serialize import to_yaml
+from weft.tools.dialects.base import Context, Diagnostic, Reading, Written
+from weft.tools.dialects.names import names
+from weft.tools.dialects.registry import dialect, read, read_words, write
+from weft.tools.dialects.report import document, json_schema
 
 REFUSED = 1
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "dim"}

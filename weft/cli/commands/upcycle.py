@@ -6,15 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from weft.base.options import check_range
+from weft.base.printable import printable_lines
+from weft.base.settings import DTYPE_BYTES
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.model import add_model, add_verify_checkpoint
-from weft.native.build import ensure_built
-from weft.options import check_range
-from weft.printable import printable_lines
-from weft.settings import DTYPE_BYTES
-from weft.upcycle.routers import Skew
-from weft.upcycle.upcycle import Recipe, upcycle
-from weft.worker.numerics import torch_dtype
+from weft.compute.native.build import ensure_built
+from weft.runtime.worker.numerics import torch_dtype
+from weft.tools.upcycle.routers import Skew
+from weft.tools.upcycle.upcycle import Recipe, upcycle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

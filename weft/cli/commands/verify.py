@@ -13,30 +13,30 @@ from dataclasses import replace
 
 import torch
 
-from weft.checkpoint import Checkpoint
+from weft.base.errors import ConfigError, UsageError
+from weft.base.options import check_range
+from weft.base.plural import counted
+from weft.base.printable import printable_lines
+from weft.base.settings import EngineConfig
 from weft.cli.args.checkpoints import opened
 from weft.cli.args.hosts import add_hosts_arguments, is_agent, met_hosts, run_agent
 from weft.cli.args.model import add_model_arguments, engine_config_from, layout_from
-from weft.comm.registry import CHOICES
-from weft.errors import ConfigError, UsageError
-from weft.launch_plan.hosts import HostResources
-from weft.launch_plan.plan import LaunchPlan, plan_launch
-from weft.layout.layout import Layout
-from weft.layout.resolve import resolve
-from weft.native.build import ensure_built
-from weft.options import check_range
-from weft.plural import counted
-from weft.printable import printable_lines
-from weft.settings import EngineConfig
-from weft.supervisor.hosts.agent_pool import AgentPool
-from weft.supervisor.start import start_workers
-from weft.text import Tokenizer
-from weft.verify.compare import LEAST_DECIDED
-from weft.verify.memory import check_memory
-from weft.verify.record import Prompt
-from weft.verify.report import document, lines
-from weft.verify.verify import Verdict, Verifier, VerifyReport
-from weft.worker.numerics import numerics_of
+from weft.compute.comm.registry import CHOICES
+from weft.compute.native.build import ensure_built
+from weft.engine.text import Tokenizer
+from weft.model.checkpoint import Checkpoint
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.resolve import resolve
+from weft.runtime.launch_plan.hosts import HostResources
+from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
+from weft.runtime.supervisor.hosts.agent_pool import AgentPool
+from weft.runtime.supervisor.start import start_workers
+from weft.runtime.worker.numerics import numerics_of
+from weft.tools.verify.compare import LEAST_DECIDED
+from weft.tools.verify.memory import check_memory
+from weft.tools.verify.record import Prompt
+from weft.tools.verify.report import document, lines
+from weft.tools.verify.verify import Verdict, Verifier, VerifyReport
 
 _WITHOUT = {
     "server_cpus": "verify has no front end and no engine",

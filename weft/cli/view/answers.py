@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weft.cli.view.say import shown_text
-from weft.layout.layout import Layout
-from weft.layout.serialize import to_dict
-from weft.llm_outputs import Result
+from weft.frontend.llm_outputs import Result
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.serialize import to_dict
 
 SCHEMA = "weft.generate/1"
 

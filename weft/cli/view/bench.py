@@ -9,10 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from weft.bench.outcome import Outcome
-from weft.bench.session import Watcher
-from weft.bench.settings import OfferedLoad
-from weft.bench.stats import Summary
+from weft.tools.bench.outcome import Outcome
+from weft.tools.bench.session import Watcher
+from weft.tools.bench.settings import OfferedLoad
+from weft.tools.bench.stats import Summary
 
 
 class PlainBenchView(Watcher):

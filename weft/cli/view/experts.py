@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from weft.experts import BalancePlan, SlotShape
-from weft.experts.pictures.heat_map import HeatMap
+from weft.parallel.experts import BalancePlan, SlotShape
+from weft.parallel.experts.pictures.heat_map import HeatMap
 
 SHADES = " ░▒▓█"
 COLORS = ("grey15", "blue", "cyan", "yellow", "red")

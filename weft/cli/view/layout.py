@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from weft.cli.args.quantization import choices_from
-from weft.explain.report import explain
-from weft.launch_plan.plan import LaunchPlan
-from weft.server.page.layout_view import LayoutView
+from weft.frontend.server.page.layout_view import LayoutView
+from weft.runtime.launch_plan.plan import LaunchPlan
+from weft.tools.explain.report import explain
 
 ROWS = 8
 """Rows per dp group of the steps that are shown, beside steps of one row."""

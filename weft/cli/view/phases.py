@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from weft.cli.view.say import say
-from weft.ipc.phases import EAGER, ORDER, Phase, PhaseChange
+from weft.runtime.ipc.phases import EAGER, ORDER, Phase, PhaseChange
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TextIO
 
-from weft.printable import printable_lines, without_controls
+from weft.base.printable import printable_lines, without_controls
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weft.launch_plan.plan import LaunchPlan
-from weft.layout.layout import Layout
-from weft.layout.serialize import to_yaml
-from weft.plural import counted, size
+from weft.base.plural import counted, size
+from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.serialize import to_yaml
+from weft.runtime.launch_plan.plan import LaunchPlan
 
 
 def summary(name: str, plan: LaunchPlan) -> Iterator[str]:

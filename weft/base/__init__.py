@@ -1,0 +1,1 @@
+"""Modules that every other package may use."""

@@ -1,8 +1,0 @@
-"""A model's files, from their headers: config, tensor table, tokenizer source. No torch, no layout."""
-
-from weft.checkpoint.checkpoint import Checkpoint, TokenizerSource
-from weft.checkpoint.hub.embedded import embedded_model
-from weft.checkpoint.open import open_checkpoint
-from weft.checkpoint.tensors import TensorInfo
-
-__all__ = ["Checkpoint", "TensorInfo", "TokenizerSource", "embedded_model", "open_checkpoint"]

@@ -1,0 +1,1 @@
+"""Operations, kernels, collectives, sampling."""

@@ -1,7 +1,0 @@
-"""The dialect of MindIE."""
-
-from __future__ import annotations
-
-from weft.dialects.mindie.dialect import DIALECT
-
-__all__ = ["DIALECT"]

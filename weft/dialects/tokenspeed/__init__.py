@@ -1,7 +1,0 @@
-"""The dialect of TokenSpeed."""
-
-from __future__ import annotations
-
-from weft.dialects.tokenspeed.dialect import DIALECT
-
-__all__ = ["DIALECT"]

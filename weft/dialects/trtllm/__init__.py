@@ -1,7 +1,0 @@
-"""The dialect of TensorRT-LLM."""
-
-from __future__ import annotations
-
-from weft.dialects.trtllm.dialect import DIALECT
-
-__all__ = ["DIALECT"]

@@ -1,7 +1,0 @@
-"""The dialect of vLLM and vLLM-Ascend."""
-
-from __future__ import annotations
-
-from weft.dialects.vllm.dialect import DIALECT
-
-__all__ = ["DIALECT"]

@@ -1,0 +1,1 @@
+"""HTTP server, Python API, and the text around tokens."""

@@ -1,0 +1,91 @@
+"""AnswerBlocks: one answer, piece by piece, as blocks of text, of reasoning and of tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from weft.engine.core.choice import ChoiceDelta
+from weft.frontend.chat.answer import AnswerRules
+from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from weft.frontend.server.answer_reader import AnswerReader
+
+Kind = Literal["text", "reasoning", "call"]
+Change = Literal["begins", "grows", "ends"]
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerBlock:
+    """`index`: from 0, in the answer. `id`, `name`: a call's. `text`: so far; of a call, the JSON of its arguments."""
+
+    index: int
+    kind: Kind
+    id: str = ""
+    name: str = ""
+    text: str = ""
+
+
+class AnswerBlocks:
+    """`blocks`: all so far; `open`: the one that may grow. `reasoning`: whether blocks of reasoning are made."""
+
+    def __init__(self, rules: AnswerRules, *, reasoning: bool = True) -> None:
+        self._reader = AnswerReader(rules)
+        self._reasoning = reasoning
+        self.open: AnswerBlock | None = None
+        self.blocks: list[AnswerBlock] = []
+
+    @property
+    def called(self) -> bool:
+        """Whether tools are called, and the last call is whole."""
+        return self._reader.called
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of the pieces so far."""
+        return self._reader.reasoning_tokens
+
+    def whole(self, pieces: Sequence[ChoiceDelta]) -> list[AnswerBlock]:
+        """The blocks of an answer that has ended."""
+        for piece in pieces:
+            for _ in self.take(piece):
+                pass
+        return self.blocks
+
+    def take(self, piece: ChoiceDelta) -> Iterator[tuple[Change, AnswerBlock, str]]:
+        """(what happens, to which block, text that is new in it). The last piece ends the last block."""
+        for part in self._reader.parts(piece):
+            kind: Kind = _kind(part)
+            if kind == "reasoning" and not self._reasoning:
+                continue
+            if self.open is None or self.open.kind != kind or isinstance(part, CallStart):
+                yield from self._end()
+                self.open = _begun(len(self.blocks), kind, part)
+                self.blocks.append(self.open)
+                yield "begins", self.open, ""
+            if not isinstance(part, CallStart):
+                self.open.text += part.text
+                yield "grows", self.open, part.text
+        if piece.finish_reason is not None:
+            yield from self._end()
+
+    def _end(self) -> Iterator[tuple[Change, AnswerBlock, str]]:
+        if self.open is not None:
+            yield "ends", self.open, ""
+        self.open = None
+
+
+def _kind(part: Part) -> Kind:
+    match part:
+        case TextPart():
+            return "text"
+        case ReasoningPart():
+            return "reasoning"
+        case CallStart() | CallArguments():
+            return "call"
+
+
+def _begun(index: int, kind: Kind, part: Part) -> AnswerBlock:
+    if isinstance(part, CallStart):
+        return AnswerBlock(index=index, kind=kind, id=part.id, name=part.name)
+    return AnswerBlock(index=index, kind=kind)

@@ -1,0 +1,58 @@
+"""/v1/messages and its count_tokens."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from weft.base.errors import RequestError
+from weft.frontend.server.app import BegunChat, ChatWay, Service
+from weft.frontend.server.http.access import Access, GuardedRoute
+from weft.frontend.server.messages.chats import NAMES, chat_of
+from weft.frontend.server.messages.errors import refusal
+from weft.frontend.server.messages.form import MessagesForm
+from weft.frontend.server.messages.records import TokenCount
+from weft.frontend.server.messages.requests import count_tokens_request, messages_request
+from weft.frontend.server.openai.requests import ChatRequest
+from weft.frontend.server.renamed import renamed
+
+
+class MessagesEndpoints:
+    """Over the chats of `service`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[GuardedRoute]:
+        """Both."""
+        route = self._service.gate.route
+        return [
+            route("/v1/messages", self.create, "POST", Access.USER, refusal),
+            route("/v1/messages/count_tokens", self.count_tokens, "POST", Access.USER, refusal),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """An answer, or a stream of its events."""
+        self._service.engines.check_room(1)
+        asked = await self._service.read(request, messages_request)
+        chat = chat_of(asked, self._service.model.defaults)
+
+        def form(begun: BegunChat) -> MessagesForm:
+            return MessagesForm(asked, begun, reasoning=chat.include_reasoning)
+
+        way = ChatWay("msg_", form, clips=True, mute=asked.max_tokens == 0)
+        try:
+            return await self._service.answer(request, chat, way)
+        except RequestError as error:
+            raise renamed(error, NAMES) from error
+
+    async def count_tokens(self, request: Request) -> Response:
+        """How many tokens a prompt has."""
+        asked = await self._service.read(request, count_tokens_request)
+        chat: ChatRequest = chat_of(asked, self._service.model.defaults)
+        try:
+            ids = await self._service.ids_of(request, chat)
+        except RequestError as error:
+            raise renamed(error, NAMES) from error
+        return Response(msgspec.json.encode(TokenCount(len(ids))), media_type="application/json")

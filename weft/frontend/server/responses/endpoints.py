@@ -1,0 +1,151 @@
+"""/v1/responses: answers, and those that are stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from weft.base.errors import RequestError
+from weft.frontend.server.app import BegunChat, ChatWay, Service
+from weft.frontend.server.errors import refuse
+from weft.frontend.server.http.access import Access, GuardedRoute
+from weft.frontend.server.openai.requests import ChatRequest
+from weft.frontend.server.renamed import renamed
+from weft.frontend.server.replies import Answer
+from weft.frontend.server.responses.chats import NAMES, chat_of, shown_tool
+from weft.frontend.server.responses.form import ResponsesForm
+from weft.frontend.server.responses.items import checked_items
+from weft.frontend.server.responses.logprobs import TokenWords
+from weft.frontend.server.responses.records import (
+    DeletedResponse,
+    InputTokens,
+    OutputItem,
+    ResponseItems,
+    ResponseReply,
+)
+from weft.frontend.server.responses.requests import Item, ResponsesRequest, responses_request
+from weft.frontend.server.responses.store import ResponseStore
+
+MOST_LISTED = 100
+"""Items of a page of a response's input."""
+
+
+class ResponsesEndpoints:
+    """Over the chats of `service`. Each key's holder has a store of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._stores: defaultdict[str, ResponseStore] = defaultdict(ResponseStore)
+
+    def routes(self) -> list[GuardedRoute]:
+        """All of them; errors are OpenAI's."""
+        route = self._service.gate.route
+        return [
+            route("/v1/responses", self.create, "POST", Access.USER),
+            route("/v1/responses/input_tokens", self.input_tokens, "POST", Access.USER),
+            route("/v1/responses/{id}", self.retrieve, "GET", Access.USER),
+            route("/v1/responses/{id}", self.delete, "DELETE", Access.USER),
+            route("/v1/responses/{id}/input_items", self.input_items, "GET", Access.USER),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """A response, or a stream of its events."""
+        self._service.engines.check_room(1)
+        asked = await self._service.read(request, responses_request)
+        store = self._store(request)
+        items = [*_earlier(store, asked.previous_response_id), *checked_items(asked.input)]
+        chat = chat_of(asked, items, self._service.model.defaults)
+        words = TokenWords(self._service.model.tokenizer, (chat.top_logprobs or 0) if chat.logprobs else None)
+
+        def keep(id: str, body: bytes, output: list[OutputItem]) -> None:
+            if asked.store:
+                store.put(id, body, items, msgspec.to_builtins(output))
+
+        def form(begun: BegunChat) -> ResponsesForm:
+            return ResponsesForm(_empty(asked, chat), begun, words, keep, reasoning=asked.include_reasoning)
+
+        try:
+            return await self._service.answer(request, chat, ChatWay("resp_", form))
+        except RequestError as error:
+            raise renamed(error, NAMES) from error
+
+    async def input_tokens(self, request: Request) -> Response:
+        """How many tokens the prompt of a response would have."""
+        asked = await self._service.read(request, responses_request)
+        items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
+        try:
+            ids = await self._service.ids_of(request, chat_of(asked, items, self._service.model.defaults))
+        except RequestError as error:
+            raise renamed(error, NAMES) from error
+        return Response(msgspec.json.encode(InputTokens(len(ids))), media_type="application/json")
+
+    async def retrieve(self, request: Request) -> Response:
+        """A stored response."""
+        if request.query_params.get("stream", "false").lower() not in ("false", "0"):
+            refuse("stream", "a stored response comes whole; leave it out")
+        found = self._store(request).get(request.path_params["id"])
+        return Response(found.body, media_type="application/json")
+
+    async def delete(self, request: Request) -> Response:
+        """Drops a stored response."""
+        id = request.path_params["id"]
+        self._store(request).delete(id)
+        return Response(msgspec.json.encode(DeletedResponse(id)), media_type="application/json")
+
+    async def input_items(self, request: Request) -> Response:
+        """A page of what a stored response was made from, the latest first."""
+        found = list(self._store(request).get(request.path_params["id"]).input)
+        query = request.query_params
+        order, text = query.get("order", "desc"), query.get("limit", "20")
+        if order not in ("asc", "desc"):
+            refuse("order", f"it is {order[:40]!r}; legal: 'asc', 'desc'")
+        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+        if not 1 <= limit <= MOST_LISTED:
+            refuse("limit", f"it is {text[:40]!r}; legal: from 1 to {MOST_LISTED}")
+        if order == "desc":
+            found.reverse()
+        if (after := query.get("after")) is not None:
+            at = next((at for at, item in enumerate(found) if item["id"] == after), None)
+            if at is None:
+                refuse("after", f"no item has the id {after[:80]!r}")
+            found = found[at + 1 :]
+        page = found[:limit]
+        first, last = (page[0]["id"], page[-1]["id"]) if page else ("", "")
+        body = msgspec.json.encode(ResponseItems(page, first, last, len(found) > limit))
+        return Response(body, media_type="application/json")
+
+    def _store(self, request: Request) -> ResponseStore:
+        return self._stores[self._service.gate.keys.holder(request)]
+
+
+def _earlier(store: ResponseStore, id: str | None) -> list[Item]:
+    """The items of the conversation up to a stored response, and its own."""
+    if id is None:
+        return []
+    found = store.get(id, "previous_response_id")
+    return [*found.input, *found.output]
+
+
+def _empty(asked: ResponsesRequest, chat: ChatRequest) -> Callable[[Answer], ResponseReply]:
+    """The response to a request before there is anything of it."""
+    text: dict[str, Any] = {"format": {"type": "text"}, "verbosity": "medium"}
+    if asked.text.format is not None:
+        text["format"] = msgspec.to_builtins(asked.text.format)
+    reasoning = {"effort": asked.reasoning.effort, "summary": None}
+    tools = [{"type": "function", **shown_tool(tool)} for tool in asked.tools]
+
+    def empty(answer: Answer) -> ResponseReply:
+        return ResponseReply(
+            id=answer.id, created_at=answer.created, model=answer.model, status="in_progress", output=[],
+            instructions=asked.instructions, max_output_tokens=asked.max_output_tokens, metadata=asked.metadata,
+            parallel_tool_calls=asked.parallel_tool_calls, previous_response_id=asked.previous_response_id,
+            reasoning=reasoning, temperature=chat.temperature, text=text,
+            tool_choice=asked.tool_choice, tools=tools, top_logprobs=asked.top_logprobs or 0, top_p=chat.top_p,
+        )  # fmt: skip
+
+    return empty

@@ -1,0 +1,1 @@
+"""Checkpoints, layers, and the recorded program of a step."""

@@ -1,0 +1,1 @@
+"""Layouts, architectures, and what each rank holds; no torch."""

@@ -1,0 +1,88 @@
+"""DeepSeek-V2: transformers' configuration_deepseek_v2. Latent attention; experts chosen by softmax scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weft.base.fields import Fields
+from weft.parallel.arch.block import BlockSpec
+from weft.parallel.arch.config import MLAConfig, ModelConfig, MoEConfig
+from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.reading.config import (
+    MOST_EXPERTS,
+    MOST_LAYERS,
+    MOST_WIDTH,
+    checked_experts,
+    no_windows,
+    read_block,
+    read_config,
+)
+
+METHODS = ("greedy", "group_limited_greedy")
+"""Of DeepSeek-V2's `topk_method`."""
+
+
+LATENT = {
+    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+}  # fmt: skip
+"""What a config.json without these dims means."""
+
+
+def latent_block(fields: Fields) -> BlockSpec:
+    """The block of DeepSeek-V2 and V3."""
+    block = read_block(fields)
+    no_windows(fields)
+    if fields.flag("attention_bias", False):
+        raise fields.wrong("attention_bias", "false", "biases are not supported for DeepSeek")
+    return block
+
+
+def latent_attention(fields: Fields, *, interleaved: bool) -> MLAConfig:
+    """The dims of latents and heads. `interleaved`: rotated pairs stand side by side."""
+    rope_dim = fields.whole("qk_rope_head_dim", high=MOST_WIDTH)
+    if rope_dim % 2:
+        raise fields.wrong("qk_rope_head_dim", "an even number", "rotary embedding turns pairs")
+    return MLAConfig(
+        q_lora_rank=fields.whole("q_lora_rank", 0, low=0, high=MOST_WIDTH),
+        kv_lora_rank=fields.whole("kv_lora_rank", high=MOST_WIDTH),
+        nope_dim=fields.whole("qk_nope_head_dim", high=MOST_WIDTH),
+        rope_dim=rope_dim,
+        v_dim=fields.whole("v_head_dim", high=MOST_WIDTH),
+        interleaved=interleaved,
+    )
+
+
+def experts(fields: Fields) -> MoEConfig:
+    """Sizes and places of experts, the choice by softmax scores without groups."""
+    wide = fields.whole("moe_intermediate_size", high=MOST_WIDTH)
+    return MoEConfig(
+        num_experts=fields.whole("n_routed_experts", high=MOST_EXPERTS),
+        top_k=fields.whole("num_experts_per_tok"),
+        intermediate_size=wide,
+        shared_intermediate_size=wide * fields.whole("n_shared_experts", 0, low=0, high=1024),
+        first_layer=fields.whole("first_k_dense_replace", 0, low=0, high=MOST_LAYERS),
+        normalize=False,
+        scale=fields.number("routed_scaling_factor", 1.0),
+    )
+
+
+def grouped(fields: Fields, moe: MoEConfig) -> MoEConfig:
+    """`moe` with the groups of experts that config.json has."""
+    return replace(moe, groups=fields.whole("n_group", 1), top_groups=fields.whole("topk_group", 1))
+
+
+def _config(fields: Fields) -> ModelConfig:
+    block, moe = latent_block(fields), experts(fields)
+    if fields.word("topk_method", METHODS, "greedy") == "group_limited_greedy":
+        moe = grouped(fields, moe)
+    mla = latent_attention(fields, interleaved=True)  # whatever rope_interleave says, as in transformers
+    return read_config(fields, "deepseek_v2", block, moe=checked_experts(fields, moe), mla=mla)
+
+
+FAMILY = ModelFamily(
+    name="deepseek_v2",
+    architectures=("DeepseekV2ForCausalLM",),
+    config=_config,
+    defaults={**LATENT, "n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1407},
+    words={"n_routed_experts": ("num_experts", "n_routed_experts")},
+)

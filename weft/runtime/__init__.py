@@ -1,0 +1,1 @@
+"""Processes of ranks, and what starts and watches them."""

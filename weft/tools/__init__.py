@@ -1,0 +1,1 @@
+"""Commands that look at layouts and models."""
