@@ -1,4 +1,4 @@
-"""Which package may import which: the table of docs/architecture.md against every import statement of the package."""
+"""Which wing may import which: the line of docs/architecture.md against every import statement of the package."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SOURCES = sorted((ROOT / "weft").rglob("*.py"))
 
 DEFERRED_ALLOWED = {
     "weft": {"__getattr__"},  # weft.LLM: `import weft` alone stays light
-    "weft.checkpoint.hub.paths": {"model_path"},  # an HTTP client, for models that are no path
-    "weft.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
+    "weft.model.checkpoint.hub.paths": {"model_path"},  # an HTTP client, for models that are no path
+    "weft.model.checkpoint.open": {"open_checkpoint"},  # the gguf package; ranks open no files
     "weft.cli.main": {"main", "_open_closed"},  # all of weft: Ctrl-C meanwhile is no traceback
-    "weft.cli.args.dialects": {"take_foreign"},  # all of weft.dialects, for words of other engines
+    "weft.cli.args.dialects": {"take_foreign"},  # all of weft.tools.dialects, for words of other engines
     "weft.cli.commands.explain": {"_cores"},  # what a start decides, for cores that are asked for
     "weft.cli.view.phases": {"__init__", "_table"},  # rich, for terminals
     "weft.cli.args.vllm_words": {"said_of"},  # vLLM's flags, for one that is unknown
-    "weft.ops": {"_device_ops", "_why_no_kernels"},  # Triton, which only a torch for devices brings
+    "weft.compute.ops": {"_device_ops", "_why_no_kernels"},  # Triton, which only a torch for devices brings
 }
 """Functions that may hold an import statement, by module: what is slow to import, and seldom needed for `weft serve`
 (`benchmarks/start.py`)."""
@@ -36,19 +36,19 @@ DEFERRED_ALLOWED = {
 BY_NAME_ALLOWED = {
     "weft",  # weft.LLM and its parameters, when they are first asked for
     "weft.cli.dispatch",  # the table of commands: `weft explain` loads no server
-    "weft.launchers.ray_cluster",  # Ray is optional
-    "weft.bench.plot",  # matplotlib is optional
-    "weft.experts.pictures.draw",  # the same
-    "weft.dialects.registry",  # the table of dialects
-    "weft.comm.backend",  # the part of a backend that imports torch, in a rank alone
-    "weft.quant.registry",  # the table of quantization formats
-    "weft.worker.main",  # tied to its parent before a second of importing torch
+    "weft.runtime.launchers.ray_cluster",  # Ray is optional
+    "weft.tools.bench.plot",  # matplotlib is optional
+    "weft.parallel.experts.pictures.draw",  # the same
+    "weft.tools.dialects.registry",  # the table of dialects
+    "weft.compute.comm.backend",  # the part of a backend that imports torch, in a rank alone
+    "weft.compute.quant.registry",  # the table of quantization formats
+    "weft.runtime.worker.main",  # tied to its parent before a second of importing torch
 }
 """Modules that may import by name."""
 
 
 def module_name(path: Path) -> str:
-    """weft/layout/splits.py -> weft.layout.splits; weft/layout/__init__.py -> weft.layout."""
+    """weft/base/step/plan.py -> weft.base.step.plan; weft/base/step/__init__.py -> weft.base.step."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -60,26 +60,25 @@ def tree(module: str) -> ast.Module:
     return parsed(MODULES[module])
 
 
-def read_table() -> list[tuple[str, list[str]]]:
-    """Lines of the table, lowest first: (level, package or module names)."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    block = re.search(r"## Packages, and which may import which\n+```\n(.*?)```", text, re.S)
-    assert block, "docs/architecture.md has lost its table"
-    lines = []
-    for line in block[1].splitlines():
-        level, rest = line.split(None, 1)
-        names = [name.removesuffix(".py") for name in re.split(r" {3,}", rest)[0].split()]
-        lines.append((level, names))
-    return lines[::-1]
+def read_wings() -> list[str]:
+    """Wings in the order of the line in docs/architecture.md, lowest first."""
+    line = re.search(r"^    (base(?: < \w+)+)$", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    assert line, "docs/architecture.md has lost its line of wings"
+    return line[1].split(" < ")
 
 
-TABLE = read_table()
-HEIGHT = {name: height for height, (_, names) in enumerate(TABLE) for name in names}
+WINGS = read_wings()
+HEIGHT = {name: height for height, name in enumerate(WINGS)}
 
 
-def top(module: str) -> str:
-    """The package or module right under weft; "" for weft itself."""
-    return module.split(".")[1] if "." in module else ""
+def wing(module: str) -> str:
+    """Name right under weft; "" for weft itself and `weft.__main__`."""
+    return "" if module == "weft.__main__" or "." not in module else module.split(".")[1]
+
+
+def package(module: str) -> str:
+    """Package of a wing that a module belongs to: weft.parallel.layout.rows -> parallel.layout."""
+    return ".".join(module.split(".")[1:3])
 
 
 def targets(node: ast.stmt) -> Iterator[str]:
@@ -105,19 +104,29 @@ def own(names: set[str]) -> set[str]:
     return {name for name in names if name.split(".")[0] == "weft"}
 
 
-def test_the_table_names_what_exists() -> None:
-    on_disk = {top(name) for name in MODULES} - {""}
-    assert on_disk - set(HEIGHT) == set(), "not in the table of docs/architecture.md"
-    assert set(HEIGHT) - on_disk == set(), "in the table of docs/architecture.md, but not there"
+def test_the_line_names_the_wings() -> None:
+    assert {wing(name) for name in MODULES} - {""} == set(WINGS)
+    assert [name for name in WINGS if not (ROOT / "weft" / name / "README.md").exists()] == []
 
 
-def test_imports_point_down() -> None:
-    for module in sorted({*MODULES} - {"weft"}):
-        here = top(module)
-        for name in own(imports(module)):
-            there = top(name)
-            if there not in ("", here):
-                assert HEIGHT[there] < HEIGHT[here], f"{module} imports {name}, but {there} is on no lower line"
+def test_no_import_runs_up() -> None:
+    assert [
+        f"{module} imports {name}"
+        for module in sorted(MODULES)
+        for name in own(imports(module))
+        if wing(module) and wing(name) and HEIGHT[wing(name)] > HEIGHT[wing(module)]
+    ] == []
+
+
+def test_no_cycles_of_packages() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        found = {package(name) for name in own(imports(module)) if wing(name)}
+        graph.setdefault(package(module), set()).update(found - {package(module)})
+    try:
+        graphlib.TopologicalSorter({name: found for name, found in graph.items() if name}).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def deferred(module: str) -> Iterator[tuple[str, int]]:
@@ -173,16 +182,19 @@ def test_no_cycles() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-TORCH_FREE = {"ipc", "engine", "launch_plan", "supervisor"}
-"""Packages above the line where torch begins that import without it."""
+TORCH_FREE = (
+    "weft.base weft.parallel weft.compute.native weft.compute.grammars weft.model.checkpoint weft.engine "
+    "weft.runtime.ipc weft.runtime.launch_plan weft.runtime.supervisor weft.tools.explain weft.tools.dialects "
+    "weft.frontend.chat weft.frontend.text_worker"
+).split()
+"""Wings and packages that import where torch is not installed."""
 
 
 def without_torch() -> list[str]:
-    """Modules below the line where torch begins, those of `TORCH_FREE`, and the commands that may start ranks."""
-    begins = HEIGHT["quant"]
-    free = {name for name, height in HEIGHT.items() if height < begins} | TORCH_FREE
+    """Modules of `TORCH_FREE`, and the commands that may start ranks."""
     commands = ["weft.cli.commands.explain", "weft.cli.commands.generate", "weft.cli.commands.serve"]
-    return ["weft", *(name for name in sorted(MODULES) if top(name) in free), *commands]
+    free = tuple(f"{name}." for name in TORCH_FREE)
+    return ["weft", *(name for name in sorted(MODULES) if f"{name}.".startswith(free)), *commands]
 
 
 BLOCKER = """
@@ -197,24 +209,7 @@ for name in sys.argv[1:]:
 """
 
 
-def includes() -> dict[str, set[str]]:
-    """The headers that each header of C++ includes, as they are written."""
-    native = ROOT / "weft" / "native"
-    found = {str(path.relative_to(native)): path.read_text() for path in native.rglob("*.h")}
-    return {name: set(re.findall(r'^#include "(.+)"', text, re.MULTILINE)) for name, text in found.items()}
-
-
-def test_kernels_include_nothing_that_includes_kernels() -> None:
-    graph = includes()
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises at a cycle
-    kernels = {name for name in graph if name.startswith("kernels/")}
-    below = set().union(*(graph[name] for name in kernels)) - kernels
-    while more := set().union(*(graph[name] for name in below)) - below:
-        below |= more
-    assert below and not below & kernels
-
-
-def test_the_lower_lines_run_without_torch() -> None:
+def test_torch_free_packages_import_without_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKER, *without_torch()], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
@@ -222,5 +217,7 @@ def test_the_lower_lines_run_without_torch() -> None:
 
 
 def test_the_blocker_blocks() -> None:
-    done = subprocess.run([sys.executable, "-c", BLOCKER, "weft.ops.base"], cwd=ROOT, capture_output=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKER, "weft.compute.ops.base"], cwd=ROOT, capture_output=True, timeout=240
+    )
     assert done.returncode != 0
