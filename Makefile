@@ -35,7 +35,7 @@ help:
 	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
-	@echo "make size       lines of code per package against the budget"
+	@echo "make size       lines of code, against the budget"
 	@echo "make clean      remove $(VENV), compiled parts and caches"
 
 VERSION := -c "import sys; v = sys.version_info; v >= (3, 11) and print('%d.%d' % v[:2])" 2>/dev/null

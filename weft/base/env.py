@@ -7,7 +7,7 @@
 - WEFT_CACHE: directory of downloaded files and remembered hashes (~/.cache/weft when not set); read in `checkpoint`.
 - WEFT_DIST_SECRET: the secret that hosts prove to each other, where --dist-secret-file does not give it;
   ranks do not have it.
-- WEFT_FAULT: faults on purpose, for tests (`worker/faults.py`); read only where WEFT_TEST_FAULTS is 1.
+- WEFT_FAULT: faults on purpose, for tests (`runtime/worker/faults.py`); read only where WEFT_TEST_FAULTS is 1.
 - WEFT_NATIVE: 0 switches compiled code off, the plain paths run (1 when not set); read in `native`.
 - WEFT_NATIVE_ISA: amx, avx512bf16, avx512vnni, avx512, avx2 or generic: the variant of the step library, where the best
   that the CPU runs is not wanted; read in `native`.

@@ -99,8 +99,8 @@ def test_a_clock_that_jumps_changes_created_only(
 
 
 CALENDAR = {
-    "server/app.py", "cli/commands/serve.py", "bench/document.py", "text/chat_template.py",
-    "checkpoint/integrity/digest_cache.py", "server/responses/form.py",
+    "frontend/server/app.py", "cli/commands/serve.py", "tools/bench/document.py", "engine/text/chat_template.py",
+    "model/checkpoint/integrity/digest_cache.py", "frontend/server/responses/form.py",
 }  # fmt: skip
 """Where the time of day is read: for `created` and `completed_at`, dates in documents and templates, ages of files."""
 

@@ -1,4 +1,4 @@
-// The step library: the kernels of step/*.h as one translation unit, built once for each instruction set.
+// The step library: the kernels of base/step/*.h as one translation unit, built once for each instruction set.
 #include "runtime/futex_wait.h"
 #include "kernels/quant/gguf_blocks.h"
 #include "runtime/decode_loop.h"

@@ -1,6 +1,7 @@
 """How an all_to_all of routed rows is noted: the block's choices, rows there, answers back. See `models.dispatch`.
 
-Sizes of messages are content: C++ finds them in a step (`native/kernels/moe/routed.h`), in tables that are named here.
+Sizes of messages are content: C++ finds them in a step (`compute/native/kernels/moe/routed.h`), in tables that are
+named here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sampled ids between the last pipeline stage, which samples, and the first, which embeds them in the next step.
 
-Steps that follow one another in C++ (`native/runtime/stage_ids.h`) use the same queue."""
+Steps that follow one another in C++ (`compute/native/runtime/stage_ids.h`) use the same queue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What ranks exchange instead of logits where every row of a decode step is greedy.
 
-As `native/runtime/decode_step.h` has it: an id and a logit of each row from each rank of the attention block.
+As `compute/native/runtime/decode_step.h` has it: an id and a logit of each row from each rank of the attention block.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Operations of a CPU with the step library: packed weights, and a cache that its attention reads. One call each.
 
 The eager twin of a step program: the same kernels, one after the other, over tensors made for each result, each
-rounded to the dtype (a program keeps some sums in fp32: `program/fusion.py`). What the library has no instruction
+rounded to the dtype (a program keeps some sums in fp32: `model/program/fusion.py`). What the library has no instruction
 for is plain torch.
 """
 
