@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from weft.base.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.base.deaths import Death
+from weft.base.errors import (
+    CheckpointError,
+    ConfigError,
+    DeadlockError,
+    LayoutError,
+    MismatchError,
+    PeerError,
+    WeftError,
+)
 from weft.base.settings import EngineConfig
 from weft.base.step.plan import GroupResult, RankPlan
 from weft.base.step.vocabulary import Vocabulary
@@ -164,6 +173,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
     problems: list[str] = []
     module: str = ""
+    death: Death = Death.EXCEPTION
 
 
 FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | Failed
@@ -174,7 +184,7 @@ _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank
 
 _FAMILIES: dict[str, type[WeftError]] = {
     family.__name__: family
-    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
+    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, MismatchError, WeftError)
 }
 
 
@@ -205,7 +215,9 @@ def failure_of(error: BaseException) -> Failed:
         if family.__name__ in _FAMILIES and isinstance(error, WeftError):
             problems = list(error.problems) if isinstance(error, CheckpointError) else []
             head = str(error).split("\n  ")[0] if problems else str(error)
-            return Failed(family.__name__, head, problems, error.module if isinstance(error, PeerError) else "")
+            if isinstance(error, PeerError):
+                return Failed(family.__name__, head, problems, error.module, error.death)
+            return Failed(family.__name__, head, problems)
     return Failed("WeftError", f"{type(error).__name__}: {error}")
 
 
@@ -213,4 +225,9 @@ def error_of(failed: Failed, where: str) -> WeftError:
     """The error to raise here for what happened at `where`."""
     family = _FAMILIES.get(failed.family, WeftError)
     message = f"{where}: {failed.message}" + (f" (in {failed.module})" if failed.module else "")
-    return CheckpointError(message, failed.problems) if family is CheckpointError else family(message)
+    if family is CheckpointError:
+        return CheckpointError(message, failed.problems)
+    error = family(message)
+    if isinstance(error, PeerError):
+        error.death = failed.death
+    return error
