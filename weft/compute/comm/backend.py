@@ -43,6 +43,8 @@ class RankEnd:
     """What connections between hosts have to prove."""
     address: str = ""
     """Of its host, where there are several."""
+    meet_limit_s: float = 120.0
+    """Seconds that connecting to ranks of other hosts may take."""
 
 
 @dataclass(frozen=True, slots=True)

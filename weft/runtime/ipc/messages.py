@@ -43,6 +43,7 @@ class WorldSetup(msgspec.Struct, frozen=True):
     eos_token_ids: tuple[int, ...]
     comm: str
     comm_limit_s: float
+    join_limit_s: float
     where: tuple[str, ...]
     host_of: tuple[int, ...]
     ranks_per_host: int
