@@ -13,7 +13,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 INDEX = tomllib.loads((RESULTS / "index.toml").read_text())
 FILES = {path.name for path in RESULTS.iterdir()} - {"index.toml"}
 PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("performance.md", "measured.md", "performance_log.md")}
-MOST_FILES, MOST_SCRIPTS = 40, 24
+MOST_FILES, MOST_SCRIPTS = 40, 25
 MOST_LINES = 260
 """Of performance.md and measured.md together."""
 MOST_WORDS, MEAN_WORDS, MOST_NUMBERS = 45, 22, 4

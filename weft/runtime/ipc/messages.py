@@ -116,11 +116,17 @@ class CountExperts(msgspec.Struct, frozen=True, tag="count"):
     """Answer with `ExpertsCounted`, and begin to count anew."""
 
 
+class CompileGrammars(msgspec.Struct, frozen=True, tag="compile"):
+    """Begin to compile these, beside steps; answer with `GrammarsCompiled`."""
+
+    texts: list[str]
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End after the current step."""
 
 
-ToRank = Setup | Allocate | StartSteps | RunStep | CountExperts | Shutdown
+ToRank = Setup | Allocate | StartSteps | RunStep | CountExperts | CompileGrammars | Shutdown
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
@@ -167,6 +173,12 @@ class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):
     counts: bytes
 
 
+class GrammarsCompiled(msgspec.Struct, frozen=True, tag="compiled"):
+    """How many of all grammars that it was given the rank has compiled or refused."""
+
+    count: int
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The rank cannot go on; `family` is a class of `weft.base.errors`, `module` that of a PeerError."""
 
@@ -177,7 +189,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     death: Death = Death.EXCEPTION
 
 
-FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | Failed
+FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | GrammarsCompiled | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
