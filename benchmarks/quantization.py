@@ -35,7 +35,7 @@ from weft.model.checkpoint.hub.paths import model_path
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 WINDOW, PROMPT, ANSWER, BLOCK = 512, 32, 64, 16
 

@@ -32,7 +32,8 @@ from weft.parallel.experts.statistics.loads import IntArray
 from weft.parallel.layout.rank_plans import RankPlans
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.numerics import numerics_of
-from weft.runtime.worker.runner import RankCapacity, Runner
+from weft.runtime.worker.prepared_rank import RankCapacity
+from weft.runtime.worker.runner import Runner
 
 AT_START = {"describe", "prepare", "prepare_slots", "prepare_heads", "prepare_blocks", "takes_blocks", "expert_weights"}
 AT_START |= {"check_batch_invariance"}

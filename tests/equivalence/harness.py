@@ -24,7 +24,7 @@ from weft.parallel.layout.counts import divisors
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder
 
 MODULES = ("attention", "o_proj", "dense", "embedding", "lm_head")

@@ -28,7 +28,7 @@ from weft.engine.core.outputs import FinishReason
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.layout import Layout
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 VOCAB = 101
 LETTERS = [bytes([code]) for code in range(32, 127)]

@@ -44,7 +44,7 @@ from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.pipeline_p2p import PipelineTransfer
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.runtime.worker.stage_ids import SampledIds
 
 Models = Callable[[str, Numerics], Model]

@@ -33,7 +33,7 @@ from weft.parallel.arch.family import GgufForm, ModelFamily, TensorNames
 from weft.parallel.arch.reading.config import layers_of, read_block, read_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.record import LogitsRecorder, outcomes
 
 Weights = dict[str, Tensor]

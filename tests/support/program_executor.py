@@ -25,7 +25,8 @@ from weft.parallel.arch.forward_plan import rank_plans
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.rows import KVOwners
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity, Runner
+from weft.runtime.worker.prepared_rank import RankCapacity
+from weft.runtime.worker.runner import Runner
 
 
 class ShownProgram(RankProgram):

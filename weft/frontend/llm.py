@@ -37,10 +37,10 @@ from weft.frontend.llm_inputs import (
 )
 from weft.frontend.llm_outputs import CompletionOutput, Result
 from weft.frontend.serving.offline import OfflineEngines
-from weft.frontend.text_worker.client import Texts
 from weft.frontend.text_worker.conversations import Conversations
 from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import Begin
+from weft.frontend.text_worker.texts import Texts
 from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.model.checkpoint.hub.paths import model_path
 from weft.model.checkpoint.integrity.check import check_hashes

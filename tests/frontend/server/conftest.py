@@ -32,7 +32,7 @@ from weft.frontend.server.run import serve
 from weft.frontend.serving.engine_loop import WakeableExecutor
 from weft.frontend.serving.recovery.restarts import Recovery
 from weft.frontend.serving.replicas import Replicas
-from weft.frontend.text_worker.client import Texts
+from weft.frontend.text_worker.texts import Texts
 from weft.model.checkpoint import open_checkpoint
 from weft.runtime.ipc.report import RankReport
 

@@ -16,10 +16,11 @@ import pytest
 from tests.support.waiting import until
 from weft.base.errors import RequestError
 from weft.compute.grammars.constraints import Constraint
-from weft.frontend.text_worker.client import LocalTexts, TextWorker
+from weft.frontend.text_worker.client import TextWorker
 from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tokenize, pack
 from weft.frontend.text_worker.process import _answer
+from weft.frontend.text_worker.texts import LocalTexts
 
 MESSAGES = [{"role": "user", "content": "Héllo"}]
 LIMIT_S = 120

@@ -38,7 +38,7 @@ from weft.parallel.arch import Shards, parse_config
 from weft.parallel.arch.config import MOST_CHOICES
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder, outcomes
 
 SIZES: dict[str, Any] = {

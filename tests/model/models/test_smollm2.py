@@ -26,7 +26,7 @@ from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.compare import RELATIVE_TOLERANCE, compare
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes
 

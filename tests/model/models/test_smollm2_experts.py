@@ -23,7 +23,7 @@ from weft.parallel.experts.placement.shape import SlotShape
 from weft.parallel.experts.placement.transport import TransferRate
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.upcycle.routers import Skew
 from weft.tools.upcycle.upcycle import Recipe, upcycle
 from weft.tools.verify.compare import RELATIVE_TOLERANCE, compare

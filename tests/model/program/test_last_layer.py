@@ -28,7 +28,7 @@ from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.placement import full
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.runtime.worker.tensors.step_shape import Geometry, shape_of
 from weft.tools.verify.record import Parts
 from weft.tools.verify.trace import trace

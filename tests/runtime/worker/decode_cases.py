@@ -13,7 +13,7 @@ from weft.base.step.plan import DecodeRows, GroupPlan, NewRequest, ScheduledRequ
 from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.engine import Engine
 from weft.engine.core.executor import Executor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 LIMITS = RankCapacity(num_blocks=12, block_size=4, max_num_seqs=4, max_model_len=32, max_num_batched_tokens=8)
 VOCABULARY = 101

@@ -31,8 +31,8 @@ from weft.runtime.ipc.channel import Channel, channel_pair
 from weft.runtime.ipc.messages import RunStep, Shutdown, StepDone, pack, unpack_from_rank
 from weft.runtime.ipc.status import StatusPage
 from weft.runtime.worker.faults import Faults
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.runtime.worker.rank import _steps
-from weft.runtime.worker.runner import RankCapacity
 
 
 class Ranks(ProgramExecutor):

@@ -26,7 +26,7 @@ from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder, Prompt
 
 WIDE = {"hidden_size": 288, "intermediate_size": 408, "head_dim": 32, "vocab_size": 501, "max_position_embeddings": 256}

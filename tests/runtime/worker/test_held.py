@@ -17,7 +17,7 @@ from weft.model.checkpoint import open_checkpoint
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.explain import explain
 from weft.tools.verify.dry_run.run import dry_run
 

@@ -19,7 +19,7 @@ from weft.model.checkpoint import open_checkpoint
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 GREEDY = SamplingParams(temperature=0.0)
 DRAWN = SamplingParams(temperature=0.8, top_k=20, top_p=0.9, min_p=0.01, presence_penalty=0.5, repetition_penalty=1.1)

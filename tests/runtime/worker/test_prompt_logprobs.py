@@ -21,7 +21,7 @@ from weft.model.checkpoint import open_checkpoint
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,

@@ -13,7 +13,7 @@ from weft.model.checkpoint import open_checkpoint
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 
 @pytest.mark.parametrize(("block_size", "max_model_len"), [(1, 2), (2, 2), (16, 64), (1024, 64)])

@@ -21,7 +21,7 @@ from weft.model.checkpoint import open_checkpoint
 from weft.parallel.arch import ModelConfig, Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.upcycle.routers import Skew, layer_inputs, router_rows
 from weft.tools.upcycle.upcycle import target_of
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder, Prompt, outcomes

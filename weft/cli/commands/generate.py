@@ -37,9 +37,10 @@ from weft.engine.text import Tokenizer
 from weft.frontend.llm import LLM
 from weft.frontend.llm_inputs import check_params
 from weft.frontend.llm_outputs import Result
-from weft.frontend.text_worker.client import Texts, TextWorker
+from weft.frontend.text_worker.client import TextWorker
 from weft.frontend.text_worker.jobs import Begin
 from weft.frontend.text_worker.templates import take_tried, try_templates
+from weft.frontend.text_worker.texts import Texts
 from weft.model.checkpoint import Checkpoint
 from weft.model.checkpoint.hub.names import hub_model
 from weft.model.checkpoint.hub.paths import shown_name

@@ -22,8 +22,8 @@ from weft.frontend.chat.elements import left_out_of
 from weft.frontend.chat.tools import Tool
 from weft.frontend.server.openai.structured import LEFT_OUT, MAX_SHOWN, left_out_header
 from weft.frontend.server.text_jobs import result_of
-from weft.frontend.text_worker.client import Texts
 from weft.frontend.text_worker.jobs import CheckSchemas, TryGrammar
+from weft.frontend.text_worker.texts import Texts
 
 _log = get_logger(__name__)
 

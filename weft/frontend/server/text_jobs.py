@@ -15,8 +15,8 @@ from weft.compute.grammars.constraints import Grammar
 from weft.frontend.server.openai.models import Conversation, ServedModel, prompts_of
 from weft.frontend.server.openai.requests import ChatFields, Prompt
 from weft.frontend.server.openai.structured import MAX_SHOWN, Guided, constraint_of, left_out_header
-from weft.frontend.text_worker.client import Texts
 from weft.frontend.text_worker.jobs import CheckGrammar, Job, Tokenize
+from weft.frontend.text_worker.texts import Texts
 
 _log = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The text worker as the server sees it: jobs in, futures out. `TextWorker` has the process; `LocalTexts` none.
+"""TextWorker: the process of the text worker as the server sees it, jobs in and futures out.
 
 Jobs of one connection run in their order; connections take turns, so that none waits for all jobs of another. A job
 whose future was cancelled before its turn is dropped: its client is gone.
@@ -14,14 +14,13 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from weft.base.errors import PeerError, RequestError
 from weft.base.log import get_logger
 from weft.base.machine.interpreter import finding_weft, runs
-from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import (
     MORE_MEMORY,
     Begin,
@@ -56,38 +55,6 @@ _ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP
 
 class BeginFault(PeerError):
     """The process cannot work with this model: its tokenizer is faulty, or passed the bounds of its loading."""
-
-
-class Texts(Protocol):
-    """What does text jobs."""
-
-    def submit(self, job: Job, connection: object = None) -> Future[Any]:
-        """The job's result to be. `connection`: whose job it is; None: the server's own. RequestError through the
-        future: it is refused, passed a bound, or the worker cannot be started (503)."""
-
-    def close(self) -> None:
-        """Ends what runs; safe to call twice."""
-
-
-class LocalTexts:
-    """Does jobs at once, in the caller's thread, without bounds: for tests, and a served model without a worker."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-
-    def submit(self, job: Job, connection: object = None) -> Future[Any]:
-        """See `Texts`."""
-        done: Future[Any] = Future()
-        try:
-            if (error := too_deep(job)) is not None:
-                raise error
-            done.set_result(self._handler.do(job))
-        except Exception as error:  # the future raises it again
-            done.set_exception(error)
-        return done
-
-    def close(self) -> None:
-        """Nothing runs."""
 
 
 @dataclass(slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weft.frontend.text_worker.client import Texts, TextWorker
+from weft.frontend.text_worker.client import TextWorker
 from weft.frontend.text_worker.jobs import Begin, Render
+from weft.frontend.text_worker.texts import Texts
 
 
 class Conversations:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from weft.base.errors import CheckpointError, ConfigError, RequestError
 from weft.base.printable import printable
 from weft.engine.text import Tokenizer
-from weft.frontend.text_worker.client import BeginFault, Texts
+from weft.frontend.text_worker.client import BeginFault
 from weft.frontend.text_worker.jobs import TriedTemplates, TryTemplates
+from weft.frontend.text_worker.texts import Texts
 
 
 def try_templates(texts: Texts, where: str, *, given: bool = False, templates: bool = True) -> TriedTemplates:

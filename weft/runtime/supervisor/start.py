@@ -254,9 +254,8 @@ class Starting:
         self._send_all(Allocate(self.memory.num_blocks, self.memory.max_model_len))
 
     def _send_all(self, message: ToRank) -> None:
-        frame = pack(message)
         for worker in self.workers:
-            worker.send(frame, 30.0)
+            worker.send(pack(message), 30.0)
 
     def _ask_devices(self) -> MemoryPlan:
         free = tuple(self._loaded[rank].device_free or 0 for rank in range(len(self.workers)))

@@ -33,7 +33,7 @@ from weft.runtime.ipc.status import StatusWriter
 from weft.runtime.worker.comm_wrappers import FaultyComm, RecordedComm
 from weft.runtime.worker.faults import Faults, parse_faults
 from weft.runtime.worker.numerics import numerics_of
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 
 class StartupReporter:

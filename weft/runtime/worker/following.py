@@ -10,7 +10,7 @@ from weft.base.step.plan import WORD
 from weft.compute.native.runtime_records import FollowingRecord, StageIdsRecord
 from weft.runtime.ipc.channel import Channel
 from weft.runtime.ipc.status import StatusWriter
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 _FRAMING_WORDS = 256
 """Slack, in words of 8 bytes, for the msgpack framing of a plan and of an answer."""

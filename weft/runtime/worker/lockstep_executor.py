@@ -28,7 +28,8 @@ from weft.parallel.experts.statistics.loads import IntArray
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.pipeline_p2p import steps_in_flight
 from weft.parallel.layout.rows import KVOwners
-from weft.runtime.worker.runner import RankCapacity, Runner
+from weft.runtime.worker.prepared_rank import RankCapacity
+from weft.runtime.worker.runner import Runner
 
 
 def _step(runner: Runner, plan: RankPlan, comm: LockstepComm) -> GroupResult:

@@ -23,7 +23,7 @@ from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 
 SPREAD = 1.28
 """Standard deviation of a Gumbel variable: log shares plus Gumbel noise choose in proportion to the shares."""

@@ -24,7 +24,7 @@ from weft.parallel.arch.slots import SlotMap
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.verify.compare import Agreement, compare, compare_tokens, tolerance_of
 from weft.tools.verify.record import GreedyOutput, LogitsRecorder, Prompt, greedy_tokens, outcomes
 from weft.tools.verify.trace import ModuleDifference, trace

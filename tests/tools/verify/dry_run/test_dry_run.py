@@ -27,7 +27,7 @@ from weft.parallel.layout.boundaries import KEYS, PARTIALS, QUERIES, KeyGather
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.worker.lockstep_executor import LockstepExecutor
-from weft.runtime.worker.runner import RankCapacity
+from weft.runtime.worker.prepared_rank import RankCapacity
 from weft.tools.explain import LayoutReport, explain
 from weft.tools.verify.dry_run.comm import RecordingComm
 from weft.tools.verify.dry_run.run import DryRun, PromptStep, dry_run

@@ -16,9 +16,9 @@ from weft.frontend.chat.history import for_template
 from weft.frontend.chat.reasoning_forms import Thinking, thinking_after
 from weft.frontend.chat.tools import NO_TOOLS, ToolUse
 from weft.frontend.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
-from weft.frontend.text_worker.client import LocalTexts, Texts
 from weft.frontend.text_worker.handler import Handler, ids_of, too_long
 from weft.frontend.text_worker.jobs import Render
+from weft.frontend.text_worker.texts import LocalTexts, Texts
 
 GOES_ON = "<<weft: the message goes on here>> "
 """Stands after a last message that goes on while the template is filled in: its own text may stand anywhere, as in the
