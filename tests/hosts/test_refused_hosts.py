@@ -46,7 +46,7 @@ def test_hosts_that_do_not_fit_are_refused_and_the_head_waits_for_one_that_does(
 
     wrong = far.folder / "wrong"
     wrong.touch(mode=0o600)
-    wrong.write_text("another secret")
+    wrong.write_text("another secret, long enough")
     agent = far.weft("serve", *changed([*right], ("--dist-secret-file", str(wrong))))
     assert agent.end() == 78
     assert "the secrets of host 0 and host 1 are not the same" in agent.text

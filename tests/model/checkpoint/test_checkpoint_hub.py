@@ -230,6 +230,30 @@ def test_answers_of_the_hub_that_refuse(
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
+HOSTILE: list[dict[str, object]] = [
+    {"headers": {"ETag": '"../../../../../../OUTSIDE"'}},
+    {"headers": {"ETag": '"a/b"'}},
+    {"headers": {"X-Linked-Etag": '"..\\\\x"'}},
+    {"headers": {"X-Repo-Commit": "../" * 12 + "1111"}},
+    {"sha": "../../../0000000000000000000000000000001"},
+    {"more": ["../outside.json"]},
+    {"more": ["/outside.json"]},
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=str)
+def test_names_that_lead_out_of_the_cache_are_refused(
+    hostile: dict[str, object], contents: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    with Hub(contents, **hostile) as hub:  # type: ignore[arg-type]
+        home = tmp_path / "a" / "b" / "home"
+        done = fetch(hub, home, "some-org/tiny")
+    assert done.returncode == 65 and "no name of a file" in done.stderr and "Traceback" not in done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.is_relative_to(home) for path in files)
+    assert not any(path.name == "model.safetensors" for path in files)
+
+
 def test_an_unknown_revision(hub: Hub, tmp_path: Path) -> None:
     done = fetch(hub, tmp_path, "some-org/tiny", revision="v9")
     assert done.returncode == 65 and "has the model, but not this revision" in done.stderr

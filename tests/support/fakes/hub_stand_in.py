@@ -27,6 +27,12 @@ class Hub:
     stall: set[str] = field(default_factory=set)
     """Files that stop half-way, the first time, until the hub closes."""
     closing: threading.Event = field(default_factory=threading.Event)
+    headers: dict[str, str] = field(default_factory=dict)
+    """In place of the true ones."""
+    sha: str = SHA
+    """Commit of the listing."""
+    more: list[str] = field(default_factory=list)
+    """Names in the listing beside the files."""
     asked: Counter[str] = field(default_factory=Counter)
     """GETs of each file."""
     ranges: list[str] = field(default_factory=list)
@@ -96,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json([_entry(name, files[name]) for name in sorted(files)])
         blobs = "blobs" in parse_qs(url.query)
         names = [{"rfilename": name} | ({"size": len(files[name])} if blobs else {}) for name in sorted(files)]
-        return self._json({"id": repo, "modelId": repo, "sha": SHA, "siblings": names, "tags": [], "private": False})
+        names += [{"rfilename": name} for name in self.here.more]
+        listing = {"id": repo, "modelId": repo, "sha": self.here.sha, "siblings": names, "tags": [], "private": False}
+        return self._json(listing)
 
     def _file(self, repo: str, name: str, body: bool) -> None:
         content = self.here.files[repo].get(name)
@@ -112,8 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", SHA)
+        named = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": SHA} | self.here.headers
+        for header, value in named.items():
+            self.send_header(header, value)
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if body and (cut := self.here.cut_after.pop(name, None)) is not None:

@@ -17,6 +17,7 @@ from huggingface_hub import constants, errors
 from weft.base.errors import CheckpointError, UnavailableError, WeftError
 from weft.model.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT, pickle_among
 from weft.model.checkpoint.files import FileFault
+from weft.model.checkpoint.hub.client import check_answers
 from weft.model.checkpoint.hub.names import HubModel, Say
 from weft.model.checkpoint.safetensors.weight_files import read_index
 
@@ -26,6 +27,7 @@ _CLIENT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 
 def fetch(model: HubModel, say: Say = lambda _: None, *, weights: bool = True) -> Path:
     """Path of the model in the cache, after fetching what the cache lacks."""
+    check_answers()
     with _clear_errors(model):
         if constants.HF_HUB_OFFLINE:
             return _cached(model, weights)
