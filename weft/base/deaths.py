@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Death(StrEnum):
-    """Causes that a supervisor can tell apart; the value is shown to people."""
+    """Causes that a supervisor distinguishes; the value is shown to people."""
 
     EXCEPTION = "a rank raised an error of its own, or called another collective than its peers"
     CRASH = "SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT ended a rank"
@@ -23,8 +23,8 @@ class Death(StrEnum):
 
 
 BLAMED = frozenset((Death.EXCEPTION, Death.CRASH, Death.BUSY, Death.OUT_OF_MEMORY))
-"""Causes for which the requests of the step become suspects. A signal of a crash that somebody sends from outside
-cannot be told from the rank's own."""
+"""Causes for which the requests of the step become suspects. A crash signal from another process
+looks like the rank's own crash."""
 
 
 def may_blame(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from tests.frontend.server.test_server_life import LONG
 from tests.support.fakes.fake_executor import ScriptedExecutor
 from tests.support.tiny_chat import CONFIG, END
 from tests.support.waiting import PATIENCE_S, until
+from weft.base.deaths import Death
 from weft.base.errors import PeerError, RequestError
 from weft.base.settings import EngineConfig
 from weft.base.step.sampling_params import SamplingParams
@@ -211,7 +212,7 @@ def test_a_request_that_was_running_at_a_death_waits_for_its_own_replica_until_i
     """The replica does not come back here; what is sent anew and asks for the same waits too, all else is answered."""
     server = start_server("abc", replicas=2, recovery=AtOnce, step_s=0.01)
     try:
-        server.executors[0].fail_at = 3
+        server.executors[0].fail_at, server.executors[0].death = 3, Death.CRASH
         assert post(server, {"prompt": "suspect", "timeout": 1.0})[0] == 504
         until(lambda: [loop.status for loop in server.engines.loops] == ["restarting", "ready"])
         status, body = post(server, {"prompt": "suspect", "timeout": 0.3})

@@ -138,7 +138,7 @@ def test_too_low_a_limit_of_addresses_is_named() -> None:
 
 def test_the_limit_of_this_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ADDRESS_BYTES - PROCESS_BYTES
-    for limit, left in ((resource.RLIM_INFINITY, None), (whole + 5, 5), (1, 0)):
+    for limit, left in ((resource.RLIM_INFINITY, None), (whole + 5, 5), (1, 1 - whole)):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
         assert process_limit() == left
 

@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from tests.support.fakes.uncounted import Uncounted
+from weft.base.deaths import Death
 from weft.base.errors import PeerError
 from weft.base.step.plan import GroupPlan, GroupResult, Sampled, ScheduledRequest, StepPlan, StepResult, TokenLogprob
 from weft.parallel.layout.layout import Layout
@@ -21,8 +22,8 @@ class ScriptedExecutor(Uncounted):
     """Output position p of every request is the id of `script[p]`, cycling; ids come from `ids_of`.
 
     `gate`: steps wait while it is cleared. `permits`: a step takes one, where there are some.
-    `fail_at`: index of the step that dies. `ends_at`: output position that no token can be chosen for. `steps` have
-    run, `admitted` outputs have got a slot in them.
+    `fail_at`: index of the step that dies, of `death`. `ends_at`: output position that no token can be chosen for.
+    `steps` have run, `admitted` outputs have got a slot in them.
     """
 
     def __init__(self, script: list[int], *, dp: int = 1, num_blocks: int = 64, step_s: float = 0.0) -> None:
@@ -33,6 +34,7 @@ class ScriptedExecutor(Uncounted):
         self.permits: threading.Semaphore | None = None
         self.steps = self.admitted = 0
         self.fail_at: int | None = None
+        self.death = Death.KILLED
         self.ends_at: int | None = None
         self.closed = False
 
@@ -44,7 +46,9 @@ class ScriptedExecutor(Uncounted):
         time.sleep(self.step_s)
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:
-            raise PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
+            error = PeerError("rank 1 (dp 1) pid 4242 was killed by SIGKILL in phase serving")
+            error.death = self.death
+            raise error
         return StepResult(plan.index, [self._group(group) for group in plan.groups])
 
     def _group(self, group: GroupPlan) -> GroupResult:

@@ -186,7 +186,7 @@ def resources_here(layout: Layout, engine: EngineConfig, name: str, address: str
     count, limit = layout.ranks_per_node, process_limit()
     memory = available_bytes(group=memory_left())
     assigned = assign_cpus(available_cores(), count, cpu_quota(), engine, can_yield=False)
-    memory = memory if limit is None else min(memory, limit * count)
+    memory = memory if limit is None else min(memory, max(0, limit) * count)
     return HostResources(name, address, interface, memory, assigned.shares, kernels())
 
 

@@ -176,13 +176,13 @@ def plan_memory(
 ) -> MemoryPlan:
     """The plan on hosts with `available` free bytes, of which each rank of one host may have `process_limit`.
     ConfigError: needed and available per rank, what to change."""
-    allowed = None if process_limit is None else process_limit * shards.layout.world
+    allowed = None if process_limit is None else max(0, process_limit) * shards.layout.world
     if process_limit is not None and allowed is not None and isinstance(available, int) and allowed < available:
         try:
             return plan_memory(shards, engine, itemsize, allowed, staged_slots)
         except ConfigError as error:
             limit = process_limit + ADDRESS_BYTES - PROCESS_BYTES >> 10
-            left = f"the limit of addresses (ulimit -v {limit}) leaves each rank {size(process_limit)}"
+            left = f"the limit of addresses (ulimit -v {limit}) leaves each rank {size(max(0, process_limit))}"
             message = f"{left}: raise it; {error}"
             raise ConfigError(message, field=error.field, value=error.value) from None
     ranks = rank_memories(shards, engine, itemsize, available, staged_slots)
@@ -271,6 +271,6 @@ def available_bytes(proc: Path = Path("/proc/meminfo"), group: int | None = None
 
 def process_limit() -> int | None:
     """Bytes that the limit of a process's addresses (ulimit -v), which ranks inherit, leaves each for what is planned;
-    None without a limit."""
+    below 0 where it is too low for the process itself; None without a limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else max(0, limit - (ADDRESS_BYTES - PROCESS_BYTES))
+    return None if limit == resource.RLIM_INFINITY else limit - (ADDRESS_BYTES - PROCESS_BYTES)

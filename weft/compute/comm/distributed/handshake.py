@@ -4,7 +4,7 @@
     connector -> acceptor   start, from, to, own nonce, HMAC-SHA256(token, "connect" + nonce + these)
     acceptor -> connector   ACCEPTED, HMAC-SHA256(token, "accept" + nonce + these); or REFUSED and a reason
 
-Who connects proves first, so a stranger learns nothing that depends on the secret.
+The connector proves first: an unknown process learns nothing that depends on the secret.
 """
 
 from __future__ import annotations
