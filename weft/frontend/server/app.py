@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -20,12 +18,11 @@ from starlette.responses import Response
 from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.choice import Choice
 from weft.engine.core.limits import Limits
-from weft.engine.text.bad_words import with_bad_runs
 from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.tools import ToolUse
 from weft.frontend.server.answer_grammars import AnswerGrammars
 from weft.frontend.server.http.access import Keys
-from weft.frontend.server.http.body import BodyBudget, read_body
+from weft.frontend.server.http.body import BodyBudget, off_loop, read_body
 from weft.frontend.server.http.gate import Gate
 from weft.frontend.server.http.hosts import Hosts
 from weft.frontend.server.http.memory import MemoryGuard
@@ -33,10 +30,9 @@ from weft.frontend.server.metrics.metrics import Metrics
 from weft.frontend.server.openai.base import Shown
 from weft.frontend.server.openai.bodies import Bodies
 from weft.frontend.server.openai.formats import ChatFormat, CompletionFormat, Echo
-from weft.frontend.server.openai.messages import checked_messages, text_size
+from weft.frontend.server.openai.messages import checked_messages
 from weft.frontend.server.openai.models import (
     ChatPrompt,
-    Conversation,
     ServedModel,
     check_length,
     kept_of,
@@ -50,17 +46,15 @@ from weft.frontend.server.openai.records import Text, Tokens
 from weft.frontend.server.openai.requests import ChatFields, ChatRequest, Common, CompletionRequest, TokenizeChatRequest
 from weft.frontend.server.openai.tool_fields import tool_use
 from weft.frontend.server.replies import Answer, EventReply, ReplyForm, WholeReply
-from weft.frontend.server.text_jobs import chat_ids, chat_text, prompt_ids, with_grammar
+from weft.frontend.server.text_jobs import result_of, with_rules
 from weft.frontend.serving.replicas import Replicas
-from weft.frontend.text_worker.jobs import LONG_TEXT
+from weft.frontend.text_worker.jobs import Detokenize, Job, Tokenize
 
 QUEUE_TIMEOUT_S = 600.0
 """Seconds that a request may wait before its first step, where nothing else is said."""
 
-SHORT = 4096
-"""Characters, or token ids, that are turned into a prompt in the event loop: about 2 ms."""
-COST_OF_MESSAGE = 64
-"""Characters of text that a message weighs as it is made ready for a chat template."""
+BYTES_OF_MESSAGE = 256
+"""Bytes of a body that take as long to read as one message to be made ready for a chat template."""
 
 T = TypeVar("T")
 
@@ -106,8 +100,6 @@ class Service:
         self._always_usage, self._fingerprint = always_usage, engines.fingerprint
         self._bodies, self._memory = BodyBudget(), MemoryGuard()
         self._draw = random.Random(secrets.randbits(128))
-        # Two threads: a long prompt that is being tokenized does not hold up a short one.
-        self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenize")
 
     async def chat(self, request: Request) -> Response:
         """/v1/chat/completions."""
@@ -129,7 +121,7 @@ class Service:
         messages = checked_messages(asked.messages)
         use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, self.model.forms)
         params, shown = chat_params(asked, self.model.vocab_size, most)
-        params, headers = await self._with_grammar(request, asked, await self._without_words(params))
+        params, headers = await self._with_rules(request, asked, params)
         limits = self.engines.check_room(params.n)
         texts = [message["content"] for message in messages if "content" in message]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
@@ -157,7 +149,7 @@ class Service:
         self.model.check_name(asked.model)
         given = prompts_of(asked.prompt)
         params, shown = completion_params(asked, len(given), self.model.vocab_size, limits.max_logprobs)
-        params, headers = await self._with_grammar(request, asked, await self._without_words(params))
+        params, headers = await self._with_rules(request, asked, params)
         limits = self.engines.check_room(params.n * len(given))
         with saying_shortage(limits):
             prompts = await self._prompts(request, asked, given, limits)
@@ -175,35 +167,25 @@ class Service:
         asked: ChatFields,
         messages: list[dict[str, Any]],
         use: ToolUse,
-        longest: int | None,
-        keep: int | None,
+        longest: int | None = None,
+        keep: int | None = None,
     ) -> ChatPrompt:
         """`longest`: most tokens. `keep`: how many of the last ids are needed."""
-        conversation = await self._conversation(asked, messages, use)
-        text = await chat_text(self.model, request, conversation)
-        thinking = self.model.thinking(text, conversation)
-        if len(text) > LONG_TEXT:
-            return ChatPrompt(await chat_ids(self.model, request, asked, text, longest, keep), thinking)
-        ids = partial(self.model.ids, text, asked.add_special_tokens, longest, "messages")
-        return ChatPrompt(await self._tokenized(len(text), ids), thinking)
-
-    async def _conversation(self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse) -> Conversation:
-        size = sum(map(text_size, messages)) + COST_OF_MESSAGE * len(messages) + text_size({"tools": asked.tools})
-        return await self._tokenized(size, partial(self.model.conversation, asked, messages, use))
+        size = BYTES_OF_MESSAGE * len(messages)
+        conversation = await off_loop(size, self.model.conversation, asked, messages, use)
+        text = conversation.text(await self._done(request, conversation.render))
+        (ids,) = await self._done(request, Tokenize([text], asked.add_special_tokens, longest, "messages", keep))
+        return ChatPrompt(ids, self.model.thinking(text, conversation))
 
     async def _prompts(
-        self, request: Request, asked: CompletionRequest, given: list[object], limits: Limits
+        self, request: Request, asked: CompletionRequest, given: list[Any], limits: Limits
     ) -> list[list[int]]:
         texts = [one for one in given if isinstance(one, str)]
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self.model.check_bytes(texts, longest, "prompt")
-        if sum(map(len, texts)) > LONG_TEXT:
-            keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
-            words = (asked.prompt, asked.add_special_tokens, longest, keep)
-            prompts = await prompt_ids(self.model, request, *words)
-        else:
-            ids = partial(self.model.prompt_ids, asked.prompt, asked.add_special_tokens, longest)
-            prompts = await self._tokenized(sum(len(one) for one in given if isinstance(one, str | list)), ids)
+        keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
+        found = iter(await self._done(request, Tokenize(texts, asked.add_special_tokens, longest, "prompt", keep)))
+        prompts = [next(found) if isinstance(one, str) else self.model.checked(one, "prompt") for one in given]
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
 
     def _echo(self, given: object, ids: list[int]) -> Echo:
@@ -236,25 +218,17 @@ class Service:
         body = await read_body(request, self._bodies)
         length = len(body)
         try:
-            return await self._tokenized(length // 8, partial(parse, body))
+            return await off_loop(length, parse, body)
         finally:
             self._bodies.give_back(length)
 
-    async def _without_words(self, params: SamplingParams) -> SamplingParams:
-        made = partial(with_bad_runs, self.model.tokenizer, params, self.model.vocab_size)
-        return await self._tokenized(2 * sum(map(len, params.bad_words)), made)
-
-    async def _with_grammar(
+    async def _with_rules(
         self, request: Request, asked: Common, params: SamplingParams
     ) -> tuple[SamplingParams, Mapping[str, str]]:
-        return await with_grammar(request, asked, params, self.model)
+        return await with_rules(request, asked, params, self.model)
 
-    async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
-        """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""
-        return function() if size <= SHORT else await self._in_thread(function)
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function)
+    async def _done(self, request: Request, job: Job) -> Any:
+        return await result_of(self.model.texts, request, job)
 
     async def tokenize(self, request: Request) -> Response:
         """/tokenize: of a text or of a conversation."""
@@ -264,7 +238,7 @@ class Service:
         if isinstance(asked, TokenizeChatRequest):
             ids = await self.ids_of(request, asked)
         else:
-            ids = (await prompt_ids(self.model, request, asked.prompt, asked.add_special_tokens, None, None))[0]
+            (ids,) = await self._done(request, Tokenize([asked.prompt], asked.add_special_tokens))
         words = [self.model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         found = Tokens(len(ids), limits.max_model_len, ids, words)
         return Response(msgspec.json.encode(found), media_type="application/json")
@@ -277,24 +251,15 @@ class Service:
         messages = checked_messages(asked.messages)
         choice = asked.tool_choice if isinstance(asked, ChatRequest) else "auto"
         use = tool_use(asked.tools, choice, True, self.model.forms)
-        text = await chat_text(self.model, request, await self._conversation(asked, messages, use))
-        return await chat_ids(self.model, request, asked, text, None, None)
+        return (await self._chat_prompt(request, asked, messages, use)).ids
 
     async def detokenize(self, request: Request) -> Response:
         """/detokenize: special tokens are written out."""
         asked = await self.read(request, detokenize_request)
         self.model.check_name(asked.model)
-
-        def text() -> bytes:
-            ids = self.model.checked(asked.tokens, "tokens")
-            return msgspec.json.encode(Text(self.model.tokenizer.decode(ids, skip_special_tokens=False)))
-
-        return Response(await self._tokenized(len(asked.tokens), text), media_type="application/json")
+        text = await self._done(request, Detokenize(self.model.checked(asked.tokens, "tokens")))
+        return Response(msgspec.json.encode(Text(text)), media_type="application/json")
 
     def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
         """Any HTTP answer, for /metrics."""
         self.metrics.answered(handler, method, status, seconds)
-
-    def close(self) -> None:
-        """Lets the tokenizing threads go."""
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)

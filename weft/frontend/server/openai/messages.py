@@ -43,17 +43,6 @@ def _items(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def text_size(message: dict[str, Any]) -> int:
-    """Characters of a checked message, about."""
-    size = 0
-    left: list[object] = [message]
-    while left:
-        one = left.pop()
-        size += len(one) if isinstance(one, str) else 0
-        left += _items(one)
-    return size
-
-
 def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
     given = {name: value for name, value in message.items() if value is not None}
     check_depth(given, at)
