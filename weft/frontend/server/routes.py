@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from weft.frontend.server.app import Service
+from weft.frontend.server.chats import Chats
 from weft.frontend.server.http.access import Access, GuardedRoute
 from weft.frontend.server.messages.endpoints import MessagesEndpoints
+from weft.frontend.server.openai.endpoints import OpenAIEndpoints
 from weft.frontend.server.page.endpoints import PageEndpoints
 from weft.frontend.server.page.layout_view import LayoutView
 from weft.frontend.server.responses.endpoints import ResponsesEndpoints
@@ -15,18 +17,19 @@ USER, OPEN, ADMIN = Access.USER, Access.OPEN, Access.ADMIN
 
 def all_routes(service: Service, layout: LayoutView | None = None) -> list[GuardedRoute]:
     """Of all APIs, and of the page."""
-    apis = (ResponsesEndpoints(service), MessagesEndpoints(service), PageEndpoints(service, layout))
-    return [*_texts(service), *(route for api in apis for route in api.routes()), *_status(service)]
+    chats = Chats(service)
+    apis = (ResponsesEndpoints(chats), MessagesEndpoints(chats), PageEndpoints(service, layout))
+    return [*_texts(chats), *(route for api in apis for route in api.routes()), *_status(service)]
 
 
-def _texts(service: Service) -> list[GuardedRoute]:
+def _texts(chats: Chats) -> list[GuardedRoute]:
     """OpenAI's older endpoints; clients differ in whether their base URL ends with /v1."""
-    route = service.gate.route
+    route, texts = chats.service.gate.route, OpenAIEndpoints(chats)
     return [
-        *(route(f"{base}/chat/completions", service.chat, "POST", USER) for base in ("/v1", "")),
-        *(route(f"{base}/completions", service.complete, "POST", USER) for base in ("/v1", "")),
-        route("/tokenize", service.tokenize, "POST", USER),
-        route("/detokenize", service.detokenize, "POST", USER),
+        *(route(f"{base}/chat/completions", texts.chat, "POST", USER) for base in ("/v1", "")),
+        *(route(f"{base}/completions", texts.complete, "POST", USER) for base in ("/v1", "")),
+        route("/tokenize", texts.tokenize, "POST", USER),
+        route("/detokenize", texts.detokenize, "POST", USER),
     ]
 
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from weft.base.errors import RequestError
-from weft.frontend.server.app import BegunChat, ChatWay, Service
+from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.http.access import Access, GuardedRoute
 from weft.frontend.server.messages.chats import NAMES, chat_of
 from weft.frontend.server.messages.errors import refusal
@@ -19,10 +19,10 @@ from weft.frontend.server.renamed import renamed
 
 
 class MessagesEndpoints:
-    """Over the chats of `service`."""
+    """Over chats."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, chats: Chats) -> None:
+        self._chats, self._service = chats, chats.service
 
     def routes(self) -> list[GuardedRoute]:
         """Both."""
@@ -43,7 +43,7 @@ class MessagesEndpoints:
 
         way = ChatWay("msg_", form, clips=True, mute=asked.max_tokens == 0)
         try:
-            return await self._service.answer(request, chat, way)
+            return await self._chats.answer(request, chat, way)
         except RequestError as error:
             raise renamed(error, NAMES) from error
 
@@ -52,7 +52,7 @@ class MessagesEndpoints:
         asked = await self._service.read(request, count_tokens_request)
         chat: ChatRequest = chat_of(asked, self._service.model.defaults)
         try:
-            ids = await self._service.ids_of(request, chat)
+            ids = await self._chats.ids_of(request, chat)
         except RequestError as error:
             raise renamed(error, NAMES) from error
         return Response(msgspec.json.encode(TokenCount(len(ids))), media_type="application/json")

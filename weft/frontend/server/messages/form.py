@@ -13,7 +13,7 @@ from weft.base.errors import RequestError
 from weft.engine.core.choice import ChoiceDelta
 from weft.engine.core.outputs import RequestOutput
 from weft.frontend.server.answer_blocks import AnswerBlock, AnswerBlocks, Change
-from weft.frontend.server.app import BegunChat
+from weft.frontend.server.chats import BegunChat
 from weft.frontend.server.messages.chats import NAMES
 from weft.frontend.server.messages.errors import messages_error, refusal
 from weft.frontend.server.messages.json_prefix import object_so_far

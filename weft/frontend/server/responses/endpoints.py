@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from weft.base.errors import RequestError
-from weft.frontend.server.app import BegunChat, ChatWay, Service
+from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.errors import refuse
 from weft.frontend.server.http.access import Access, GuardedRoute
 from weft.frontend.server.openai.requests import ChatRequest
@@ -36,10 +36,10 @@ MOST_LISTED = 100
 
 
 class ResponsesEndpoints:
-    """Over the chats of `service`. Each key's holder has a store of its own."""
+    """Over chats. Each key's holder has a store of its own."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, chats: Chats) -> None:
+        self._chats, self._service = chats, chats.service
         self._stores: defaultdict[str, ResponseStore] = defaultdict(ResponseStore)
 
     def routes(self) -> list[GuardedRoute]:
@@ -70,7 +70,7 @@ class ResponsesEndpoints:
             return ResponsesForm(_empty(asked, chat), begun, words, keep, reasoning=asked.include_reasoning)
 
         try:
-            return await self._service.answer(request, chat, ChatWay("resp_", form))
+            return await self._chats.answer(request, chat, ChatWay("resp_", form))
         except RequestError as error:
             raise renamed(error, NAMES) from error
 
@@ -79,7 +79,7 @@ class ResponsesEndpoints:
         asked = await self._service.read(request, responses_request)
         items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
         try:
-            ids = await self._service.ids_of(request, chat_of(asked, items, self._service.model.defaults))
+            ids = await self._chats.ids_of(request, chat_of(asked, items, self._service.model.defaults))
         except RequestError as error:
             raise renamed(error, NAMES) from error
         return Response(msgspec.json.encode(InputTokens(len(ids))), media_type="application/json")

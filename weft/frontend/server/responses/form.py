@@ -14,7 +14,7 @@ from weft.base.errors import RequestError
 from weft.engine.core.choice import ChoiceDelta
 from weft.engine.core.outputs import RequestOutput
 from weft.frontend.server.answer_blocks import AnswerBlock, AnswerBlocks, Change
-from weft.frontend.server.app import BegunChat
+from weft.frontend.server.chats import BegunChat
 from weft.frontend.server.errors import error_response
 from weft.frontend.server.renamed import renamed
 from weft.frontend.server.replies import Answer
