@@ -11,14 +11,27 @@ from starlette.responses import Response
 
 from weft.engine.core.limits import Limits
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
+from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.bodies import Bodies
+from weft.frontend.server.openai.fields import FIELDS
 from weft.frontend.server.openai.formats import ChatFormat, CompletionFormat, Echo
 from weft.frontend.server.openai.models import check_length, kept_of, prompts_of, saying_shortage, truncated
 from weft.frontend.server.openai.params import completion_params, is_mute
 from weft.frontend.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
-from weft.frontend.server.openai.records import Text, Tokens
-from weft.frontend.server.openai.requests import CompletionRequest, TokenizeChatRequest
+from weft.frontend.server.openai.records import ChatCompletion, Completion, Text, Tokens
+from weft.frontend.server.openai.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeRequest,
+)
+from weft.frontend.server.operations import Api
 from weft.frontend.text_worker.jobs import Detokenize, Tokenize
+
+OPENAI = Api(left_aside=FIELDS.left_aside)
+HELLO = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 64}
+user = partial(OPENAI.route, "POST", access=Access.USER)
 
 
 class OpenAIEndpoints:
@@ -28,8 +41,11 @@ class OpenAIEndpoints:
         self._chats, self._service = chats, chats.service
         self._model, self._engines = chats.service.model, chats.service.engines
 
+    @user(
+        "/v1/chat/completions", "/chat/completions", says="A conversation goes on; `stream` for events",
+        takes=(ChatRequest,), gives=ChatCompletion, events=(str,), example=HELLO,
+    )  # fmt: skip
     async def chat(self, request: Request) -> Response:
-        """/v1/chat/completions."""
         self._engines.check_room(1)
         asked = await self._service.read(request, partial(chat_request, defaults=self._model.defaults))
 
@@ -40,8 +56,11 @@ class OpenAIEndpoints:
 
         return await self._chats.answer(request, asked, ChatWay(ChatFormat.prefix, bodies))
 
+    @user(
+        "/v1/completions", "/completions", says="Texts or token ids go on; `stream` for events",
+        takes=(CompletionRequest,), gives=Completion, events=(str,), example={"prompt": "A loom is", "max_tokens": 16},
+    )  # fmt: skip
     async def complete(self, request: Request) -> Response:
-        """/v1/completions."""
         service, limits = self._service, self._engines.check_room(1)
         parse = partial(completion_request, defaults=self._model.defaults, longest=limits.max_model_len)
         with saying_shortage(limits):
@@ -76,8 +95,11 @@ class OpenAIEndpoints:
     def _echo(self, given: object, ids: list[int]) -> Echo:
         return Echo(given if isinstance(given, str) else self._model.tokenizer.decode(ids), ids)
 
+    @user(
+        "/tokenize", says="`prompt`, or `messages` through the chat template, to ids",
+        takes=(TokenizeRequest, TokenizeChatRequest), gives=Tokens, example={"prompt": "A loom"},
+    )  # fmt: skip
     async def tokenize(self, request: Request) -> Response:
-        """/tokenize: of a text or of a conversation."""
         asked = await self._service.read(request, tokenize_request)
         self._model.check_name(asked.model)
         limits = self._engines.check_ready()
@@ -89,8 +111,11 @@ class OpenAIEndpoints:
         found = Tokens(len(ids), limits.max_model_len, ids, words)
         return Response(msgspec.json.encode(found), media_type="application/json")
 
+    @user(
+        "/detokenize", says="Ids to text, special tokens written out",
+        takes=(DetokenizeRequest,), gives=Text, example={"tokens": [1, 2]},
+    )  # fmt: skip
     async def detokenize(self, request: Request) -> Response:
-        """/detokenize: special tokens are written out."""
         asked = await self._service.read(request, detokenize_request)
         self._model.check_name(asked.model)
         text = await self._service.run(request, Detokenize(self._model.checked(asked.tokens, "tokens")))
