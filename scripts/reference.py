@@ -172,7 +172,7 @@ def said_of(word: FamiliarWord) -> str:
 
 
 def routes(operations: Iterable[Operation]) -> str:
-    """Every route, who may use it, and what it does."""
+    """Every route, its access and what it does."""
     rows = [(f"`{each.method} {each.shown_path}`", each.access.value, each.says) for each in operations]
     head = (
         "*open*: everyone. *user*: clients with the API key, where one is set. *admin*: clients with the admin key,\n"
