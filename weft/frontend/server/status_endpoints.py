@@ -19,6 +19,7 @@ from weft.frontend.server.http.access import Access
 from weft.frontend.server.metrics.metrics import CONTENT_TYPE
 from weft.frontend.server.openai.records import Health, Load, Model, ModelList, Version
 from weft.frontend.server.operations import Api
+from weft.frontend.server.replies import json_response
 
 STATUS = Api()
 public = partial(STATUS.route, "GET", access=Access.OPEN)
@@ -89,8 +90,3 @@ def _installed() -> str:
         return version("weft")
     except PackageNotFoundError:
         return "not installed"
-
-
-def json_response(value: object) -> Response:
-    """A record as a body."""
-    return Response(msgspec.json.encode(value), media_type="application/json")

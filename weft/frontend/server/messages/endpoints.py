@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weft.base.errors import RequestError
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.messages.chats import NAMES, chat_of
@@ -24,7 +22,8 @@ from weft.frontend.server.messages.requests import (
 )
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.operations import Api
-from weft.frontend.server.renamed import renamed
+from weft.frontend.server.renamed import naming
+from weft.frontend.server.replies import json_response
 
 MESSAGES = Api(error=MessagesError, refusal=refusal, left_aside=FIELDS.left_aside)
 HELLO = {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}
@@ -50,10 +49,8 @@ class MessagesEndpoints:
             return MessagesForm(asked, begun, reasoning=chat.include_reasoning)
 
         way = ChatWay("msg_", form, clips=True, mute=asked.max_tokens == 0)
-        try:
+        with naming(NAMES):
             return await self._chats.answer(request, chat, way)
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
 
     @user(
         "/v1/messages/count_tokens", says="How many tokens a conversation has",
@@ -62,8 +59,6 @@ class MessagesEndpoints:
     async def count_tokens(self, request: Request) -> Response:
         asked = await self._service.read(request, count_tokens_request)
         chat: ChatRequest = chat_of(asked, self._service.model.defaults)
-        try:
+        with naming(NAMES):
             ids = await self._chats.ids_of(request, chat)
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
-        return Response(msgspec.json.encode(TokenCount(len(ids))), media_type="application/json")
+        return json_response(TokenCount(len(ids)))

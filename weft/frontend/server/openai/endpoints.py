@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,6 +26,7 @@ from weft.frontend.server.openai.requests import (
     TokenizeRequest,
 )
 from weft.frontend.server.operations import Api
+from weft.frontend.server.replies import json_response
 from weft.frontend.text_worker.jobs import Detokenize, Tokenize
 
 OPENAI = Api(left_aside=FIELDS.left_aside)
@@ -109,7 +109,7 @@ class OpenAIEndpoints:
             (ids,) = await self._service.run(request, Tokenize([asked.prompt], asked.add_special_tokens))
         words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         found = Tokens(len(ids), limits.max_model_len, ids, words)
-        return Response(msgspec.json.encode(found), media_type="application/json")
+        return json_response(found)
 
     @user(
         "/detokenize", says="Ids to text, special tokens written out",
@@ -119,4 +119,4 @@ class OpenAIEndpoints:
         asked = await self._service.read(request, detokenize_request)
         self._model.check_name(asked.model)
         text = await self._service.run(request, Detokenize(self._model.checked(asked.tokens, "tokens")))
-        return Response(msgspec.json.encode(Text(text)), media_type="application/json")
+        return json_response(Text(text))

@@ -11,14 +11,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weft.base.errors import RequestError
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.errors import refuse
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.operations import Api
-from weft.frontend.server.renamed import renamed
-from weft.frontend.server.replies import Answer
+from weft.frontend.server.renamed import naming
+from weft.frontend.server.replies import Answer, json_response
 from weft.frontend.server.responses.chats import NAMES, chat_of, shown_tool
 from weft.frontend.server.responses.events import RESPONSE_EVENTS
 from weft.frontend.server.responses.form import ResponsesForm
@@ -69,10 +68,8 @@ class ResponsesEndpoints:
         def form(begun: BegunChat) -> ResponsesForm:
             return ResponsesForm(_empty(asked, chat), begun, words, keep, reasoning=asked.include_reasoning)
 
-        try:
+        with naming(NAMES):
             return await self._chats.answer(request, chat, ChatWay("resp_", form))
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
 
     @user(
         "POST", "/v1/responses/input_tokens", says="How many tokens the prompt of a response would have",
@@ -81,11 +78,9 @@ class ResponsesEndpoints:
     async def input_tokens(self, request: Request) -> Response:
         asked = await self._service.read(request, responses_request)
         items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
-        try:
+        with naming(NAMES):
             ids = await self._chats.ids_of(request, chat_of(asked, items, self._service.model.defaults))
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
-        return Response(msgspec.json.encode(InputTokens(len(ids))), media_type="application/json")
+        return json_response(InputTokens(len(ids)))
 
     @user("GET", "/v1/responses/{id}", says="A stored response", gives=ResponseReply)
     async def retrieve(self, request: Request) -> Response:
@@ -98,7 +93,7 @@ class ResponsesEndpoints:
     async def delete(self, request: Request) -> Response:
         id = request.path_params["id"]
         self._store(request).delete(id)
-        return Response(msgspec.json.encode(DeletedResponse(id)), media_type="application/json")
+        return json_response(DeletedResponse(id))
 
     @user(
         "GET", "/v1/responses/{id}/input_items", says="What a stored response was made from", gives=ResponseItems,
@@ -122,8 +117,7 @@ class ResponsesEndpoints:
             found = found[at + 1 :]
         page = found[:limit]
         first, last = (page[0]["id"], page[-1]["id"]) if page else ("", "")
-        body = msgspec.json.encode(ResponseItems(page, first, last, len(found) > limit))
-        return Response(body, media_type="application/json")
+        return json_response(ResponseItems(page, first, last, len(found) > limit))
 
     def _store(self, request: Request) -> ResponseStore:
         return self._stores[self._service.gate.keys.holder(request)]
