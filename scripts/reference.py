@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from weft.base.options import Setting, settings_of, shown
 from weft.base.settings import EngineConfig
+from weft.base.weight_formats import Chosen, chosen_by
 from weft.cli.args.familiar import WORDS, FamiliarWord
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
@@ -23,8 +24,11 @@ from weft.frontend.chat.config import chat_settings
 from weft.frontend.server.http.config import HttpConfig
 from weft.frontend.server.metrics.expert_metrics import expert_families
 from weft.frontend.server.metrics.metrics import Metrics
-from weft.frontend.server.openapi import document
+from weft.frontend.server.operations import Operation
+from weft.frontend.server.routes import all_operations, whole_document
+from weft.model.checkpoint.formats import PLAIN
 from weft.model.checkpoint.forms.catalog import checkpoint_forms
+from weft.parallel.arch.families.registry import FAMILIES
 from weft.parallel.layout.layout import layout_settings
 from weft.parallel.layout.serialize import json_schema
 from weft.runtime.launch_plan.hosts import HostsConfig
@@ -167,14 +171,50 @@ def said_of(word: FamiliarWord) -> str:
     return {"model": "the model", "taken": f"taken{note}", "refused": f"refused{note}"}[word.kind]
 
 
+def routes(operations: Iterable[Operation]) -> str:
+    """Every route, its access and what it does."""
+    rows = [(f"`{each.method} {each.shown_path}`", each.access.value, each.says) for each in operations]
+    head = (
+        "*open*: everyone. *user*: clients with the API key, where one is set. *admin*: clients with the admin key,\n"
+        "where one is set, else the API key. [Serving](../serving.md) has fields, limits and errors."
+    )
+    return f"{MADE_BY}# Routes\n\n{head}\n\n{table(('route', 'access', 'what it does'), rows)}"
+
+
+def models() -> str:
+    """Families of models and formats of their weights."""
+    families = [
+        (f"`{name}`", code(family.architectures), f"`{family.gguf.architecture}`" if family.gguf else "")
+        for name, family in FAMILIES.items()
+    ]
+    blocks = chosen_by(Chosen.FILE)
+    stored = [
+        *((f"`{each.name}`", "safetensors, GGUF", "") for each in PLAIN),
+        *((f"`{name}`", "GGUF", "in its blocks, or unpacked" if blocks[name].kept else "unpacked") for name in blocks),
+    ]
+    rounded = [
+        (f"`{name}`", str(each.bits), f"{each.nbytes / each.numbers:.2f}")
+        for name, each in chosen_by(Chosen.OPTION).items()
+    ]
+    return (
+        f"{MADE_BY}# Models and formats of weights\n\n## Families\n\n"
+        f"{table(('model_type', 'architectures', 'architecture in GGUF files'), families)}\n## Formats of files\n\n"
+        f"{table(('format', 'files', 'kept in memory'), stored)}\n## `--quantization`\n\n"
+        "Matrices are rounded when they are loaded. [Serving](../serving.md#weights-in-8-or-4-bits) says how.\n\n"
+        f"{table(('value', 'bits of a number', 'bytes of a number, scales of blocks included'), rounded)}"
+    )
+
+
 MADE: dict[str, Callable[[], str]] = {
     "commands.md": commands,
     "settings.md": settings,
     "metrics.md": metrics,
     "checkpoints.md": checkpoints,
     "familiar_options.md": familiar_options,
+    "routes.md": lambda: routes(all_operations()),
+    "models.md": models,
     "layout_schema.json": lambda: pretty(json_schema()),
-    "openapi.json": lambda: pretty(json.loads(document())),
+    "openapi.json": lambda: pretty(json.loads(whole_document())),
 }
 """File in REFERENCE -> what makes it."""
 

@@ -34,6 +34,8 @@ from weft.frontend.server import run
 from weft.frontend.server.http.listen import bind
 from weft.frontend.server.openai.models import ServedModel
 from weft.frontend.serving.replicas import Replicas
+from weft.frontend.text_worker.jobs import Begin
+from weft.frontend.text_worker.lanes import TextWorkers
 from weft.model.checkpoint import open_checkpoint
 from weft.model.checkpoint.hub.embedded import embedded_model
 
@@ -107,7 +109,8 @@ LONG_HEAD = "a head of 64 KiB"
 
 def serve() -> None:
     """The server's process: prints its port, then on every line of its input the longest stall since the last."""
-    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(embedded_model()))
+    checkpoint = open_checkpoint(embedded_model())
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
     config = EngineConfig(max_model_len=CONTEXT, max_num_seqs=8, max_num_batched_tokens=CONTEXT, block_size=16)
     executor = Paced(tokenizer.encode(WORD)[0], STEP_S, 8 * CONTEXT // 16)
     sock = bind("127.0.0.1", 0)
@@ -131,8 +134,10 @@ def serve() -> None:
         stall, longest[0] = longest[0], 0.0
         print(1e3 * stall, flush=True)
 
-    model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0)
+    texts = TextWorkers(Begin.of(checkpoint, tokenizer.vocab_size))
+    model = ServedModel("fake", tokenizer, tokenizer.vocab_size, 0, text_worker=texts)
     run.run_server(sock, model, partial(Replicas, [AtOnce(executor, config)], max_queued=8, on_ready=ready), 1.0)
+    texts.close()
 
 
 class Neighbour(threading.Thread):

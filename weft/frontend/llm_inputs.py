@@ -20,7 +20,7 @@ from weft.base.step.sampling_params import SamplingParams, check, with_logprobs
 from weft.compute.grammars.constraints import Grammar
 from weft.compute.grammars.structured import constraint_of_outputs
 from weft.engine.core.limits import max_logprobs
-from weft.engine.text.bad_words import with_bad_runs
+from weft.engine.text.bad_words import bad_runs, with_bad_runs
 from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import CheckGrammar
 from weft.model.checkpoint import Checkpoint
@@ -114,7 +114,7 @@ def engine_params(texts: Handler, params: Sequence[SamplingParams], vocab_size: 
     """As the engine takes them. RequestError: one is out of its range, or asks for what cannot be."""
     for one in params:
         check(one, vocab_size)
-    ruled = [with_bad_runs(texts.tokenizer, one, vocab_size) for one in params]
+    ruled = [with_bad_runs(one, bad_runs(texts.tokenizer, one.bad_words), vocab_size) for one in params]
     return [_with_grammar(texts, one) for one in ruled]
 
 

@@ -26,7 +26,7 @@ def test_a_word_is_its_own_tokens_once(tokenizer: Tokenizer) -> None:
 
 def test_words_become_runs_and_must_leave_something(tokenizer: Tokenizer) -> None:
     vocab, a = CONFIG["vocab_size"], tokenizer.encode("a")[0]
-    made = with_bad_runs(tokenizer, SamplingParams(bad_words=("a",), bad_token_ids=((1, 2),)), vocab)
+    made = with_bad_runs(SamplingParams(bad_words=("a",), bad_token_ids=((1, 2),)), bad_runs(tokenizer, "a"), vocab)
     assert made.bad_words == () and made.bad_token_ids == ((1, 2), (a,))
     with pytest.raises(RequestError, match="allowed_token_ids leave no token"):
-        with_bad_runs(tokenizer, SamplingParams(bad_words=("a",), allowed_token_ids=(a,)), vocab)
+        with_bad_runs(SamplingParams(bad_words=("a",), allowed_token_ids=(a,)), [(a,)], vocab)

@@ -18,9 +18,19 @@ from weft.base.errors import RequestError
 from weft.compute.grammars.constraints import Constraint
 from weft.frontend.text_worker.client import TextWorker
 from weft.frontend.text_worker.handler import Handler
-from weft.frontend.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tokenize, pack
+from weft.frontend.text_worker.jobs import (
+    BadRuns,
+    Begin,
+    CheckGrammar,
+    CheckSchemas,
+    Detokenize,
+    Job,
+    Render,
+    Tokenize,
+    pack,
+)
 from weft.frontend.text_worker.process import _answer
-from weft.frontend.text_worker.texts import LocalTexts
+from weft.frontend.text_worker.texts import SHORT, LocalTexts
 
 MESSAGES = [{"role": "user", "content": "Héllo"}]
 LIMIT_S = 120
@@ -53,6 +63,8 @@ def outcome(future: Future[Any]) -> Any:
         Tokenize(["Hello <|im_end|>", "", "ü" * 5000]),
         Tokenize(["Hello"], add_special_tokens=False),
         Tokenize(["a " * 20000], longest=100, param="messages"),
+        Detokenize([64, 65, 1, 2]),
+        BadRuns(("ab", " ab", "a")),
         Render(MESSAGES, {"add_generation_prompt": True}),
         Render(MESSAGES, template="{{ messages[0].content }}!"),
         Render(MESSAGES, template="{{ raise_exception('no') }}"),
@@ -102,6 +114,29 @@ def test_deep_values_end_no_process(worker: TextWorker, local: LocalTexts, depth
 def test_a_frame_that_cannot_be_unpacked_is_a_refusal(begin: Begin, frame: bytes) -> None:
     refusal = _answer(Handler.begin(begin), frame).refusal
     assert refusal is not None and refusal.status == 400
+
+
+def test_short_jobs_are_done_here_and_all_others_by_the_worker(begin: Begin) -> None:
+    class Noting(LocalTexts):
+        def submit(self, job: Job, connection: object = None) -> Future[Any]:
+            asked.append(job)
+            return super().submit(job, connection)
+
+    handler = Handler.begin(begin)
+    asked: list[Job] = []
+    texts = LocalTexts(handler, Noting(handler))
+    for short in (Tokenize(["a" * SHORT]), Detokenize([64] * SHORT), BadRuns(("a" * (SHORT // 2),))):
+        texts.submit(short).result()
+    assert asked == []
+    others: list[Job] = [
+        Tokenize(["a" * SHORT, "a"]),
+        Detokenize([64] * (SHORT + 1)),
+        BadRuns(("a" * SHORT,)),
+        Render(MESSAGES),
+    ]
+    for job in others:
+        assert outcome(texts.submit(job)) == outcome(LocalTexts(handler).submit(job))
+    assert asked == others
 
 
 def test_a_job_beyond_its_time_is_refused_and_the_next_one_runs(worker: TextWorker, monkeypatch: Any) -> None:

@@ -24,11 +24,8 @@ def bad_runs(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...
     return tuple(runs)
 
 
-def with_bad_runs(tokenizer: Tokenizer, params: SamplingParams, vocab_size: int) -> SamplingParams:
-    """`params` with the runs of its `bad_words`. RequestError: they leave none of `allowed_token_ids`."""
-    if not params.bad_words:
-        return params
-    runs = (*params.bad_token_ids, *bad_runs(tokenizer, params.bad_words))
-    changed = replace(params, bad_words=(), bad_token_ids=runs)
+def with_bad_runs(params: SamplingParams, runs: Sequence[tuple[int, ...]], vocab_size: int) -> SamplingParams:
+    """`params` with the `runs` of its `bad_words`. RequestError: they leave none of `allowed_token_ids`."""
+    changed = replace(params, bad_words=(), bad_token_ids=(*params.bad_token_ids, *runs))
     check(changed, vocab_size)
     return changed

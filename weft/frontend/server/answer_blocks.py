@@ -1,15 +1,26 @@
-"""AnswerBlocks: one answer, piece by piece, as blocks of text, of reasoning and of tool calls."""
+"""AnswerBlocks: one answer, piece by piece, as blocks of text, of reasoning and of tool calls. BlockForm: what the
+replies of APIs with such blocks share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import msgspec
+from starlette.responses import Response
+
+from weft.base.errors import RequestError
 from weft.engine.core.choice import ChoiceDelta
 from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
 from weft.frontend.server.answer_reader import AnswerReader
+from weft.frontend.server.errors import error_response
+from weft.frontend.server.renamed import renamed
+from weft.frontend.server.replies import Answer
+
+_encoder = msgspec.json.Encoder()
 
 Kind = Literal["text", "reasoning", "call"]
 Change = Literal["begins", "grows", "ends"]
@@ -73,6 +84,43 @@ class AnswerBlocks:
         if self.open is not None:
             yield "ends", self.open, ""
         self.open = None
+
+
+class BlockForm(ABC):
+    """One answer's. `names`: a chat's fields, in the API's words. `reasoning`: whether blocks of it are made."""
+
+    names: ClassVar[Mapping[str, str]]
+
+    def __init__(self, rules: AnswerRules, *, reasoning: bool) -> None:
+        self._blocks = AnswerBlocks(rules, reasoning=reasoning)
+        self._last = ChoiceDelta()
+
+    def frames(self, answer: Answer, index: int, piece: ChoiceDelta) -> bytes:
+        """Events of blocks."""
+        self._last = piece
+        # Each change becomes events before the next one: a block that begins has no text yet.
+        return b"".join([frame for change in self._changes(piece) for frame in self._events(answer, *change)])
+
+    def _changes(self, piece: ChoiceDelta) -> Iterator[tuple[Change, AnswerBlock, str]]:
+        return self._blocks.take(piece)
+
+    @abstractmethod
+    def _events(self, answer: Answer, change: Change, block: AnswerBlock, text: str) -> Iterator[bytes]:
+        """Frames of what happens to a block."""
+
+    def refusal(self, error: RequestError) -> Response:
+        """See `ReplyForm`."""
+        return error_response(renamed(error, self.names))
+
+
+def encoded(record: msgspec.Struct) -> bytes:
+    """A record as JSON."""
+    return _encoder.encode(record)
+
+
+def event_frame(event: msgspec.Struct) -> bytes:
+    """A frame that is named by the tag of its record."""
+    return b"event: %b\ndata: %b\n\n" % (str(event.__struct_config__.tag).encode(), _encoder.encode(event))
 
 
 def _kind(part: Part) -> Kind:

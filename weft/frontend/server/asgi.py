@@ -64,7 +64,7 @@ def make_app(
         )
     if root_path is not None:
         app = Below(app, root_path)
-    return RequestMiddleware(app, service.answered, access_log=access_log)
+    return RequestMiddleware(app, service.metrics.answered, access_log=access_log)
 
 
 def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:

@@ -1,76 +1,81 @@
-"""Operations of the OpenAPI document: what a route takes and gives, as parts of JSON schema."""
+"""Operations: what a route is, declared once beside its endpoint, and read by access rules, the OpenAPI document, the
+table of routes in the docs, and tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from weft.frontend.server.errors import ErrorBody
+from weft.frontend.server.errors import ErrorBody, error_response
+from weft.frontend.server.http.access import Access, GuardedRoute
+from weft.frontend.server.http.gate import Gate, Refusal
 
-Schema = dict[str, Any]
+JSON = "application/json"
+DECLARED = "operations"
+"""Attribute of an endpoint that has them."""
 
-ERRORS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504)
-REF = "#/components/schemas/{name}"
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiDocument:
-    """One API's part. `requests`: each with the fields that are accepted and change nothing. `replies`: all other
-    records that `paths` refers to."""
+class Api:
+    """What the routes of one API share. `error`, `refusal`: the record of errors, and what makes a response of one.
+    `left_aside`: fields of bodies that are accepted and change nothing."""
 
-    requests: Mapping[type, Iterable[str]]
-    replies: tuple[type, ...]
-    paths: Schema
+    error: type = ErrorBody
+    refusal: Refusal = error_response
+    left_aside: frozenset[str] = frozenset()
 
+    def route(self, method: str, *paths: str, access: Access, says: str, **more: Any) -> Callable[[F], F]:
+        """Declares the decorated method of a class of endpoints as what answers at `paths`. `more`: further fields of
+        the operation."""
 
-def post(
-    summary: str,
-    bodies: tuple[type, ...],
-    answer: type,
-    *,
-    example: object = None,
-    stream: bool = False,
-    events: tuple[type, ...] = (),
-    error: type = ErrorBody,
-) -> Schema:
-    """An operation with a body. `events`: what a stream has, where these are records."""
-    operation = get(summary, answer, error=error)
-    content: Schema = {"schema": _either(bodies)}
-    if example is not None:
-        content["example"] = example
-    operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    if stream or events:
-        schema = _either(events) if events else {"type": "string"}
-        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": schema}
-    return operation
+        def declare(endpoint: F) -> F:
+            for path in paths:
+                made = Operation(api=self, method=method, path=path, access=access, says=says, **more)
+                endpoint.__dict__.setdefault(DECLARED, []).append(made)
+            return endpoint
+
+        return declare
 
 
-def get(
-    summary: str, answer: type | None, media: str = "application/json", *, error: type | None = ErrorBody
-) -> Schema:
-    """An operation without a body."""
-    refused = {"schema": {} if answer is None or error is None else ref(error)}
-    shown = {"description": "Refused", "content": {"application/json": refused}}
-    return {
-        "summary": summary,
-        "security": [{}, {"key": []}],
-        "responses": {
-            "200": {"description": "Done", "content": {media: {"schema": {} if answer is None else ref(answer)}}},
-            **{str(status): shown for status in ERRORS},
-        },
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`says`: what it does. `takes`: records of its body. `gives`: the record of its answer; None: of no schema.
+    `events`: what a stream has: records, or str where these are chunks of text."""
+
+    api: Api
+    method: str
+    path: str
+    access: Access
+    says: str
+    takes: tuple[type, ...] = ()
+    gives: type | None = None
+    media: str = JSON
+    events: tuple[type, ...] = ()
+    example: object = None
+
+    @property
+    def shown_path(self) -> str:
+        """As documents have it: parameters without their patterns."""
+        return re.sub(r"{(\w+)[^}]*}", r"{\1}", self.path)
 
 
-def ref(kind: type) -> Schema:
-    """A record, which the document has once."""
-    return {"$ref": REF.format(name=kind.__name__)}
+def declared(kinds: Iterable[type]) -> list[Operation]:
+    """The operations of classes of endpoints, in their order."""
+    return [operation for kind in kinds for _, operation in _named(kind)]
 
 
-def in_path(name: str) -> Schema:
-    """A part of the path."""
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def routes_of(gate: Gate, endpoints: Iterable[object]) -> Iterator[GuardedRoute]:
+    """The routes that objects with endpoints have declared."""
+    for one in endpoints:
+        for name, each in _named(type(one)):
+            yield gate.route(each.path, getattr(one, name), each.method, each.access, each.api.refusal)
 
 
-def _either(kinds: tuple[type, ...]) -> Schema:
-    return ref(kinds[0]) if len(kinds) == 1 else {"anyOf": [ref(kind) for kind in kinds]}
+def _named(kind: type) -> Iterator[tuple[str, Operation]]:
+    for name, endpoint in vars(kind).items():
+        for operation in getattr(endpoint, DECLARED, ()):
+            yield name, operation

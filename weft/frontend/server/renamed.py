@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 
 from weft.base.errors import RequestError
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors that are raised meanwhile, renamed."""
+    try:
+        yield
+    except RequestError as error:
+        raise renamed(error, names) from error
 
 
 def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -37,6 +38,11 @@ PAUSE_AFTER_S = 0.05
 """A client that leaves the connection full for so long pauses its stream; what comes meanwhile is kept."""
 UNREAD_S = 30.0
 """A client that reads nothing for so long is cut off."""
+
+
+def json_response(record: object) -> Response:
+    """A record as a body."""
+    return Response(msgspec.json.encode(record), media_type="application/json")
 
 
 class ReplyForm(Protocol):

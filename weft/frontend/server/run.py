@@ -128,7 +128,6 @@ async def serve(
         server.should_exit = True
         server.ending.set()
         await serving
-        service.close()
         engines.join()
     if engines.failure is not None:
         raise engines.failure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -16,22 +18,29 @@ from weft.frontend.server.errors import error_headers, error_info
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.metrics.metrics import CONTENT_TYPE
 from weft.frontend.server.openai.records import Health, Load, Model, ModelList, Version
-from weft.frontend.server.openapi import document
+from weft.frontend.server.operations import Api
+from weft.frontend.server.replies import json_response
+
+STATUS = Api()
+public = partial(STATUS.route, "GET", access=Access.OPEN)
+user = partial(STATUS.route, "GET", access=Access.USER)
+admin = partial(STATUS.route, "GET", access=Access.ADMIN)
 
 
 class StatusEndpoints:
-    """Over all replicas of one model."""
+    """Over all replicas of one model. `document`: makes the OpenAPI document."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, document: Callable[[], bytes]) -> None:
+        self._document = document
         self._engines, self._model, self._keys = service.engines, service.model, service.gate.keys
         self._metrics = service.metrics
 
+    @user("/v1/models", says="The model under each of its names", gives=ModelList)
     async def models(self, request: Request) -> Response:
-        """/v1/models: one entry for each name."""
         return json_response(ModelList([self._card(name) for name in self._model.names]))
 
+    @user("/v1/models/{name:path}", says="The model under one of its names", gives=Model)
     async def one_model(self, request: Request) -> Response:
-        """/v1/models/NAME."""
         name = request.path_params["name"]
         self._model.check_name(name)
         return json_response(self._card(name))
@@ -41,16 +50,18 @@ class StatusEndpoints:
         longest = None if limits is None else limits.max_model_len
         return Model(name, self._model.created, longest, self._model.root or self._model.name)
 
+    @public("/health", "/ping", says="200 while the process serves; ranks may still be loading", gives=Health)
+    @STATUS.route("POST", "/ping", access=Access.OPEN, says="As some hosting services ask for /health", gives=Health)
     async def health(self, request: Request) -> Response:
-        """200 while this process serves; the ranks may still be loading."""
         return json_response(Health())
 
+    @public("/load", says="`server_load`: requests that are queued or running", gives=Load)
     async def load(self, request: Request) -> Response:
-        """/load: how many requests are open."""
         return json_response(Load(self._engines.open_requests))
 
+    @public("/ready", says="200 while a replica serves, once all have been ready, else 503; where every rank is")
     async def is_ready(self, request: Request) -> Response:
-        """200 while any replica serves, once all have been ready; else 503. Ranks are for clients with a key."""
+        """Ranks are for clients with a key."""
         body = self._engines.readiness()
         if not self._keys.allows(request, Access.USER):
             body = replace(body, ranks=[], resolved=UNSET)
@@ -61,16 +72,16 @@ class StatusEndpoints:
             return Response(msgspec.json.encode(body), error.status, error_headers(error), "application/json")
         return json_response(body)
 
+    @public("/version", says="The server's version", gives=Version)
     async def version(self, request: Request) -> Response:
-        """/version."""
         return json_response(Version(_installed()))
 
+    @public("/openapi.json", says="All routes and bodies as JSON schema")
     async def openapi(self, request: Request) -> Response:
-        """/openapi.json."""
-        return Response(document(), media_type="application/json")
+        return Response(self._document(), media_type="application/json")
 
+    @admin("/metrics", says="Numbers for Prometheus", media="text/plain")
     async def metrics(self, request: Request) -> Response:
-        """/metrics, in Prometheus's words."""
         return Response(await self._metrics.exposition(), media_type=CONTENT_TYPE)
 
 
@@ -79,8 +90,3 @@ def _installed() -> str:
         return version("weft")
     except PackageNotFoundError:
         return "not installed"
-
-
-def json_response(value: object) -> Response:
-    """A record as a body."""
-    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -239,8 +239,7 @@ class TextWorker:
     def _restart(self) -> int:
         """The exit code of the process that there was."""
         assert self._process is not None
-        code = self._process.end()
-        self._process = None
+        code, self._process = self._process.end(), None
         return code
 
     def _spawn(self) -> _Process:

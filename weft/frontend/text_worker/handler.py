@@ -11,14 +11,17 @@ from weft.compute.grammars.base import GrammarError
 from weft.compute.grammars.constraints import Check, Grammar, grammar_of
 from weft.compute.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.engine.text import Tokenizer
+from weft.engine.text.bad_words import bad_runs
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.length import fewest_tokens
 from weft.frontend.chat.template_probe import probe
 from weft.frontend.text_worker.jobs import (
     MOST_IDS,
+    BadRuns,
     Begin,
     CheckGrammar,
     CheckSchemas,
+    Detokenize,
     Job,
     Render,
     Tokenize,
@@ -65,6 +68,14 @@ class Handler:
                 f"'{job.param}' has {len(ids)} tokens; legal: at most {MOST_IDS}", param=job.param, code="invalid_value"
             )
         return ids if job.keep is None else ids[-job.keep :]
+
+    @do.register
+    def _(self, job: Detokenize) -> str:
+        return self.tokenizer.decode(job.ids, skip_special_tokens=False)
+
+    @do.register
+    def _(self, job: BadRuns) -> tuple[tuple[int, ...], ...]:
+        return bad_runs(self.tokenizer, job.words)
 
     @do.register
     def _(self, job: Render) -> str:

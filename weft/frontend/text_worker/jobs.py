@@ -1,6 +1,7 @@
 """Jobs of the text worker and their answers. Plain records in msgpack.
 
-A new kind of job is a record here with its `result`, and a method of `handler.Handler`.
+A new kind of job is a record here with its `result`, and a method of `handler.Handler`. `size`: characters or token ids
+that its time follows from; None: it runs what a template, a schema or a grammar says.
 """
 
 from __future__ import annotations
@@ -46,6 +47,41 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     param: str = "prompt"
     keep: int | None = None
 
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return sum(map(len, self.texts))
+
+
+class Detokenize(msgspec.Struct, frozen=True, tag="detokenize"):
+    """The text of ids, special tokens written out."""
+
+    result: ClassVar[Any] = str
+    param: ClassVar[str | None] = "tokens"
+    work: ClassVar[str] = "detokenize"
+    cpu_s: ClassVar[float] = 10.0
+    ids: list[int]
+
+    @property
+    def size(self) -> int:
+        """Ids."""
+        return len(self.ids)
+
+
+class BadRuns(msgspec.Struct, frozen=True, tag="bad"):
+    """Runs of ids that words are, which an answer may not hold."""
+
+    result: ClassVar[Any] = tuple[tuple[int, ...], ...]
+    param: ClassVar[str | None] = "bad_words"
+    work: ClassVar[str] = "tokenize"
+    cpu_s: ClassVar[float] = 10.0
+    words: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Characters; each word is tokenized twice."""
+        return 2 * sum(map(len, self.words))
+
 
 MORE_MEMORY = "more memory than loading it may"
 """What a tokenizer takes."""
@@ -53,7 +89,7 @@ MOST_IDS = 1 << 20
 """Ids of one text that come back."""
 LONG_TEXT = 1 << 16
 """Characters above which a job's texts are long: about a tenth of a second where each is a token. The server leaves
-them to the text worker: to a process with bounds, one text after the other."""
+them to a process of their own, one after the other."""
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
@@ -61,6 +97,7 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
     model's own."""
 
     result: ClassVar[Any] = str
+    size: ClassVar[int | None] = None
     param: ClassVar[str | None] = "messages"
     work: ClassVar[str] = "render"
     cpu_s: ClassVar[float] = 2.0
@@ -83,6 +120,7 @@ class TryTemplates(msgspec.Struct, frozen=True, tag="templates"):
     cannot be used. Not `rendered`: nothing is found, but that the tokenizer can be loaded."""
 
     result: ClassVar[Any] = TriedTemplates
+    size: ClassVar[int | None] = None
     param: ClassVar[str | None] = None
     work: ClassVar[str] = "render"
     cpu_s: ClassVar[float] = 2.0
@@ -93,6 +131,7 @@ class CheckGrammar(msgspec.Struct, frozen=True, tag="grammar"):
     """The grammar of a constraint, which compiles for this model."""
 
     result: ClassVar[Any] = Grammar
+    size: ClassVar[int | None] = None
     work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 2.0
     constraint: Constraint
@@ -107,6 +146,7 @@ class CheckSchemas(msgspec.Struct, frozen=True, tag="schemas"):
     """The grammar of each of some schemas, which compile for this model one by one."""
 
     result: ClassVar[Any] = list[Grammar]
+    size: ClassVar[int | None] = None
     work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 4.0
     constraints: list[Constraint]
@@ -121,13 +161,14 @@ class TryGrammar(msgspec.Struct, frozen=True, tag="try"):
     """Nothing. RequestError naming `param`: the grammar does not compile within bounds."""
 
     result: ClassVar[Any] = None
+    size: ClassVar[int | None] = None
     work: ClassVar[str] = "check"
     cpu_s: ClassVar[float] = 2.0
     text: str
     param: str
 
 
-Job = Tokenize | Render | TryTemplates | CheckGrammar | CheckSchemas | TryGrammar
+Job = Tokenize | Detokenize | BadRuns | Render | TryTemplates | CheckGrammar | CheckSchemas | TryGrammar
 
 
 def too_deep(job: Job) -> RequestError | None:

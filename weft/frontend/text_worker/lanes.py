@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from weft.frontend.text_worker.client import TextWorker
-from weft.frontend.text_worker.jobs import LONG_TEXT, Begin, Job, Tokenize
+from weft.frontend.text_worker.jobs import LONG_TEXT, Begin, Job
 
 NICE = 10
 """Of the process that does long jobs: ranks and the server come first where there are fewer cores than work."""
@@ -27,7 +27,7 @@ class TextWorkers:
         return self._of(job).submit(job, connection)
 
     def _of(self, job: Job) -> TextWorker:
-        if not isinstance(job, Tokenize) or sum(map(len, job.texts)) <= LONG_TEXT:
+        if (job.size or 0) <= LONG_TEXT:
             return self._short
         with self._lock:
             if self._long is None and not self._closed:

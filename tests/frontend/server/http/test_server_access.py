@@ -20,21 +20,17 @@ from weft.frontend.server.http.access import Access, GuardedRoute, Keys, check_d
 from weft.frontend.server.http.config import HttpConfig
 from weft.frontend.server.http.listen import bind, bind_unix
 from weft.frontend.server.openai.structured import LEFT_OUT
+from weft.frontend.server.operations import Operation
+from weft.frontend.server.routes import all_operations
 
 USER, ADMIN = "user-secret", "admin-secret"
-OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json", "/", "/docs"}
-PATTERNS = {
-    "/v1/models/tiny": "/v1/models/{name}",
-    "/v1/responses/x": "/v1/responses/{id}",
-    "/v1/responses/x/input_items": "/v1/responses/{id}/input_items",
-}
-"""Paths with a part that is any word, and their routes."""
-UNKNOWN = {"/v1/responses/x", "/v1/responses/x/input_items", "/layout", "/layout.svg"}
-"""Paths of what is not there."""
-GETS = {"/v1/models", "/metrics", *PATTERNS, *UNKNOWN} | OPEN
-TEXTS = {f"{base}/{kind}" for base in ("/v1", "") for kind in ("chat/completions", "completions")}
-POSTS = TEXTS | {"/tokenize", "/detokenize", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses"}
-POSTS |= {"/v1/responses/input_tokens"}
+OPEN = {"/health", "/ping", "/load", "/ready", "/version", "/openapi.json", "/", "/docs", "/page/{name}"}
+"""All that anyone may have: a route that is declared open is added here on purpose."""
+NAMES = {"/v1/models/{name}": "/v1/models/tiny", "/page/{name}": "/page/common.js"}
+ROUTES = [
+    (each.method, NAMES.get(each.shown_path, each.shown_path.replace("{id}", "x")), each) for each in all_operations()
+]
+"""Method, a path with a word in place of each parameter, and what is declared."""
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +41,37 @@ def keyed(start_server: Start) -> Any:
     server.stop()
 
 
-def status(server: Running, path: str, key: str | None = None, **headers: str) -> int:
+def status(server: Running, path: str, key: str | None = None, method: str = "GET", **headers: str) -> int:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     raw += [] if key is None else [(b"authorization", f"Bearer {key}".encode("latin-1"))]
-    method = "POST" if path in POSTS else "GET"
-    return server.http.request(method, path, headers=raw, json={} if path in POSTS else None).status_code
+    return server.http.request(method, path, headers=raw, json={} if method == "POST" else None).status_code
 
 
-@pytest.mark.parametrize("path", sorted(GETS | POSTS))
+@pytest.mark.parametrize(
+    ("method", "path", "asked"), ROUTES, ids=lambda value: str(value) if isinstance(value, str) else ""
+)
 @pytest.mark.parametrize("key", [None, USER, ADMIN, USER[:-1], USER + "x", "\xe9"])
-def test_every_route_holds_its_declaration(keyed: Running, path: str, key: str | None) -> None:
-    got = status(keyed, path, key)
-    served = 404 if path in UNKNOWN else 400 if path in POSTS else 200
-    if path in OPEN or key == ADMIN or (key == USER and path != "/metrics"):
+def test_every_route_holds_its_declaration(
+    keyed: Running, method: str, path: str, asked: Operation, key: str | None
+) -> None:
+    got = status(keyed, path, key, method)
+    absent = "/responses/x" in path or "layout" in path
+    served = 404 if absent else 400 if asked.takes else 200
+    if asked.access is Access.OPEN or key == ADMIN or (key == USER and asked.access is Access.USER):
         assert got == served
     else:
         assert got == (403 if key == USER else 401)
 
 
-def test_the_routes_of_this_file_are_all(keyed: Running) -> None:
-    documented = set(keyed.http.get("/openapi.json").json()["paths"])
-    assert documented == {PATTERNS.get(path, path) for path in GETS | POSTS}
+def test_only_these_routes_are_open_and_metrics_are_for_admins() -> None:
+    assert {each.shown_path for each in all_operations() if each.access is Access.OPEN} == OPEN
+    assert {each.shown_path for each in all_operations() if each.access is Access.ADMIN} == {"/metrics"}
+
+
+def test_the_document_has_every_route(keyed: Running) -> None:
+    paths = keyed.http.get("/openapi.json").json()["paths"]
+    documented = {(path, method.upper()) for path, methods in paths.items() for method in methods}
+    assert documented == {(each.shown_path, each.method) for each in all_operations()}
 
 
 @pytest.mark.parametrize(("key", "wanted"), [(None, 401), (USER, 200)])
@@ -120,7 +126,7 @@ def test_ranks_are_shown_to_those_who_have_the_key(keyed: Running) -> None:
 
 
 def test_without_keys_everything_is_open(alphabet: Running) -> None:
-    assert all(status(alphabet, path) in (200, 400, 404) for path in GETS | POSTS)
+    assert all(status(alphabet, path, method=method) in (200, 400, 404) for method, path, _ in ROUTES)
 
 
 def test_an_undeclared_route_is_no_server() -> None:

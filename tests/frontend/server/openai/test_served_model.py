@@ -11,7 +11,8 @@ from weft.base.errors import RequestError
 from weft.engine.text import Tokenizer
 from weft.frontend.server.openai.models import ServedModel
 from weft.frontend.server.openai.requests import ChatRequest
-from weft.frontend.text_worker.handler import LONG
+from weft.frontend.text_worker.handler import LONG, Handler
+from weft.frontend.text_worker.jobs import Tokenize
 from weft.model.checkpoint import open_checkpoint
 
 CONTEXT = 8192
@@ -21,6 +22,12 @@ CONTEXT = 8192
 def served() -> ServedModel:
     tokenizer = Tokenizer.from_checkpoint(open_checkpoint(smollm2()))
     return ServedModel("m", tokenizer, tokenizer.vocab_size, 0)
+
+
+def ids_of(texts: list[str], longest: int | None = None, param: str = "prompt") -> list[list[int]]:
+    model = served()
+    found: list[list[int]] = Handler(model.tokenizer, model.vocab_size).do(Tokenize(texts, True, longest, param))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +43,9 @@ def _no_long_text_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["7" * 100_000, "word " * 20_000, "a" * 1_000_000, "漢" * 100_000])
 def test_a_text_far_too_long_is_refused_by_its_beginning(text: str) -> None:
-    for param, refused in (
-        ("prompt", lambda: served().prompt_ids(text, True, CONTEXT)),
-        ("prompt", lambda: served().prompt_ids(["x", text], True, CONTEXT)),
-        ("messages", lambda: served().ids(text, False, CONTEXT, "messages")),
-    ):
+    for texts, param in (([text], "prompt"), (["x", text], "prompt"), ([text], "messages")):
         with pytest.raises(RequestError, match=rf"has at least \d+ tokens; the context is {CONTEXT} tokens") as caught:
-            refused()
+            ids_of(texts, CONTEXT, param)
         assert (caught.value.param, caught.value.code) == (param, "context_length_exceeded")
 
 
@@ -73,11 +76,11 @@ def test_a_template_that_cuts_blanks_cuts_those_of_a_message_that_goes_on() -> N
 def test_a_long_text_that_fits_is_taken() -> None:
     text = " ".join(["seven words stand here in a row,"] * 1000)
     assert len(text) > LONG
-    (ids,) = served().prompt_ids(text, True, CONTEXT)
+    (ids,) = ids_of([text], CONTEXT)
     assert served().tokenizer.decode(ids) == text and 7000 <= len(ids) < CONTEXT
 
 
 def test_a_text_that_is_to_be_cut_may_be_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    (ids,) = served().prompt_ids("7" * 30_000)
+    (ids,) = ids_of(["7" * 30_000])
     assert len(ids) == 30_000

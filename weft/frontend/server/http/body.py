@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from starlette.requests import Request
 
@@ -16,6 +18,13 @@ SHORT_BODY, KEPT_FOR_SHORT = 64 * 1024, 32 * 1024 * 1024
 """A part of them is kept for short bodies, so that long ones that never end do not keep them out."""
 BODY_S = 30.0
 """Seconds that a body may take."""
+
+
+SMALL = 32 * 1024
+"""Bytes of a body that becomes a request in the event loop: about a millisecond."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class BodyBudget:
@@ -57,6 +66,11 @@ async def read_body(request: Request, budget: BodyBudget) -> bytes:
     except TimeoutError:
         message = f"the body took longer than {BODY_S:g} s"
         raise RequestError(message, status=408, code="request_timeout") from None
+
+
+async def off_loop(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` makes of `size` bytes of a body: of many in a thread, so that streams go on meanwhile."""
+    return function(*args, **kwargs) if size <= SMALL else await asyncio.to_thread(function, *args, **kwargs)
 
 
 async def _whole(request: Request, budget: BodyBudget) -> bytes:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from weft.frontend.server.errors import refuse, shown_value
+from weft.frontend.server.errors import refuse
 from weft.frontend.server.messages.conversation import chat_messages
 from weft.frontend.server.messages.requests import CountTokensRequest, MessagesRequest, ToolChoice
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.openai.structured import NamedSchema, ResponseFormat
+from weft.frontend.server.openai.tool_fields import check_own
 
 NAMES: Mapping[str, str] = {
     "tools[].function.parameters": "tools[].input_schema",
@@ -86,15 +87,7 @@ def _format(asked: CountTokensRequest) -> ResponseFormat | None:
 
 def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
     """A tool of the client's own; `cache_control` and `eager_input_streaming` change nothing."""
-    kind = tool.get("type")
-    if kind not in (None, "custom"):
-        refuse(
-            f"{at}.type",
-            f"it is {shown_value(kind)}; this server has no tools of its own; legal: 'custom'",
-            "unsupported_value",
-        )
-    if tool.get("defer_loading"):
-        refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
+    check_own(tool, at, (None, "custom"))
     callers = tool.get("allowed_callers")
     if callers is not None and (not isinstance(callers, list) or "direct" not in callers):
         refuse(f"{at}.allowed_callers", "only the model calls tools; legal: lists with 'direct'", "unsupported_value")

@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.frontend.server.errors import refuse, shown_value
 from weft.frontend.server.messages.requests import Blocks, CountTokensRequest, ThinkingEdit
-from weft.frontend.server.openai.messages import check_depth
+from weft.frontend.server.openai.messages import check_depth, checked_string, part_text
 
 Message = dict[str, Any]
 
@@ -16,6 +16,8 @@ ROLES = ("user", "assistant", "system")
 OF_USER, OF_ASSISTANT = ("text", "tool_result"), ("text", "thinking", "tool_use")
 STRINGS = {"text": ("text",), "thinking": ("thinking",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
 """Fields of each kind of block that are strings."""
+TEXT = {"text": "text"}
+"""The kind of block that system prompts and results have, and its field."""
 BILLING = "x-anthropic-billing-header:"
 """Begins a block of the system prompt that an agent adds for its maker: it is another in each request, and would keep
 the prefix cache from finding the rest."""
@@ -43,7 +45,7 @@ def chat_messages(asked: CountTokensRequest) -> list[Message]:
 def _system(given: str | Blocks | None) -> str:
     if not isinstance(given, list):
         return given or ""
-    texts = [_text_of(block, f"system[{at}]") for at, block in enumerate(given)]
+    texts = [part_text(block, f"system[{at}]", TEXT) for at, block in enumerate(given)]
     return "\n".join(text for text in texts if not text.startswith(BILLING))
 
 
@@ -73,8 +75,7 @@ def _block(block: object, at: str, role: str) -> Message:
     if kind == "tool_use" and not isinstance(block.get("input"), dict):
         refuse(f"{at}.input", "it is not an object", "invalid_type")
     for name in STRINGS[str(kind)]:
-        if not isinstance(block.get(name), str):
-            refuse(f"{at}.{name}", "it is not a string", "invalid_type")
+        checked_string(block.get(name), f"{at}.{name}")
     return block
 
 
@@ -115,20 +116,10 @@ def _result(block: Message, at: str) -> str:
     if is_error is not None and not isinstance(is_error, bool):
         refuse(f"{at}.is_error", "it is not true or false", "invalid_type")
     if isinstance(content, list):
-        content = "\n".join(_text_of(part, f"{at}.content[{index}]") for index, part in enumerate(content))
+        content = "\n".join(part_text(part, f"{at}.content[{index}]", TEXT) for index, part in enumerate(content))
     if content is not None and not isinstance(content, str):
         refuse(f"{at}.content", "it is neither a string nor a list of blocks", "invalid_type")
     return f"Error: {content or 'the tool failed'}" if is_error else content or ""
-
-
-def _text_of(block: object, at: str) -> str:
-    kind = block.get("type") if isinstance(block, dict) else None
-    if not isinstance(block, dict) or kind != "text":
-        shown = shown_value(kind if isinstance(kind, str) else block)
-        refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
-    if not isinstance(block.get("text"), str):
-        refuse(f"{at}.text", "it is not a string", "invalid_type")
-    return str(block["text"])
 
 
 def _cleared(

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import msgspec
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weft.base.errors import RequestError
-from weft.frontend.server.app import BegunChat, ChatWay, Service
-from weft.frontend.server.http.access import Access, GuardedRoute
+from weft.frontend.server.chats import BegunChat, Chats, ChatWay
+from weft.frontend.server.http.access import Access
 from weft.frontend.server.messages.chats import NAMES, chat_of
 from weft.frontend.server.messages.errors import refusal
 from weft.frontend.server.messages.form import MessagesForm
-from weft.frontend.server.messages.records import TokenCount
-from weft.frontend.server.messages.requests import count_tokens_request, messages_request
+from weft.frontend.server.messages.records import EVENTS, MessageReply, MessagesError, TokenCount
+from weft.frontend.server.messages.requests import (
+    FIELDS,
+    CountTokensRequest,
+    MessagesRequest,
+    count_tokens_request,
+    messages_request,
+)
 from weft.frontend.server.openai.requests import ChatRequest
-from weft.frontend.server.renamed import renamed
+from weft.frontend.server.operations import Api
+from weft.frontend.server.renamed import naming
+from weft.frontend.server.replies import json_response
+
+MESSAGES = Api(error=MessagesError, refusal=refusal, left_aside=FIELDS.left_aside)
+HELLO = {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+user = partial(MESSAGES.route, "POST", access=Access.USER)
 
 
 class MessagesEndpoints:
-    """Over the chats of `service`."""
+    """Over chats."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, chats: Chats) -> None:
+        self._chats, self._service = chats, chats.service
 
-    def routes(self) -> list[GuardedRoute]:
-        """Both."""
-        route = self._service.gate.route
-        return [
-            route("/v1/messages", self.create, "POST", Access.USER, refusal),
-            route("/v1/messages/count_tokens", self.count_tokens, "POST", Access.USER, refusal),
-        ]
-
+    @user(
+        "/v1/messages", says="A conversation goes on, in Anthropic's API",
+        takes=(MessagesRequest,), gives=MessageReply, events=EVENTS, example=HELLO | {"max_tokens": 64},
+    )  # fmt: skip
     async def create(self, request: Request) -> Response:
-        """An answer, or a stream of its events."""
         self._service.engines.check_room(1)
         asked = await self._service.read(request, messages_request)
         chat = chat_of(asked, self._service.model.defaults)
@@ -42,17 +49,16 @@ class MessagesEndpoints:
             return MessagesForm(asked, begun, reasoning=chat.include_reasoning)
 
         way = ChatWay("msg_", form, clips=True, mute=asked.max_tokens == 0)
-        try:
-            return await self._service.answer(request, chat, way)
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
+        with naming(NAMES):
+            return await self._chats.answer(request, chat, way)
 
+    @user(
+        "/v1/messages/count_tokens", says="How many tokens a conversation has",
+        takes=(CountTokensRequest,), gives=TokenCount, example=HELLO,
+    )  # fmt: skip
     async def count_tokens(self, request: Request) -> Response:
-        """How many tokens a prompt has."""
         asked = await self._service.read(request, count_tokens_request)
         chat: ChatRequest = chat_of(asked, self._service.model.defaults)
-        try:
-            ids = await self._service.ids_of(request, chat)
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
-        return Response(msgspec.json.encode(TokenCount(len(ids))), media_type="application/json")
+        with naming(NAMES):
+            ids = await self._chats.ids_of(request, chat)
+        return json_response(TokenCount(len(ids)))

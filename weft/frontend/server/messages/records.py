@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -155,3 +155,4 @@ class MessagesError(msgspec.Struct, frozen=True, tag="error"):
 
 
 Event = MessageStart | BlockStart | BlockDelta | BlockStop | MessageEnd | MessageStop | Ping | MessagesError
+EVENTS = get_args(Event)

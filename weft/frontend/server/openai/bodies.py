@@ -9,14 +9,20 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from weft.base.errors import RequestError
-from weft.engine.core.choice import ChoiceDelta
+from weft.engine.core.choice import Choice, ChoiceDelta
 from weft.engine.core.outputs import RequestOutput
 from weft.frontend.server.errors import error_frame, error_response
 from weft.frontend.server.openai.base import Format
 from weft.frontend.server.openai.joined import joined, likeliest
-from weft.frontend.server.openai.records import Body, ChatChunkChoice, CompletionChoice, Usage
+from weft.frontend.server.openai.records import (
+    AnswerDetails,
+    Body,
+    ChatChunkChoice,
+    CompletionChoice,
+    PromptDetails,
+    Usage,
+)
 from weft.frontend.server.openai.requests import Common
-from weft.frontend.server.openai.usage import usage_of
 from weft.frontend.server.replies import Answer
 
 _encoder = msgspec.json.Encoder()
@@ -91,3 +97,12 @@ class Bodies:
     def _usage(self, answer: Answer) -> Usage:
         """Of all choices so far."""
         return usage_of(answer.choices, answer.stream.n, self._form.thoughts())
+
+
+def usage_of(choices: Sequence[Choice], n: int, thoughts: int | None) -> Usage:
+    """A prompt counts once, however many outputs it has. `thoughts`: tokens of reasoning; None: not a chat."""
+    prompt = sum(choice.prompt_tokens for choice in choices[::n])
+    completion = sum(choice.completion_tokens for choice in choices)
+    cached = sum(choice.cached_tokens for choice in choices[::n])
+    details = UNSET if thoughts is None else AnswerDetails(thoughts)
+    return Usage(prompt, completion, prompt + completion, PromptDetails(cached), details)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from weft.base.errors import RequestError
+from weft.frontend.server.errors import refuse, shown_value
 
 ROLES = ("system", "user", "assistant", "tool")
 """`developer` is OpenAI's newer word for `system` and is taken as that. Others are for templates that know them."""
@@ -23,7 +23,7 @@ def checked_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages with a role, and a text where they have content; fields without a value are left out. RequestError names
     the field, as in `messages[0].content[1].type`."""
     if not messages:
-        raise RequestError("'messages' is empty", param="messages", code="invalid_value")
+        refuse("messages", "it is empty")
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
@@ -34,7 +34,7 @@ def check_depth(value: object, at: str) -> None:
         level = [item for one in level for item in _items(one) if isinstance(item, dict | list)]
         if not level:
             return
-    raise RequestError(f"'{at}' is nested more than {MAX_DEPTH} deep", param=at, code="invalid_value")
+    refuse(at, f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _items(value: object) -> Iterable[object]:
@@ -43,23 +43,12 @@ def _items(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def text_size(message: dict[str, Any]) -> int:
-    """Characters of a checked message, about."""
-    size = 0
-    left: list[object] = [message]
-    while left:
-        one = left.pop()
-        size += len(one) if isinstance(one, str) else 0
-        left += _items(one)
-    return size
-
-
 def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
     given = {name: value for name, value in message.items() if value is not None}
     check_depth(given, at)
     for name in _NOT_SUPPORTED:
         if given.pop(name, None):
-            raise RequestError(f"'{at}.{name}' is not supported", param=f"{at}.{name}", code="unsupported_parameter")
+            refuse(f"{at}.{name}", "it is not supported", "unsupported_parameter")
     given["role"] = _role(given, at)
     calls = given.pop("tool_calls", None)
     if calls:
@@ -69,10 +58,10 @@ def _message(message: dict[str, Any], at: str) -> dict[str, Any]:
     elif given["role"] == "assistant" and "content" in message:
         given["content"] = ""
     elif given["role"] != "assistant" or not (calls or _thoughts(given)):
-        raise RequestError(f"'{at}.content' is missing", param=f"{at}.content", code="missing_required_parameter")
+        refuse(f"{at}.content", "it is missing", "missing_required_parameter")
     for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
         if name in given:
-            given[name] = _string(given[name], f"{at}.{name}")
+            given[name] = checked_string(given[name], f"{at}.{name}")
     return given
 
 
@@ -83,57 +72,52 @@ def _thoughts(given: dict[str, Any]) -> object:
 def _role(given: dict[str, Any], at: str) -> str:
     role = given.get("role")
     if role is None:
-        raise RequestError(f"'{at}.role' is missing", param=f"{at}.role", code="missing_required_parameter")
+        refuse(f"{at}.role", "it is missing", "missing_required_parameter")
     if not isinstance(role, str) or not 0 < len(role) <= MAX_ROLE:
-        shown = role[:40] if isinstance(role, str) else type(role).__name__
         legal = f"{', '.join(ROLES)}, or another word of the chat template"
-        raise RequestError(f"'{at}.role' is {shown!r}; legal: {legal}", param=f"{at}.role", code="invalid_value")
+        refuse(f"{at}.role", f"it is {shown_value(role)}; legal: {legal}")
     return "system" if role == "developer" else role
 
 
 def _calls(calls: object, at: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
-        raise RequestError(f"'{at}' is not a list", param=at, code="invalid_type")
+        refuse(at, "it is not a list", "invalid_type")
     return [_call(call, f"{at}[{index}]") for index, call in enumerate(calls)]
 
 
 def _call(call: object, at: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
-        raise RequestError(
-            f"'{at}.function' is missing: a call has an id, type 'function' and a function with name and arguments",
-            param=f"{at}.function",
-            code="missing_required_parameter",
-        )
+        what = "it is missing: a call has an id, type 'function' and a function with name and arguments"
+        refuse(f"{at}.function", what, "missing_required_parameter")
     kind = call.get("type") or "function"
     if kind != "function":
-        raise RequestError(
-            f"'{at}.type' is {str(kind)[:40]!r}; legal: 'function'", param=f"{at}.type", code="unsupported_value"
-        )
-    name = _string(function.get("name"), f"{at}.function.name")
+        refuse(f"{at}.type", f"it is {shown_value(kind)}; legal: 'function'", "unsupported_value")
+    name = checked_string(function.get("name"), f"{at}.function.name")
     arguments = function.get("arguments")
-    text = "{}" if arguments is None else _string(arguments, f"{at}.function.arguments")
-    id = "" if call.get("id") is None else _string(call["id"], f"{at}.id")
+    text = "{}" if arguments is None else checked_string(arguments, f"{at}.function.arguments")
+    id = "" if call.get("id") is None else checked_string(call["id"], f"{at}.id")
     return {**call, "id": id, "type": "function", "function": {"name": name, "arguments": text}}
 
 
 def _text(content: object, at: str) -> str:
     if isinstance(content, list):
-        return "".join(_part(part, f"{at}[{index}]") for index, part in enumerate(content))
-    return _string(content, at)
+        return "".join(part_text(part, f"{at}[{index}]") for index, part in enumerate(content))
+    return checked_string(content, at)
 
 
-def _part(part: object, at: str) -> str:
+def part_text(part: object, at: str, kinds: Mapping[str, str] = _TEXT_PARTS) -> str:
+    """The text of a part of a message. RequestError: its type is none of `kinds`, each with the field that has it."""
     kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _TEXT_PARTS:
-        shown = kind[:40] if isinstance(kind, str) else type(part).__name__
-        raise RequestError(
-            f"'{at}.type' is {shown!r}; this server takes text only", param=f"{at}.type", code="unsupported_value"
-        )
-    return _string(part.get(_TEXT_PARTS[kind]), f"{at}.{_TEXT_PARTS[kind]}")
+    if not isinstance(part, dict) or not isinstance(kind, str) or kind not in kinds:
+        shown = shown_value(kind if isinstance(kind, str) else part)
+        refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
+    return checked_string(part.get(kinds[kind]), f"{at}.{kinds[kind]}")
 
 
-def _string(value: object, at: str) -> str:
+def checked_string(value: object, at: str) -> str:
+    """RequestError: it is none."""
     if not isinstance(value, str):
-        raise RequestError(f"'{at}' is not a string", param=at, code="invalid_type")
+        missing = ("it is missing", "missing_required_parameter")
+        refuse(at, *(missing if value is None else ("it is not a string", "invalid_type")))
     return value

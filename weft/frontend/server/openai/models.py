@@ -16,7 +16,7 @@ from weft.frontend.chat.history import for_template
 from weft.frontend.chat.reasoning_forms import Thinking, thinking_after
 from weft.frontend.chat.tools import NO_TOOLS, ToolUse
 from weft.frontend.server.openai.requests import MAX_TEMPLATE_ARGUMENTS, ChatFields, ChatRequest, Prompt
-from weft.frontend.text_worker.handler import Handler, ids_of, too_long
+from weft.frontend.text_worker.handler import Handler, too_long
 from weft.frontend.text_worker.jobs import Render
 from weft.frontend.text_worker.texts import LocalTexts, Texts
 
@@ -63,12 +63,11 @@ class ServedModel:
     root: str | None = None
     forms: ChatForms = field(default_factory=ChatForms)
     texts: Texts = field(init=False)
-    """Does jobs with texts: the text worker, where it is given, else the caller's own thread."""
+    """Does jobs with texts: short ones at once, the others in the text worker, where one is given."""
     text_worker: InitVar[Texts | None] = None
 
     def __post_init__(self, text_worker: Texts | None) -> None:
-        texts = text_worker or LocalTexts(Handler(self.tokenizer, self.vocab_size))
-        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "texts", LocalTexts(Handler(self.tokenizer, self.vocab_size), text_worker))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,26 +170,10 @@ class ServedModel:
                     code="context_length_exceeded",
                 )
 
-    def prompt_ids(
-        self, prompt: Prompt, add_special_tokens: bool = True, max_model_len: int | None = None
-    ) -> list[list[int]]:
-        """Ids of each prompt. RequestError: an id outside the vocabulary, or a text that is far longer than
-        `max_model_len` (None: any length will do)."""
-        return [
-            self.ids(one, add_special_tokens, max_model_len, "prompt")
-            if isinstance(one, str)
-            else self.checked(one, "prompt")
-            for one in prompts_of(prompt)
-        ]
-
-    def ids(self, text: str, add_special_tokens: bool, max_model_len: int | None, param: str) -> list[int]:
-        """Of a text. RequestError: it is far longer than `max_model_len` (None: any length will do)."""
-        return ids_of(self.tokenizer, text, add_special_tokens, max_model_len, param)
-
     def checked(self, ids: list[int], param: str) -> list[int]:
         """The ids; RequestError for one outside the vocabulary."""
-        wrong = next((token for token in ids if not 0 <= token < self.vocab_size), None)
-        if wrong is not None:
+        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
+            wrong = next(token for token in ids if not 0 <= token < self.vocab_size)
             raise RequestError(
                 f"'{param}' holds token id {wrong}; legal: 0 to {self.vocab_size - 1}",
                 param=param,

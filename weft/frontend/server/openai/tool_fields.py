@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,6 +42,16 @@ def tool_use(tools: list[dict[str, Any]] | None, choice: object, parallel: bool,
         refuse("tools", f"'{twice}' is there twice")
     mode, only = _choice(choice, names)
     return ToolUse(offered=offered, mode=mode, only=only, parallel=parallel and not _is_named(choice))
+
+
+def check_own(tool: Mapping[str, Any], at: str, kinds: Sequence[str | None]) -> None:
+    """RequestError: the tool of another API is none of the client's own, which have one of these types."""
+    if tool.get("type") not in kinds:
+        shown = shown_value(tool.get("type"))
+        why = f"this server has no tools of its own; legal: {kinds[-1]!r}"
+        refuse(f"{at}.type", f"it is {shown}; {why}", "unsupported_value")
+    if tool.get("defer_loading"):
+        refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
 
 
 def _is_named(choice: object) -> bool:

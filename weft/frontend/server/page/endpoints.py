@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from weft.base.errors import RequestError
-from weft.frontend.server.app import Service
-from weft.frontend.server.http.access import Access, Endpoint, GuardedRoute
+from weft.frontend.server.http.access import Access
+from weft.frontend.server.operations import Api
 from weft.frontend.server.page.layout_view import LayoutView
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -37,31 +38,45 @@ HEADERS = {
 }
 
 
+public = partial(Api().route, "GET", access=Access.OPEN)
+user = partial(Api().route, "GET", access=Access.USER)
+
+
 class PageEndpoints:
-    """`layout`: None where no layout is known."""
+    """The pages and their files are for everyone: they hold nothing of the server. `layout`: None where none is
+    known."""
 
-    def __init__(self, service: Service, layout: LayoutView | None) -> None:
-        self._route, self._layout = service.gate.route, layout
-        self._making = asyncio.Lock()
-
-    def routes(self) -> list[GuardedRoute]:
-        """The page and its files are for everyone: they hold nothing of the server. The layout needs the key."""
+    def __init__(self, layout: LayoutView | None) -> None:
+        self._layout, self._making = layout, asyncio.Lock()
         static = files("weft.frontend.server.page").joinpath("static")
-        named = {item.name: item.read_bytes() for item in static.iterdir() if item.name.rpartition(".")[2] in KINDS}
-        pages = {"/": "index.html", "/docs": "docs.html"}
-        files_at = pages | {f"/page/{name}": name for name in named if not name.endswith(".html")}
-        return [
-            *(self._route(path, _file(name, named[name]), "GET", Access.OPEN) for path, name in files_at.items()),
-            self._route("/layout", self.layout, "GET", Access.USER),
-            self._route("/layout.svg", self.picture, "GET", Access.USER),
-        ]
+        self._files = {
+            item.name: item.read_bytes() for item in static.iterdir() if item.name.rpartition(".")[2] in KINDS
+        }
 
+    @public("/", says="A page with a chat and the layout at work", media=KINDS["html"])
+    async def page(self, request: Request) -> Response:
+        return self._file("index.html")
+
+    @public("/docs", says="A page with all operations", media=KINDS["html"])
+    async def docs(self, request: Request) -> Response:
+        return self._file("docs.html")
+
+    @public("/page/{name}", says="A file of the pages", media="*/*")
+    async def file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._files or name.endswith(".html"):
+            raise RequestError(f"there is no {request.scope['path'][:200]}", status=404)
+        return self._file(name)
+
+    def _file(self, name: str) -> Response:
+        return Response(self._files[name], headers=HEADERS, media_type=KINDS[name.rpartition(".")[2]])
+
+    @user("/layout", says="What each rank holds, and every collective, as `weft explain --json`")
     async def layout(self, request: Request) -> Response:
-        """What each rank holds, and every collective."""
         return Response(await self._made(lambda layout: layout.json), media_type="application/json")
 
+    @user("/layout.svg", says="The layout as a picture", media=KINDS["svg"])
     async def picture(self, request: Request) -> Response:
-        """The same as a picture."""
         return Response(await self._made(lambda layout: layout.picture), headers=HEADERS, media_type=KINDS["svg"])
 
     async def _made(self, part: Callable[[LayoutView], bytes]) -> bytes:
@@ -70,12 +85,3 @@ class PageEndpoints:
             raise RequestError("this server has no layout to show", status=404, code="no_layout")
         async with self._making:
             return await asyncio.to_thread(part, layout)
-
-
-def _file(name: str, content: bytes) -> Endpoint:
-    kind = KINDS[name.rpartition(".")[2]]
-
-    async def answer(request: Request) -> Response:
-        return Response(content, headers=HEADERS, media_type=kind)
-
-    return answer

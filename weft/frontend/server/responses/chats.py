@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weft.frontend.server.errors import refuse, shown_value
+from weft.frontend.server.errors import refuse
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.openai.structured import NamedSchema, ResponseFormat
+from weft.frontend.server.openai.tool_fields import check_own
 from weft.frontend.server.responses.items import chat_messages
 from weft.frontend.server.responses.requests import Item, ResponsesRequest, TextFormat
 
@@ -59,13 +60,7 @@ def _format(given: TextFormat | None) -> ResponseFormat | None:
 
 
 def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
-    kind = tool.get("type")
-    if kind != "function":
-        shown = shown_value(kind)
-        why = "this server has no tools of its own"
-        refuse(f"{at}.type", f"it is {shown}; {why}; legal: 'function'", "unsupported_value")
-    if tool.get("defer_loading"):
-        refuse(f"{at}.defer_loading", "there is no search for tools; leave it out", "unsupported_value")
+    check_own(tool, at, ("function",))
     return {"type": "function", "function": shown_tool(tool)}
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weft.base.errors import RequestError
-from weft.frontend.server.app import BegunChat, ChatWay, Service
+from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.errors import refuse
-from weft.frontend.server.http.access import Access, GuardedRoute
+from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.requests import ChatRequest
-from weft.frontend.server.renamed import renamed
-from weft.frontend.server.replies import Answer
+from weft.frontend.server.operations import Api
+from weft.frontend.server.renamed import naming
+from weft.frontend.server.replies import Answer, json_response
 from weft.frontend.server.responses.chats import NAMES, chat_of, shown_tool
+from weft.frontend.server.responses.events import RESPONSE_EVENTS
 from weft.frontend.server.responses.form import ResponsesForm
 from weft.frontend.server.responses.items import checked_items
 from weft.frontend.server.responses.logprobs import TokenWords
@@ -28,33 +30,30 @@ from weft.frontend.server.responses.records import (
     ResponseItems,
     ResponseReply,
 )
-from weft.frontend.server.responses.requests import Item, ResponsesRequest, responses_request
+from weft.frontend.server.responses.requests import FIELDS, Item, ResponsesRequest, responses_request
 from weft.frontend.server.responses.store import ResponseStore
 
 MOST_LISTED = 100
 """Items of a page of a response's input."""
 
 
-class ResponsesEndpoints:
-    """Over the chats of `service`. Each key's holder has a store of its own."""
+RESPONSES = Api(left_aside=FIELDS.left_aside)
+HELLO = {"input": "Why is the sky blue?", "max_output_tokens": 64}
+user = partial(RESPONSES.route, access=Access.USER)
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+
+class ResponsesEndpoints:
+    """Over chats. Each key's holder has a store of its own."""
+
+    def __init__(self, chats: Chats) -> None:
+        self._chats, self._service = chats, chats.service
         self._stores: defaultdict[str, ResponseStore] = defaultdict(ResponseStore)
 
-    def routes(self) -> list[GuardedRoute]:
-        """All of them; errors are OpenAI's."""
-        route = self._service.gate.route
-        return [
-            route("/v1/responses", self.create, "POST", Access.USER),
-            route("/v1/responses/input_tokens", self.input_tokens, "POST", Access.USER),
-            route("/v1/responses/{id}", self.retrieve, "GET", Access.USER),
-            route("/v1/responses/{id}", self.delete, "DELETE", Access.USER),
-            route("/v1/responses/{id}/input_items", self.input_items, "GET", Access.USER),
-        ]
-
+    @user(
+        "POST", "/v1/responses", says="A conversation goes on, in OpenAI's newer API",
+        takes=(ResponsesRequest,), gives=ResponseReply, events=RESPONSE_EVENTS, example=HELLO,
+    )  # fmt: skip
     async def create(self, request: Request) -> Response:
-        """A response, or a stream of its events."""
         self._service.engines.check_room(1)
         asked = await self._service.read(request, responses_request)
         store = self._store(request)
@@ -69,36 +68,38 @@ class ResponsesEndpoints:
         def form(begun: BegunChat) -> ResponsesForm:
             return ResponsesForm(_empty(asked, chat), begun, words, keep, reasoning=asked.include_reasoning)
 
-        try:
-            return await self._service.answer(request, chat, ChatWay("resp_", form))
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
+        with naming(NAMES):
+            return await self._chats.answer(request, chat, ChatWay("resp_", form))
 
+    @user(
+        "POST", "/v1/responses/input_tokens", says="How many tokens the prompt of a response would have",
+        takes=(ResponsesRequest,), gives=InputTokens, example=HELLO,
+    )  # fmt: skip
     async def input_tokens(self, request: Request) -> Response:
-        """How many tokens the prompt of a response would have."""
         asked = await self._service.read(request, responses_request)
         items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
-        try:
-            ids = await self._service.ids_of(request, chat_of(asked, items, self._service.model.defaults))
-        except RequestError as error:
-            raise renamed(error, NAMES) from error
-        return Response(msgspec.json.encode(InputTokens(len(ids))), media_type="application/json")
+        with naming(NAMES):
+            ids = await self._chats.ids_of(request, chat_of(asked, items, self._service.model.defaults))
+        return json_response(InputTokens(len(ids)))
 
+    @user("GET", "/v1/responses/{id}", says="A stored response", gives=ResponseReply)
     async def retrieve(self, request: Request) -> Response:
-        """A stored response."""
         if request.query_params.get("stream", "false").lower() not in ("false", "0"):
             refuse("stream", "a stored response comes whole; leave it out")
         found = self._store(request).get(request.path_params["id"])
         return Response(found.body, media_type="application/json")
 
+    @user("DELETE", "/v1/responses/{id}", says="Drops a stored response", gives=DeletedResponse)
     async def delete(self, request: Request) -> Response:
-        """Drops a stored response."""
         id = request.path_params["id"]
         self._store(request).delete(id)
-        return Response(msgspec.json.encode(DeletedResponse(id)), media_type="application/json")
+        return json_response(DeletedResponse(id))
 
+    @user(
+        "GET", "/v1/responses/{id}/input_items", says="What a stored response was made from", gives=ResponseItems,
+    )  # fmt: skip
     async def input_items(self, request: Request) -> Response:
-        """A page of what a stored response was made from, the latest first."""
+        """A page, the latest first."""
         found = list(self._store(request).get(request.path_params["id"]).input)
         query = request.query_params
         order, text = query.get("order", "desc"), query.get("limit", "20")
@@ -116,8 +117,7 @@ class ResponsesEndpoints:
             found = found[at + 1 :]
         page = found[:limit]
         first, last = (page[0]["id"], page[-1]["id"]) if page else ("", "")
-        body = msgspec.json.encode(ResponseItems(page, first, last, len(found) > limit))
-        return Response(body, media_type="application/json")
+        return json_response(ResponseItems(page, first, last, len(found) > limit))
 
     def _store(self, request: Request) -> ResponseStore:
         return self._stores[self._service.gate.keys.holder(request)]

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.frontend.server.errors import refuse, shown_value
-from weft.frontend.server.openai.messages import check_depth
+from weft.frontend.server.openai.messages import check_depth, checked_string, part_text
 from weft.frontend.server.responses.requests import Item, Items
 
 KINDS = ("message", "function_call", "function_call_output", "reasoning")
 ROLES = ("user", "assistant", "system", "developer")
-TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-"""Parts of a message that are text, and the field that has it."""
 
 
 def checked_items(given: str | Items) -> Items:
@@ -35,15 +33,15 @@ def _item(item: Item, at: str) -> Item:
     if kind == "message":
         return _message(item, at)
     if kind == "function_call":
-        made = {name: _string(item, name, at) for name in ("call_id", "name", "arguments")}
+        made = {name: checked_string(item.get(name), f"{at}.{name}") for name in ("call_id", "name", "arguments")}
         return {"type": kind, "id": _id(item, "fc", at), **made, "status": "completed"}
     if kind == "function_call_output":
         output = item.get("output")
         if isinstance(output, list):
-            output = [_input_text(_text(part, f"{at}.output[{i}]")) for i, part in enumerate(output)]
+            output = [_input_text(part_text(part, f"{at}.output[{i}]")) for i, part in enumerate(output)]
         elif not isinstance(output, str):
             refuse(f"{at}.output", "it is neither a string nor a list of parts", "invalid_type")
-        call = _string(item, "call_id", at)
+        call = checked_string(item.get("call_id"), f"{at}.call_id")
         return {"type": kind, "id": _id(item, "fco", at), "call_id": call, "output": output, "status": "completed"}
     return _reasoning(item, at)
 
@@ -56,7 +54,7 @@ def _message(item: Item, at: str) -> Item:
     if isinstance(content, str):
         texts = [content]
     elif isinstance(content, list):
-        texts = [_text(part, f"{at}.content[{index}]") for index, part in enumerate(content)]
+        texts = [part_text(part, f"{at}.content[{index}]") for index, part in enumerate(content)]
     else:
         refuse(f"{at}.content", "it is neither a string nor a list of parts", "invalid_type")
     make = _output_text if role == "assistant" else _input_text
@@ -84,16 +82,8 @@ def _thoughts(item: Item, name: str, at: str) -> Items:
         where = f"{at}.{name}[{index}]"
         if not isinstance(part, dict) or part.get("type") != kind:
             refuse(f"{where}.type", f"legal: '{kind}'", "unsupported_value")
-        made.append({"type": kind, "text": _string(part, "text", where)})
+        made.append({"type": kind, "text": checked_string(part.get("text"), f"{where}.text")})
     return made
-
-
-def _text(part: object, at: str) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or not isinstance(kind, str) or kind not in TEXTS:
-        shown = shown_value(kind if isinstance(kind, str) else part)
-        refuse(f"{at}.type", f"it is {shown}; this server takes text only", "unsupported_value")
-    return _string(part, TEXTS[kind], at)
 
 
 def _input_text(text: str) -> Item:
@@ -104,16 +94,8 @@ def _output_text(text: str) -> Item:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _string(item: Item, name: str, at: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str):
-        problem = "it is missing" if value is None else "it is not a string"
-        refuse(f"{at}.{name}", problem, "missing_required_parameter" if value is None else "invalid_type")
-    return value
-
-
 def _id(item: Item, prefix: str, at: str) -> str:
-    return f"{prefix}_{secrets.token_hex(16)}" if item.get("id") is None else _string(item, "id", at)
+    return f"{prefix}_{secrets.token_hex(16)}" if item.get("id") is None else checked_string(item.get("id"), f"{at}.id")
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import msgspec
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
+FaultCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
 
 
 class TextLogprobTop(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ class Incomplete(msgspec.Struct, frozen=True):
 class ResponseFault(msgspec.Struct, frozen=True):
     """Why there is no answer, or only its beginning."""
 
-    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    code: FaultCode
     message: str
 
 
