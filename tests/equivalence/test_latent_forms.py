@@ -27,21 +27,21 @@ class NaiveLatentAttention(LatentAttention):
     def __init__(self, params: Params, name: str, *args: Any) -> None:
         super().__init__(params, name, *args)
         rows = self.mla.nope_dim + self.mla.v_dim
-        self.unfold = plain(params[f"{name}.kv_b.weight"]).view(self.heads, rows, self.mla.kv_lora_rank)
+        self.unfold = plain(params[f"{name}.kv_b.weight"]).view(self.own_heads, rows, self.mla.kv_lora_rank)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         q, latent = self._projected(x_NH), self.ops.linear(x_NH, self.kv_a, None)
-        q_nope = q.view(len(q), self.heads, self.mla.qk_dim)[..., : self.mla.nope_dim]
+        q_nope = q.view(len(q), self.own_heads, self.mla.qk_dim)[..., : self.mla.nope_dim]
         carried = self.ops.latent_queries(q, latent, self.way, meta, cache)
         return torch.cat((q_nope, carried[..., self.mla.kv_lora_rank :]), -1)
 
     def attend(self, q: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        found = q.new_zeros(len(q), self.heads, self.mla.v_dim)
+        found = q.new_zeros(len(q), self.own_heads, self.mla.v_dim)
         for row, position in enumerate(meta.positions.tolist()):
             blocks = meta.block_tables[int(meta.run_of_row[row])].long()
             latents = cache.k[blocks].flatten(0, 2)[: position + 1].to(q.dtype)
             k_nope, v = self.keys_and_values(latents[:, : self.mla.kv_lora_rank])
-            k_rope = latents[:, None, self.mla.kv_lora_rank :].expand(-1, self.heads, -1)
+            k_rope = latents[:, None, self.mla.kv_lora_rank :].expand(-1, self.own_heads, -1)
             scores = torch.einsum("hd,thd->ht", q[row], torch.cat((k_nope, k_rope), -1))
             found[row] = torch.einsum("ht,thv->hv", torch.softmax(scores * self.spec.scale, -1), v)
         return found.flatten(1)

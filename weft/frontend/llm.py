@@ -26,11 +26,13 @@ from weft.frontend.llm_inputs import (
     LayoutLike,
     Messages,
     Prompt,
+    as_checkpoint,
     as_conversations,
     as_engine_config,
-    as_given,
+    as_layout,
     as_params,
     as_prompts,
+    check_given_once,
     engine_params,
     meet_hosts,
     only,
@@ -41,11 +43,7 @@ from weft.frontend.text_worker.conversations import Conversations
 from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import Begin
 from weft.frontend.text_worker.texts import Texts
-from weft.model.checkpoint import Checkpoint, open_checkpoint
-from weft.model.checkpoint.hub.paths import model_path
-from weft.model.checkpoint.integrity.check import check_hashes
-from weft.parallel.arch.fit import resolve_for
-from weft.parallel.layout.layout import Layout
+from weft.model.checkpoint import Checkpoint
 from weft.runtime.ipc.report import RankReport
 from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
 from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
@@ -89,44 +87,39 @@ class LLM:
         ConfigError, LayoutError, CheckpointError: it cannot run. PeerError: a rank died while starting.
         """
         ensure_built(say=_log.warning)
-        if isinstance(layout, Layout) and (tp is not None or world_size is not None):
-            raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
-        if isinstance(model, Checkpoint) and verify_checkpoint is not None:
-            raise UsageError("an open checkpoint is taken as it is: leave verify_checkpoint out, or give its path")
+        check_given_once(model, verify_checkpoint, layout, world_size, tp)
         settings = as_engine_config(config, engine)
         with contextlib.closing(Spawner()) as spawner:
             spawner.start_ahead()
-            checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model_path(model))
-            if not isinstance(model, Checkpoint):
-                check_hashes(checkpoint, verify_checkpoint or "auto")
-                checkpoint.say_notes(_log.warning)
-            resolved = (
-                layout
-                if isinstance(layout, Layout)
-                else resolve_for(checkpoint.model_config(), as_given(layout, nnodes), world_size, tp)
-            )
-            met_hosts, resources = met or meet_hosts(hosts, resolved, settings, checkpoint, comm, _log.info)
-            try:
+            checkpoint = as_checkpoint(model, verify_checkpoint, _log.warning)
+            resolved = as_layout(layout, checkpoint, nnodes, world_size, tp)
+            pool, resources = met or meet_hosts(hosts, resolved, settings, checkpoint, comm, _log.info)
+            with contextlib.ExitStack() as unless_planned:
+                if pool is not None:
+                    unless_planned.callback(pool.close)
                 plan = plan_launch(checkpoint, resolved, settings, comm, hosts=resources)
-            except BaseException:
-                if met_hosts is not None:
-                    met_hosts.close()
-                raise
+                unless_planned.pop_all()
             spawner.start_ahead(sum(host == 0 for host in plan.host_of))
-            self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
-            for note in () if isinstance(model, Checkpoint) else self.tokenizer.notes:
+            plan = self._prepare_texts(checkpoint, plan, text_worker)
+            for note in () if checkpoint is model else self.tokenizer.notes:
                 _log.warning(note)
-            vocabulary = self.tokenizer.vocabulary(plan.config.vocab_size, plan.eos_token_ids)
-            plan = plan.with_vocabulary(self.tokenizer.eos_token_ids, vocabulary)
-            self._texts = Handler(self.tokenizer, plan.config.vocab_size, plan.eos_token_ids)
-            self._conversations = Conversations(Begin.of(checkpoint, plan.config.vocab_size), text_worker)
-            self.recommended = recommended(checkpoint.generation_config, checkpoint.generation_path)
-            """The model's own sampling values."""
-            self._engines = OfflineEngines(plan, listener, spawner, met_hosts)
+            self._engines = OfflineEngines(plan, listener, spawner, pool)
         self._finalizer = weakref.finalize(self, _close, self._engines, self._conversations)
         self._plan = self._engines.plan
         self._requests = 0
         self._busy = threading.Lock()
+
+    def _prepare_texts(self, checkpoint: Checkpoint, plan: LaunchPlan, text_worker: Texts | None) -> LaunchPlan:
+        """Makes the tokenizer and what goes with it; returns the plan with its vocabulary."""
+        self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        size = plan.config.vocab_size
+        vocabulary = self.tokenizer.vocabulary(size, plan.eos_token_ids)
+        plan = plan.with_vocabulary(self.tokenizer.eos_token_ids, vocabulary)
+        self._texts = Handler(self.tokenizer, size, plan.eos_token_ids)
+        self._conversations = Conversations(Begin.of(checkpoint, size), text_worker)
+        self.recommended = recommended(checkpoint.generation_config, checkpoint.generation_path)
+        """The model's own sampling values."""
+        return plan
 
     @property
     def plan(self) -> LaunchPlan:

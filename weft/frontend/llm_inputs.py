@@ -23,7 +23,10 @@ from weft.engine.core.limits import max_logprobs
 from weft.engine.text.bad_words import bad_runs, with_bad_runs
 from weft.frontend.text_worker.handler import Handler
 from weft.frontend.text_worker.jobs import CheckGrammar
-from weft.model.checkpoint import Checkpoint
+from weft.model.checkpoint import Checkpoint, open_checkpoint
+from weft.model.checkpoint.hub.paths import model_path
+from weft.model.checkpoint.integrity.check import check_hashes
+from weft.parallel.arch.fit import resolve_for
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.serialize import flatten, load_given
 from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
@@ -139,6 +142,37 @@ def as_given(layout: LayoutLike | None, nnodes: int | None = None) -> Mapping[st
     if not isinstance(layout, str | os.PathLike):
         raise ConfigError(f"layout {layout!r}: a mapping, a file or a Layout is needed", field="layout", value=layout)
     return load_given(Path(layout))
+
+
+def check_given_once(
+    model: object, verify_checkpoint: str | None, layout: object, world_size: int | None, tp: int | None
+) -> None:
+    """UsageError: an argument says what another one has already."""
+    if isinstance(layout, Layout) and (tp is not None or world_size is not None):
+        raise UsageError("a resolved layout has its sizes: leave tp and world_size out")
+    if isinstance(model, Checkpoint) and verify_checkpoint is not None:
+        raise UsageError("an open checkpoint is taken as it is: leave verify_checkpoint out, or give its path")
+
+
+def as_checkpoint(
+    model: Checkpoint | str | os.PathLike[str] | None, verify: str | None, say: Callable[[str], None]
+) -> Checkpoint:
+    """Opened, and its hashes checked. CheckpointError: it cannot be read."""
+    if isinstance(model, Checkpoint):
+        return model
+    checkpoint = open_checkpoint(model_path(model))
+    check_hashes(checkpoint, verify or "auto")
+    checkpoint.say_notes(say)
+    return checkpoint
+
+
+def as_layout(
+    layout: LayoutLike | None, checkpoint: Checkpoint, nnodes: int | None, world_size: int | None, tp: int | None
+) -> Layout:
+    """Resolved for the model. LayoutError: it cannot be."""
+    if isinstance(layout, Layout):
+        return layout
+    return resolve_for(checkpoint.model_config(), as_given(layout, nnodes), world_size, tp)
 
 
 def as_engine_config(config: EngineConfig | None, values: Mapping[str, Any]) -> EngineConfig:

@@ -16,7 +16,7 @@ from weft.base.errors import ConfigError
 from weft.base.machine import devices
 from weft.base.machine.devices import too_few, torch_without_devices
 from weft.runtime.ipc.messages import Setup
-from weft.runtime.launch_plan import plan as plans
+from weft.runtime.launch_plan import resolved_engine
 from weft.runtime.worker import build
 
 BUILT = '__version__ = "9.1+x"\ncuda = {cuda!r}\nhip = {hip!r}\n'
@@ -47,7 +47,7 @@ def test_here_it_is_what_torch_says() -> None:
 def test_a_plan_is_refused_where_no_rank_could_have_one(
     version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans, "torch_without_devices", lambda: version)
+    monkeypatch.setattr(resolved_engine, "torch_without_devices", lambda: version)
     model = write_tiny_chat(tmp_path / "tiny")
     if version is None:
         assert planned(model, {"replicas": 3}, device="cuda").layout.world == 3
@@ -84,7 +84,7 @@ def test_a_rank_computes_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_more_ranks_share_a_device_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
+    monkeypatch.setattr(resolved_engine, "torch_without_devices", lambda: None)
     model = write_tiny_chat(tmp_path / "tiny")
     plan = planned(model, {"replicas": 2}, device="cuda", ranks_per_device=2)
     assert any("device cuda (2 ranks on each)" in line for line in plan.settings())

@@ -15,6 +15,7 @@ from weft.base.errors import ConfigError
 from weft.base.machine.cores import Core, CoreShare, as_runs, assign_cores, server_cpus, yield_core
 from weft.base.settings import EngineConfig
 from weft.runtime.launch_plan import plan as plans
+from weft.runtime.launch_plan import resolved_engine
 from weft.runtime.launch_plan.cpu_affinity import CpuAssignment, assign_cpus, read_list
 
 TWO: tuple[Core, ...] = ((0,), (1,))
@@ -157,7 +158,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plan_has_and_shows_what_is_listed(model: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "available_cores", lambda: tuple((cpu,) for cpu in range(8)))
     monkeypatch.setattr(plans, "cpu_quota", lambda: None)
-    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
+    monkeypatch.setattr(resolved_engine, "torch_without_devices", lambda: None)
     plan = planned(model, {"replicas": 2}, cpus="4-6|1", server_cpus="0,7", device=device)
     assert plan.server_cpus == (0, 7)
     assert [plan.of_replica(replica).cores[0].cpus for replica in range(2)] == [(4, 5, 6), (1,)]

@@ -10,6 +10,7 @@ from tests.support.plans import planned
 from tests.support.tiny_chat import write_tiny_chat
 from weft.runtime.ipc.fingerprint import Settings
 from weft.runtime.launch_plan import plan as plans
+from weft.runtime.launch_plan import resolved_engine
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_one_replica_is_the_plan_itself(model: Path) -> None:
 
 
 def test_replicas_of_one_rank_need_no_collectives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "torch_without_devices", lambda: None)
+    monkeypatch.setattr(resolved_engine, "torch_without_devices", lambda: None)
     assert planned(model, {"replicas": 3}).comm.name == "none"
     assert planned(model, {"replicas": 3}, device="cuda").of_replica(2).first_rank == 2
     assert planned(model, {"replicas": 3, "attention.dp": 2}, device="cuda").of_replica(2).first_rank == 4

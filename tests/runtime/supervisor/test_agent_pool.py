@@ -15,6 +15,7 @@ from weft.base.errors import HostLostError, HostMissingError, PeerError
 from weft.compute.comm.distributed import handshake
 from weft.compute.comm.distributed.handshake import LinkToken, UnprovenPeerError, introduce
 from weft.runtime.ipc.channel import Channel
+from weft.runtime.ipc.messages import pack, read
 from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
 from weft.runtime.supervisor.hosts.admission import refusal_of
 from weft.runtime.supervisor.hosts.agent_pool import AgentPool
@@ -24,8 +25,6 @@ from weft.runtime.supervisor.hosts.host_messages import (
     AgentRefusal,
     HostReport,
     Welcome,
-    packed,
-    read,
     to_agent,
 )
 
@@ -86,7 +85,7 @@ def closed(sock: socket.socket) -> bool:
 def test_an_agent_is_welcomed_and_its_end_is_seen(config: HostsConfig, pool: AgentPool) -> None:
     assert pool.lacking([0, 1]) == "host 1 has not come"
     channel = Channel(proven(config))
-    channel.send(packed(report()))
+    channel.send(pack(report()))
     assert isinstance(read(to_agent, channel.receive(20), "host 0"), Welcome)
     pool.wait([0, 1], 20)
     assert pool.resources(1).name == "b"
@@ -177,7 +176,7 @@ def test_refusals(changes: dict[str, object], peer: str, taken_by: str, message:
 def test_the_end_is_said_to_agents(config: HostsConfig) -> None:
     with closing(AgentPool(config, 2, SETTINGS)) as pool:
         channel = Channel(proven(config))
-        channel.send(packed(report()))
+        channel.send(pack(report()))
         channel.receive(20)
         pool.wait([1], 20)
     assert type(read(to_agent, channel.receive(20), "host 0")).__name__ == "Farewell"

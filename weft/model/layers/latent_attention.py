@@ -8,8 +8,6 @@ Shapes: N rows, H hidden, A heads here, L latent, R rotated dims.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +17,13 @@ from weft.compute.ops.base import Latents
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.weights import Weight, plain
 from weft.model.layers.base import Params, Unfolding, tensor, tensor_or_none
+from weft.model.layers.base_attention import BaseAttention
 from weft.model.layers.latent_rows import arranged_latent, arranged_queries, unfolded
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.layout.splits import HeadShare
 
 
-class LatentAttention:
+class LatentAttention(BaseAttention):
     """One layer's attention over the heads of `share`; every rank of an attention block has latents of all positions,
     or with kv_split of its own."""
 
@@ -39,11 +38,9 @@ class LatentAttention:
         cos_sin: Tensor,
         attends: HeadShare | None = None,
     ) -> None:
-        """`attends`: the heads, of several ranks, that it attends for over its own latents; None: its own."""
         mla = config.mla
         assert mla is not None
-        self.ops, self.mla = ops, mla
-        self.heads = share.q[1] - share.q[0]
+        self.mla = mla
         self.q_a, self.q_a_norm = params.get(f"{name}.q_a.weight"), tensor_or_none(params, f"{name}.q_a_norm.weight")
         q_b, kv_a = params[f"{name}.q_b.weight"], params[f"{name}.kv_a.weight"]
         # what is packed was put in order before
@@ -57,32 +54,18 @@ class LatentAttention:
 
         def spec_of(of: HeadShare) -> AttentionSpec:
             kv_of_head = torch.zeros(of.q[1] - of.q[0], dtype=torch.int32, device=cos_sin.device)
-            spec = AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
-            return ops.attention_backend.taken(spec, ops.numerics.dtype, cos_sin.device)
+            return AttentionSpec(kv_of_head, dim, softmax_scale(config), config.window(layer))
 
-        self.own_spec = spec_of(share)
-        self.spec = self.own_spec if attends in (None, share) else spec_of(attends)
+        super().__init__(ops, cos_sin.device, share, attends, spec_of)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, L + R], for `attend`; writes the rows' latents to `cache`."""
         q, latent = self._projected(x_NH), self.ops.linear(x_NH, self.kv_a, None)
         return self.ops.latent_queries(q, latent, self.way, meta, cache)
 
-    def attend(self, q: Tensor, prepared: Any, cache: KVCache) -> Tensor:
-        """[N, A, L + R] -> [N, A * value dim]; `prepared`: of these rows, which may be some of those that have
-        latents."""
-        found = self.ops.attention(q, cache, prepared, self.spec)
-        return self.ops.per_head(found, self.to_value, self.heads)
-
-    def attend_partly(self, q: Tensor, prepared: Any, cache: KVCache, *, own: bool = False) -> Tensor:
-        """Queries [N, A, L + R] of all heads that it attends for, or with `own` of its own -> their partial output over
-        the latents in `cache`."""
-        return self.ops.partial_attention(q, cache, prepared, self.own_spec if own else self.spec)
-
-    def merge(self, parts: Sequence[Tensor]) -> Tensor:
-        """Partial outputs of its own heads, in the owners' order -> [N, A * value dim]. They are merged as latents, and
-        unfolded once."""
-        return self.ops.per_head(self.ops.merged(parts, self.heads), self.to_value, self.heads)
+    def _values(self, found: Tensor) -> Tensor:
+        """Latents, partial ones after they are merged, are unfolded once."""
+        return self.ops.per_head(found, self.to_value, self.own_heads)
 
     def _projected(self, x: Tensor) -> Tensor:
         if self.q_a is not None and self.q_a_norm is not None:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from weft.compute.ops.attention import AttentionMeta, KVCache
 from weft.compute.ops.interface import Ops
 from weft.model.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj
 from weft.model.models.dispatch import TokenDispatcher
-from weft.model.models.kv_exchange import GroupRows, KVExchange
+from weft.model.models.kv_exchange import GroupRows, KVExchange, prepared_rows
 from weft.model.models.transitions import Transitions
 from weft.parallel.layout.placement import Placement
 from weft.parallel.layout.rows import RowTable
@@ -102,20 +101,13 @@ class Decoder:
 
     def prepare(self, batch: Batch) -> Prepared:
         """What attention needs of the rows, asked once for all layers; outside a graph's capture."""
-        rows = self._prepared(batch.meta, batch.group)
+        prepare = self.ops.attention_backend.prepare
+        rows = prepared_rows(prepare, batch.meta, batch.group)
         if not self._early or self.norm is None:
             return rows, None
         if batch.sampled_meta is batch.meta and batch.group is batch.sampled_group:
             return rows, rows
-        return rows, self._prepared(batch.sampled_meta, batch.sampled_group)
-
-    def _prepared(self, meta: AttentionMeta, group: GroupRows | None) -> Any:
-        """Of this rank's rows, or of those of its group: with gathered keys a pair, of the rows whose queries are
-        gathered, and of the others with the keys of each owner."""
-        prepare = self.ops.attention_backend.prepare
-        if group is None or group.keys is None:
-            return prepare(meta if group is None else group.meta)
-        return prepare(group.meta), [prepare(each) for each in group.keys.metas]
+        return rows, prepared_rows(prepare, batch.sampled_meta, batch.sampled_group)
 
     def forward(
         self,
@@ -163,7 +155,10 @@ class Decoder:
         if ends and self._early:
             x, h = self.ops.select((x, h), batch.sampled_rows)
             table, of_rows, group = batch.sampled, prepared[1], batch.sampled_group
-        h = self._attend(layer.attention, h, of_rows, cache, group)
+        if self.kv_exchange is None or group is None:
+            h = layer.attention.attend(h, of_rows, cache)
+        else:
+            h = self.kv_exchange.attend(layer.attention, h, of_rows, cache, group)
         self._show(f"{name}.attention", h, self.boundaries["o_proj.in"].src)
         h = self._move("o_proj.in", h, table)
         h = self._move("o_proj.out", layer.o_proj.forward(h), table)
@@ -171,36 +166,6 @@ class Decoder:
         self._show(f"{name}.o_proj", h, self.boundaries["o_proj.out"].dst)
         x = self.ops.add(x, h)
         return self.ops.select((x,), batch.sampled_rows)[0] if ends and not self._early else x
-
-    def _attend(
-        self, attention: Attention | LatentAttention, q: Tensor, prepared: Any, cache: KVCache, group: GroupRows | None
-    ) -> Tensor:
-        """Queries [N, A, D] of this rank's rows and heads -> what they found; `prepared`: of these rows, or with
-        `group` of its."""
-        if self.kv_exchange is None or group is None:
-            return attention.attend(q, prepared, cache)
-        if group.keys is None:
-            return attention.merge(self._parts(attention, self.kv_exchange, q, prepared, cache, group))
-        (of_queries, of_keys), keys, exchange = prepared, group.keys, self.kv_exchange
-        q_own, caches = q[keys.own], exchange.keys(cache, keys)
-        found = [attention.attend_partly(q_own, *each, own=True) for each in zip(of_keys, caches, strict=True)]
-        if not len(group.meta.positions):
-            return attention.merge(found)
-        others = self._parts(attention, exchange, q[keys.others], of_queries, cache, group)
-        return attention.merge([torch.cat(both)[keys.order] for both in zip(found, others, strict=True)])
-
-    def _parts(
-        self,
-        attention: Attention | LatentAttention,
-        exchange: KVExchange,
-        q: Tensor,
-        prepared: Any,
-        cache: KVCache,
-        group: GroupRows,
-    ) -> list[Tensor]:
-        """What each owner finds for queries of this rank's rows and heads, in the owners' order."""
-        part = attention.attend_partly(exchange.queries(q, group), prepared, cache)
-        return exchange.partials(part, group)
 
     def _mlp_half(self, name: str, layer: DecoderLayer, h: Tensor, table: RowTable) -> Tensor:
         if layer.dense is not None:

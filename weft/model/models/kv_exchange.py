@@ -10,13 +10,16 @@ heads of the ranks of a kv_split; K KV heads, S block size, D head dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from weft.compute.ops.attention import AttentionMeta, KVCache
+from weft.model.layers.base_attention import BaseAttention
 from weft.model.models.transitions import Transitions
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.boundaries import KEYS, PARTIALS, QUERIES
@@ -58,6 +61,15 @@ class GroupRows:
         return self.segments or self.meta
 
 
+def prepared_rows(prepare: Callable[[AttentionMeta], Any], meta: AttentionMeta, group: GroupRows | None) -> Any:
+    """Prepares attention over this rank's rows, or those of its group: with gathered keys a pair, of the rows whose
+    queries are gathered, and of the others with the keys of each owner."""
+    if group is None:
+        return prepare(meta)
+    of_queries = prepare(group.meta)
+    return of_queries if group.keys is None else (of_queries, [prepare(each) for each in group.keys.metas])
+
+
 class KVExchange:
     """The end of `rank`, a rank of the world."""
 
@@ -70,6 +82,24 @@ class KVExchange:
         heads = [shards.head_share(member).q for member in self._group[: self._split]]
         self._heads = [hi - lo for lo, hi in heads]
         self._own_heads = self._heads[self._group.index(place) % self._split]
+
+    def attend(self, attention: BaseAttention, q: Tensor, prepared: Any, cache: KVCache, group: GroupRows) -> Tensor:
+        """Queries [N, A, D] of this rank's rows and heads -> what they found; `prepared`: of `group`."""
+        if (keys := group.keys) is None:
+            return attention.merge(self._parts(attention, q, prepared, cache, group))
+        of_queries, of_keys = prepared
+        q_own, caches = q[keys.own], self.keys(cache, keys)
+        found = [attention.attend_partly(q_own, *each, own=True) for each in zip(of_keys, caches, strict=True)]
+        if not len(group.meta.positions):
+            return attention.merge(found)
+        others = self._parts(attention, q[keys.others], of_queries, cache, group)
+        return attention.merge([torch.cat(both)[keys.order] for both in zip(found, others, strict=True)])
+
+    def _parts(
+        self, attention: BaseAttention, q: Tensor, prepared: Any, cache: KVCache, group: GroupRows
+    ) -> list[Tensor]:
+        """What each owner finds for queries of this rank's rows and heads, in the owners' order."""
+        return self.partials(attention.attend_partly(self.queries(q, group), prepared, cache), group)
 
     def queries(self, q: Tensor, rows: GroupRows) -> Tensor:
         """[N, A, D] -> [M, E, D]."""

@@ -28,6 +28,7 @@ from weft.runtime.agent.answering import Answering
 from weft.runtime.agent.ranks_session import RanksSession
 from weft.runtime.agent.waker import Waker
 from weft.runtime.ipc.channel import Channel
+from weft.runtime.ipc.messages import pack, read
 from weft.runtime.launch_plan.hosts import HostsConfig, resources_here
 from weft.runtime.supervisor.hosts.control import FrameReader, set_up_control
 from weft.runtime.supervisor.hosts.host_messages import (
@@ -43,8 +44,6 @@ from weft.runtime.supervisor.hosts.host_messages import (
     RankStates,
     ToAgent,
     Welcome,
-    packed,
-    read,
     to_agent,
 )
 from weft.runtime.supervisor.hosts.meeting_point import token_of
@@ -242,7 +241,7 @@ class Agent:
 
     def _send(self, message: FromAgent) -> None:
         assert self._channel is not None
-        self._channel.send(packed(message), 5.0)
+        self._channel.send(pack(message), 5.0)
 
     def _end_ranks(self) -> None:
         for session in self._sessions.values():

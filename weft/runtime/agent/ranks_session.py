@@ -16,7 +16,7 @@ from weft.compute.comm.registry import backend_named
 from weft.parallel.arch.shards import Shards
 from weft.runtime.agent.waker import Waker
 from weft.runtime.ipc.channel import Channel, ChannelClosed
-from weft.runtime.ipc.messages import PeerAddresses, failure_of, pack
+from weft.runtime.ipc.messages import PeerAddresses, failure_of, pack, read
 from weft.runtime.ipc.status import StatusPage
 from weft.runtime.supervisor.hosts.host_messages import (
     COMMAND,
@@ -34,7 +34,6 @@ from weft.runtime.supervisor.hosts.host_messages import (
     command,
     parted,
     parts_of,
-    read,
     to_session,
 )
 from weft.runtime.supervisor.link import end_all

@@ -5,6 +5,9 @@ A frame that is not one of these records is a fault of the peer, never something
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import msgspec
 
 from weft.base.deaths import Death
@@ -191,6 +194,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | GrammarsCompiled | Failed
 
+T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
 _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank)
@@ -201,25 +205,27 @@ _FAMILIES: dict[str, type[WeftError]] = {
 }
 
 
-def pack(message: ToRank | FromRank) -> bytes:
+def pack(message: msgspec.Struct | Sequence[object]) -> bytes:
     """One frame."""
     return _encoder.encode(message)
 
 
+def read(decoder: msgspec.msgpack.Decoder[T], frame: bytes | memoryview, whose: str) -> T:
+    """One record. PeerError: it is none of these."""
+    try:
+        return decoder.decode(frame)
+    except msgspec.DecodeError as error:
+        raise PeerError(f"{whose} sent a frame that is no message: {error}") from error
+
+
 def unpack_for_rank(frame: bytes) -> ToRank:
     """PeerError for anything that is not a message to a rank."""
-    try:
-        return _to_rank.decode(frame)
-    except msgspec.DecodeError as error:
-        raise PeerError(f"the supervisor sent a frame that is no message: {error}") from error
+    return read(_to_rank, frame, "the supervisor")
 
 
 def unpack_from_rank(frame: bytes) -> FromRank:
     """PeerError for anything that is not a message of a rank."""
-    try:
-        return _from_rank.decode(frame)
-    except msgspec.DecodeError as error:
-        raise PeerError(f"a rank sent a frame that is no message: {error}") from error
+    return read(_from_rank, frame, "a rank")
 
 
 def failure_of(error: BaseException) -> Failed:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from weft.base.errors import ConfigError, FieldError
+from weft.base.errors import FieldError
 from weft.base.machine import task_limits
 from weft.base.machine.control_groups import cpu_quota, memory_left
 from weft.base.machine.cores import CoreShare, available_cores
-from weft.base.machine.devices import too_few, torch_without_devices
-from weft.base.plural import counted, size, up_to
-from weft.base.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.base.plural import size
+from weft.base.settings import DTYPE_BYTES, EngineConfig
 from weft.base.step.vocabulary import Vocabulary
 from weft.compute.comm.mailboxes import mailboxes_of
 from weft.compute.comm.registry import CommChoice, choose_backend
@@ -31,15 +30,13 @@ from weft.parallel.arch.slots import SlotMap
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.ranks import describe, node_of
 from weft.parallel.layout.support import refuse_unsupported
-from weft.runtime.launch_plan.block_size import block_size_of
 from weft.runtime.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.runtime.launch_plan.expert_plan import ExpertPlan, plan_experts
 from weft.runtime.launch_plan.hints import hints
 from weft.runtime.launch_plan.hosts import HostResources, check_hosts, common_kernels, hosts_of_a_replica, spare_cpus
-from weft.runtime.launch_plan.kernel_needs import check_kernels
 from weft.runtime.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
-from weft.runtime.launch_plan.moe_backend import resolve_moe_backend, why_not_packed
-from weft.runtime.launch_plan.step_limits import check_context, with_step_tokens
+from weft.runtime.launch_plan.moe_backend import why_not_packed
+from weft.runtime.launch_plan.resolved_engine import resolved_engine
 from weft.runtime.launch_plan.timeouts import ProcessLimits
 
 SHOWN_UNUSED = 8
@@ -185,10 +182,40 @@ def plan_launch(
     """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing. `hosts`: of a
     layout with several, what each of them gives its ranks."""
     check_hosts(layout, hosts)
-    able = common_kernels(hosts)
-    limits = limits or ProcessLimits()
+    limits, able = limits or ProcessLimits(), common_kernels(hosts)
+    config = _servable(checkpoint, layout, engine.device)
+    engine = resolved_engine(engine, config, layout, able)
+    experts = plan_experts(config, layout, engine, DTYPE_BYTES[engine.dtype])
+    shards = Shards(config, layout, experts.slot_maps if experts else ())
+    unused = check_checkpoint(checkpoint, shards.specs)
+    shards = replace(shards, storage=weight_storage(engine, checkpoint, shards.specs, able))
+    memory = _plan_memory(shards, engine, experts.staged if experts else 0, hosts)
+    if memory is not None:
+        engine = replace(engine, max_model_len=memory.max_model_len)
+    cpus = _assign_cpus(layout, engine, hosts)
+    return LaunchPlan(
+        checkpoint=checkpoint,
+        config=config,
+        layout=layout,
+        engine=engine,
+        memory=memory,
+        cores=cpus.shares,
+        server_cpus=cpus.server,
+        comm=replace(_choose_comm(comm, shards, engine, hosts_of_a_replica(layout)), debug=limits.comm_debug),
+        unused=unused,
+        eos_token_ids=_ends_of(checkpoint.eos_token_ids(), config),
+        limits=limits,
+        experts=experts,
+        storage=shards.storage,
+        hosts=tuple(hosts),
+        isa="" if len({host.kernels for host in hosts}) < 2 else able or "",
+    )
+
+
+def _servable(checkpoint: Checkpoint, layout: Layout, device: str) -> ModelConfig:
+    """The model's config; refuses what the layout or the model's format keeps from being run."""
     config = checkpoint.model_config()
-    refuse_unsupported(layout, engine.device)
+    refuse_unsupported(layout, device)
     if config.quantization:
         raise FieldError(
             f"{checkpoint.path}: quantization_config {config.quantization}: quantized safetensors cannot be loaded;"
@@ -197,86 +224,44 @@ def plan_launch(
             value=config.quantization,
         )
     check_fit(layout, config)
-    engine = _resolved(engine, config, layout, able)
-    check_kernels(engine)
+    return config
+
+
+def _plan_memory(
+    shards: Shards, engine: EngineConfig, staged: int, hosts: Sequence[HostResources]
+) -> MemoryPlan | None:
+    """None where only the devices know what they have."""
     itemsize = DTYPE_BYTES[engine.dtype]
-    experts = plan_experts(config, layout, engine, itemsize)
-    shards = Shards(config, layout, experts.slot_maps if experts else ())
-    unused = check_checkpoint(checkpoint, shards.specs)
-    storage = weight_storage(engine, checkpoint, shards.specs, able)
-    shards = replace(shards, storage=storage)
-    memory = None
-    if engine.device == "cpu":
-        staged = experts.staged if experts else 0
-        if hosts:
-            memory = plan_memory(shards, engine, itemsize, [host.memory for host in hosts], staged)
-        else:
-            free = available_bytes(group=memory_left())
-            memory = plan_memory(shards, engine, itemsize, free, staged, process_limit())
-        engine = replace(engine, max_model_len=memory.max_model_len)
+    if engine.device != "cpu":
+        return None
+    if hosts:
+        return plan_memory(shards, engine, itemsize, [host.memory for host in hosts], staged)
+    return plan_memory(shards, engine, itemsize, available_bytes(group=memory_left()), staged, process_limit())
+
+
+def _assign_cpus(layout: Layout, engine: EngineConfig, hosts: Sequence[HostResources]) -> CpuAssignment:
+    """Of all hosts, or of this machine. ConfigError: lists or threads that cannot be."""
     assignment = assign_cpus_here(layout, engine)
     if hosts:
         assignment = CpuAssignment(tuple(share for host in hosts for share in host.shares), spare_cpus(hosts[0]))
     task_limits.check(share.threads for share in assignment.shares[: layout.ranks_per_node])
-    spanned = hosts_of_a_replica(layout)
-    of_replica = replace(shards, layout=replace(layout, replicas=1))
-    chosen = choose_backend(comm, of_replica, engine.device, hosts=spanned)
-    return LaunchPlan(
-        checkpoint=checkpoint,
-        config=config,
-        layout=layout,
-        engine=engine,
-        memory=memory,
-        cores=assignment.shares,
-        server_cpus=assignment.server,
-        comm=replace(chosen, debug=limits.comm_debug, mailboxes=mailboxes_of(of_replica, engine)),
-        unused=unused,
-        eos_token_ids=_ends_of(checkpoint.eos_token_ids(), config),
-        limits=limits,
-        experts=experts,
-        storage=storage,
-        hosts=tuple(hosts),
-        isa="" if len({host.kernels for host in hosts}) < 2 else able or "",
-    )
+    return assignment
+
+
+def _choose_comm(comm: str, shards: Shards, engine: EngineConfig, hosts: int) -> CommChoice:
+    """The collectives of one replica, which is on so many hosts."""
+    shards = replace(shards, layout=replace(shards.layout, replicas=1))
+    return replace(choose_backend(comm, shards, engine.device, hosts=hosts), mailboxes=mailboxes_of(shards, engine))
 
 
 def assign_cpus_here(layout: Layout, engine: EngineConfig) -> CpuAssignment:
     """Which of this machine's cores each rank and the server get. ConfigError: lists or threads that cannot be."""
-    can_yield = layout.world == layout.replicas and _runs_programs(engine)
+    # threads of a program may come later to a step
+    programs = not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)
+    can_yield = layout.world == layout.replicas and programs
     return assign_cpus(available_cores(), layout.ranks_per_node, cpu_quota(), engine, can_yield=can_yield)
-
-
-def _resolved(engine: EngineConfig, config: ModelConfig, layout: Layout, able: str | None) -> EngineConfig:
-    """What is left to be chosen named; refuses a context beyond the model's, a device that cannot hold the world."""
-    dtype = resolve_dtype(engine.dtype, config.dtype)
-    check_context(engine.max_model_len, config.longest_position)
-    _check_sharing(engine, layout)
-    if engine.device == "cuda" and (version := torch_without_devices()) is not None:
-        raise too_few(0, version, describe(layout, 0))
-    unpacked = why_not_packed(engine.device, dtype)
-    moe_backend = resolve_moe_backend(engine.moe_backend, dtype, config.num_experts, config.hidden_size, unpacked)
-    block_size = block_size_of(engine, dtype, config, able or "")
-    return with_step_tokens(replace(engine, dtype=dtype, moe_backend=moe_backend, block_size=block_size), layout)
 
 
 def _device(engine: EngineConfig) -> str:
     shared = f" ({engine.ranks_per_device} ranks on each)" if engine.ranks_per_device > 1 else ""
     return f"device {engine.device}{shared}"
-
-
-def _check_sharing(engine: EngineConfig, layout: Layout) -> None:
-    """ConfigError for ranks that are to share a device where there is none, or more of them than there are."""
-    sharing, why, legal = engine.ranks_per_device, "", 1
-    if sharing > 1 and engine.device == "cpu":
-        why = "ranks share CUDA devices; give --device cuda, or leave it out"
-    elif sharing > layout.world:
-        legal = layout.world
-        why = f"the layout has {counted(legal, 'rank')}; legal: {up_to(legal)}"
-    if why:
-        message = f"ranks_per_device {sharing}: {why}"
-        raise ConfigError(message, field="ranks_per_device", value=sharing, legal=tuple(range(1, legal + 1)))
-
-
-def _runs_programs(engine: EngineConfig) -> bool:
-    """Whether steps run as programs, whose threads may come later to them."""
-    return not engine.enforce_eager and not why_not_packed(engine.device, engine.dtype)

@@ -19,6 +19,8 @@ from weft.base.step.sampling_params import SamplingParams
 from weft.cli.args.model_config import KNOWN, known_models
 from weft.cli.main import main
 from weft.compute.comm.base import Comm, Group
+from weft.compute.comm.shm.region import CollectiveKind
+from weft.compute.comm.wrapped import CommWrapper, Run
 from weft.compute.ops.base import Numerics
 from weft.model.checkpoint import open_checkpoint
 from weft.model.models.dispatch.all_to_all import AllToAll, Choices
@@ -168,41 +170,22 @@ def test_big_models_at_their_sizes(name: str, given: dict[str, object], world: i
     agrees(config, layout, (0, world - 3), dtype="bfloat16")
 
 
-class Recorded(Comm):
+class Recorded(CommWrapper):
     """A real comm, whose calls are written down as the dry run's are."""
 
-    def __init__(self, comm: Comm, notes: RecordingComm) -> None:
-        self.real, self.notes, self.rank, self.world = comm, notes, comm.rank, comm.world
+    def __init__(self, inner: Comm, notes: RecordingComm) -> None:
+        super().__init__(inner)
+        self.notes = notes
 
-    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
-        self.notes.all_reduce(x, group)
-        return self.real.all_reduce(x, group)
+    def _call(
+        self, kind: CollectiveKind, group: Group, ins: Sequence[Tensor], outs: Sequence[Tensor], run: Run
+    ) -> Tensor | None:
+        self.notes.record(kind, group, outs)
+        return run(ins, outs)
 
-    def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
-        self.notes.all_gather(x, outs, group)
-        self.real.all_gather(x, outs, group)
-
-    def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
-        self.notes.reduce_scatter(xs, out, group)
-        self.real.reduce_scatter(xs, out, group)
-
-    def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        self.notes.all_to_all(xs, outs, group)
-        self.real.all_to_all(xs, outs, group)
-
-    def barrier(self, group: Group) -> None:
-        self.real.barrier(group)
-
-    def send(self, x: Tensor, peer: int) -> None:
-        self.notes.send(x, peer)
-        self.real.send(x, peer)
-
-    def recv(self, out: Tensor, peer: int) -> None:
-        self.notes.recv(out, peer)
-        self.real.recv(out, peer)
-
-    def close(self) -> None:
-        self.real.close()
+    def _pair(self, peer: int) -> Group:
+        """The peer alone, in the world's numbers: this rank's number is the stage's."""
+        return (peer,)
 
 
 def real_calls(path: Path, layout: Layout) -> Iterator[Counter[tuple[str, Group, int]]]:
@@ -251,9 +234,7 @@ def test_stages_record_the_same_messages(given: dict[str, object], tmp_path: Pat
             wanted[each.kind, each.ranks, each.nbytes] += each.calls
         found: Counter[tuple[str, Group, int]] = Counter()
         for (kind, ranks, nbytes), times in calls.items():  # in the stage's numbers, but for peers in other stages
-            inside = {first + member for member in ranks}
-            if kind in ("send", "recv"):
-                inside = {rank, ranks[1] if kind == "send" else ranks[0]}
+            inside = {rank, *ranks} if kind in ("send", "recv") else {first + member for member in ranks}
             found[kind, tuple(sorted(inside)), nbytes] += times
         assert found == wanted, rank
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from weft.base.errors import PeerError
 from weft.compute.comm.distributed.links import keep_alive
 from weft.runtime.ipc.channel import MAX_FRAME, Channel
-from weft.runtime.supervisor.hosts.host_messages import FromAgent, HostReport, ToAgent, from_agent, packed, read
+from weft.runtime.ipc.messages import pack, read
+from weft.runtime.supervisor.hosts.host_messages import FromAgent, HostReport, ToAgent, from_agent
 from weft.runtime.supervisor.hosts.session import HostSession
 
 USER_TIMEOUT_MS = 2000
@@ -97,7 +98,7 @@ class AgentControl:
     def say(self, message: ToAgent) -> None:
         """PeerError, TimeoutError: the agent is gone."""
         with self._sending:
-            self._channel.send(packed(message), 5.0)
+            self._channel.send(pack(message), 5.0)
 
     def read(self) -> list[FromAgent]:
         """What has come. PeerError: the connection has ended, or what came is no message."""

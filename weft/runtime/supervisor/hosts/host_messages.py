@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import TypeVar
 
 import msgspec
 
 from weft.base.errors import PeerError
 from weft.base.machine.cores import CoreShare
 from weft.compute.comm.shm.region import RankRecord
-from weft.runtime.ipc.messages import Failed, WorldSetup
+from weft.runtime.ipc.messages import Failed, WorldSetup, pack, read
 from weft.runtime.ipc.status import AGE_AT
 from weft.runtime.launch_plan.hosts import HostResources
 
@@ -138,10 +137,8 @@ class SessionFailed(msgspec.Struct, frozen=True, tag="failed-session"):
 ToSession = MeetAt | MarkDead | AllMet
 FromSession = Spawned | Ended | SessionFailed
 
-T = TypeVar("T")
 Parts = list[tuple[list[int], bytes]]
 """Ranks, and the frame that each of them gets."""
-_encoder = msgspec.msgpack.Encoder()
 to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 to_session: msgspec.msgpack.Decoder[ToSession] = msgspec.msgpack.Decoder(ToSession)
@@ -150,14 +147,9 @@ from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(Fro
 _parts: msgspec.msgpack.Decoder[Parts] = msgspec.msgpack.Decoder(Parts)
 
 
-def packed(message: ToAgent | FromAgent) -> bytes:
-    """One frame of a control connection."""
-    return _encoder.encode(message)
-
-
 def command(message: ToSession | FromSession) -> bytes:
     """One frame of a session, for its other end itself."""
-    return addressed(COMMAND, _encoder.encode(message))
+    return addressed(COMMAND, pack(message))
 
 
 def addressed(to: int, frame: bytes) -> bytes:
@@ -167,7 +159,7 @@ def addressed(to: int, frame: bytes) -> bytes:
 
 def of_ranks(ranks_of: Mapping[bytes, list[int]]) -> bytes:
     """A frame of a session that has a frame for several ranks: every frame once, with its ranks."""
-    return addressed(EACH, _encoder.encode([(ranks, frame) for frame, ranks in ranks_of.items()]))
+    return addressed(EACH, pack([(ranks, frame) for frame, ranks in ranks_of.items()]))
 
 
 def parts_of(rest: memoryview) -> Parts:
@@ -180,11 +172,3 @@ def parted(frame: bytes) -> tuple[int, memoryview]:
     if len(frame) < _TO.size:
         raise PeerError("a frame of a session has no receiver")
     return _TO.unpack_from(frame)[0], memoryview(frame)[_TO.size :]
-
-
-def read(decoder: msgspec.msgpack.Decoder[T], frame: bytes | memoryview, whose: str) -> T:
-    """One record. PeerError: it is none of these."""
-    try:
-        return decoder.decode(frame)
-    except msgspec.DecodeError as error:
-        raise PeerError(f"{whose} sent a frame that is no message: {error}") from error

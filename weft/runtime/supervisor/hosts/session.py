@@ -12,7 +12,7 @@ from weft.base.errors import PeerError
 from weft.compute.comm.backend import Address
 from weft.compute.comm.shm.region import RankRecord
 from weft.runtime.ipc.channel import Channel, ChannelClosed
-from weft.runtime.ipc.messages import error_of
+from weft.runtime.ipc.messages import error_of, read
 from weft.runtime.ipc.status import StatusPage
 from weft.runtime.supervisor.hosts.host_messages import (
     COMMAND,
@@ -25,7 +25,6 @@ from weft.runtime.supervisor.hosts.host_messages import (
     from_session,
     of_ranks,
     parted,
-    read,
 )
 from weft.runtime.supervisor.link import RankGoneError, RankLink, SendFrames, fate_of
 

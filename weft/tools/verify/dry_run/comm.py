@@ -27,32 +27,36 @@ class RecordingComm(Comm):
     calls: list[Call] = field(default_factory=list)
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:
-        """(members - 1) addends of the own rows, then the other members' rows."""
-        row = x.shape[1] * x.element_size()
-        received = (len(group) - 1) * self.own_rows + x.shape[0] - self.own_rows
-        self.calls.append(("all_reduce", group, received * row))
+        self.record(CollectiveKind.ALL_REDUCE, group, (x,))
         return x
 
     def all_gather(self, x: Tensor, outs: Sequence[Tensor], group: Group) -> None:
-        self._record(CollectiveKind.ALL_GATHER, group, outs)
+        self.record(CollectiveKind.ALL_GATHER, group, outs)
 
     def reduce_scatter(self, xs: Sequence[Tensor], out: Tensor, group: Group) -> None:
-        self._record(CollectiveKind.REDUCE_SCATTER, group, (out,))
+        self.record(CollectiveKind.REDUCE_SCATTER, group, (out,))
 
     def all_to_all(self, xs: Sequence[Tensor], outs: Sequence[Tensor], group: Group) -> None:
-        self._record(CollectiveKind.ALL_TO_ALL, group, outs)
+        self.record(CollectiveKind.ALL_TO_ALL, group, outs)
 
     def barrier(self, group: Group) -> None:
-        self._record(CollectiveKind.BARRIER, group, ())
+        self.record(CollectiveKind.BARRIER, group, ())
 
     def send(self, x: Tensor, peer: int) -> None:
-        self._record(CollectiveKind.SEND, (self.rank, peer), ())
+        self.record(CollectiveKind.SEND, (self.rank, peer), ())
 
     def recv(self, out: Tensor, peer: int) -> None:
-        self._record(CollectiveKind.RECV, (peer, self.rank), (out,))
+        self.record(CollectiveKind.RECV, (peer, self.rank), (out,))
 
     def close(self) -> None:
         """Holds nothing."""
 
-    def _record(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor]) -> None:
-        self.calls.append((kind.name.lower(), group, received_bytes(kind, group, outs, self.rank)))
+    def record(self, kind: CollectiveKind, group: Group, outs: Sequence[Tensor]) -> None:
+        """Counts a call that writes `outs`: in an all_reduce addends of the own rows from each of the others, then the
+        other members' rows."""
+        if kind is CollectiveKind.ALL_REDUCE:
+            rows = (len(group) - 1) * self.own_rows + outs[0].shape[0] - self.own_rows
+            received = rows * outs[0].shape[1] * outs[0].element_size()
+        else:
+            received = received_bytes(kind, group, outs, self.rank)
+        self.calls.append((kind.name.lower(), group, received))
