@@ -25,7 +25,7 @@ from weft.compute.ops.reference.exact_ops import snap
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler on this machine")
 
-SHAPES = [(1, 1), (5, 7), (33, 65), (32, 64), (48, 31), (70, 100), (130, 33), (96, 500)]
+SHAPES = [(1, 1), (5, 7), (33, 65), (32, 64), (130, 33), (96, 500)]
 CODED = [WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G]
 BLOCKS = list(kept_blocks())
 PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightKind.F64: torch.float64}
@@ -87,7 +87,7 @@ def test_a_plain_weight_comes_back_as_it_was(packing: Packing, shape: tuple[int,
 
 @pytest.mark.parametrize("source", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (48, 31), (130, 33)], ids=str)
 def test_codes_stand_for_what_the_twin_says(
     packing: Packing, shape: tuple[int, int], kind: WeightKind, source: torch.dtype
 ) -> None:
@@ -155,7 +155,7 @@ def _allowed(x: Tensor, values: Tensor, wanted: Tensor, out: torch.dtype) -> Ten
 
 
 @pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.F32, *CODED], ids=lambda kind: kind.name)
-@pytest.mark.parametrize("half", [1, 16, 24, 37], ids=str)
+@pytest.mark.parametrize("half", [1, 24, 37], ids=str)
 def test_gate_and_up_meet_in_the_epilogue(packing: Packing, half: int, kind: WeightKind) -> None:
     depth = 75
     dtype = torch.float32 if kind == WeightKind.F32 else torch.bfloat16
@@ -201,7 +201,7 @@ def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> 
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
-@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (64, 576), (32, 9000), (40, 611)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (32, 9000), (40, 611)], ids=str)
 def test_bits_of_a_row_depend_on_nothing_beside_it(
     variant: str, packing: Packing, shape: tuple[int, int], kind: WeightKind
 ) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ co
 
 BLOCKS = list(kept_blocks())
 BOTH = (WeightKind.INT8, WeightKind.INT4)
-SHAPES = [(1, 1), (5, 7), (33, 65), (48, 31), (70, 100), (130, 33), (96, 576), (32, 1540)]
+SHAPES = [(1, 1), (5, 7), (33, 65), (130, 33), (96, 576), (32, 1540)]
 
 
 @pytest.fixture(params=VARIANTS)
@@ -116,7 +116,7 @@ def test_sums_are_added_to_what_is_there(variant: str, kind: WeightKind) -> None
 
 
 @pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (64, 576), (32, 9000)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 100), (200, 33), (32, 9000)], ids=str)
 def test_bits_of_a_row_depend_on_nothing_beside_it(variant: str, shape: tuple[int, int], kind: WeightKind) -> None:
     columns, depth = shape
     made = packed(variant, torch.randn(shape), kind)
