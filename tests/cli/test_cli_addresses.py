@@ -15,7 +15,7 @@ from weft.cli import addresses
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
 
-DATA = str(Path(__file__).parents[1] / "explain" / "data")
+DATA = str(Path(__file__).parents[1] / "tools" / "explain" / "data")
 WORDS = {
     "explain": ["explain", DATA, "--tp", "2"],
     "dry-run": ["dry-run", DATA, "--tp", "2"],

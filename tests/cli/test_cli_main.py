@@ -16,7 +16,7 @@ from weft.base.errors import CheckpointError, LayoutError, PeerError, WeftError
 from weft.cli.dispatch import COMMANDS
 from weft.cli.main import main
 
-MODEL = Path(__file__).parents[1] / "explain" / "data"
+MODEL = Path(__file__).parents[1] / "tools" / "explain" / "data"
 
 
 def command(monkeypatch: pytest.MonkeyPatch, run: object) -> None:

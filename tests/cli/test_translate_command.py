@@ -21,7 +21,7 @@ from weft.cli.args.parser import CommandParser
 from weft.cli.main import main
 from weft.tools.dialects.report import json_schema
 
-MODEL = Path(__file__).parents[1] / "explain" / "data"
+MODEL = Path(__file__).parents[1] / "tools" / "explain" / "data"
 DP = " --dp 2 --enable-dp-attention"
 SGLANG = f"python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B --tp 4{DP}"
 OPEN = "vllm serve meta-llama/Llama-3.1-8B --tensor-parallel-size $TP"

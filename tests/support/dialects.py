@@ -21,7 +21,7 @@ from weft.tools.dialects.base import Context, Reading
 from weft.tools.dialects.flags import Table
 from weft.tools.dialects.sizes import Sizes
 
-CASES = Path(__file__).parents[1] / "dialects" / "cases"
+CASES = Path(__file__).parents[1] / "tools" / "dialects" / "cases"
 
 
 @dataclass(frozen=True, kw_only=True)

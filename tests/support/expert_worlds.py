@@ -14,7 +14,7 @@ from weft.parallel.experts.placement.shape import SlotShape
 from weft.parallel.experts.statistics.loads import FloatArray, IntArray
 from weft.parallel.experts.statistics.metric import balance
 
-DATA = Path(__file__).resolve().parents[1] / "experts" / "data"
+DATA = Path(__file__).resolve().parents[1] / "parallel" / "experts" / "data"
 TRACES = ("prefill_in1024", "prefill_in4096", "decode_in1000out1000", "decode_in500out1500")
 TWELVE = np.array(
     [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]],
