@@ -32,7 +32,7 @@ help:
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
 	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT); PORT=, LAYOUT=FILE; ARGS= adds flags"
 	@echo "make docs       the documents as a site, in build/docs/index.html"
-	@echo "make test       lint, types, generated documents and the CPU suite; make test-long adds the long tests"
+	@echo "make test       lint, sizes, generated documents and the CPU suite; make test-long adds the long tests"
 	@echo "make generated  write the documents that are made from the code; fails where that changes them"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
@@ -110,10 +110,10 @@ size: $(STAMP)
 generated: $(STAMP)
 	@$(PY) -m scripts.generated
 
-test: lint generated native
+test: lint size generated native
 	$(PYTEST)
 
-test-long: lint generated native
+test-long: lint size generated native
 	$(PYTEST) -m "long or not long"
 
 clean:

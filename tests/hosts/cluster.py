@@ -31,11 +31,6 @@ class Cluster:
         where = ["--uds", str(self.hosts[number].folder / "sock")] if number == 0 else []
         return [*self.meeting(number, *layout), "--served-model-name", "small", *where]
 
-    def alone(self) -> list[str]:
-        """What `weft serve` is given where host 0 serves alone."""
-        words = [str(self.models[0]), "--served-model-name", "small", "--kv-cache-memory", "4MiB"]
-        return [*words, "--uds", str(self.hosts[0].folder / "sock")]
-
     def serve(self, *layout: str, **environ: str) -> list[Command]:
         """The server and its agents, as soon as it is ready."""
         commands = [host.weft("serve", *self.words(host.number, *layout), **environ) for host in self.hosts]
