@@ -149,11 +149,6 @@ def test_glossary_names_exist() -> None:
     assert [name for name in asked if name not in names] == []
 
 
-def test_glossary_words_are_told_once() -> None:
-    words = re.findall(r"\*\*([^*]+)\*\*", DOCS["glossary.md"])
-    assert sorted({word for word in words if words.count(word) > 1}) == []
-
-
 def test_the_life_of_a_token_names_real_functions() -> None:
     """`file.py` `function` pairs: the function must stand in that file."""
     page = DOCS["life_of_a_token.md"]

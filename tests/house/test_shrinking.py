@@ -64,27 +64,3 @@ def test_class_names_and_folders_are_counted(tmp_path: Path) -> None:
     assert shrink.shared_class_names(root) == {"Plan": 2}
     assert shrink.large_folders(root) == {"weft/one": 16}
     assert shrink.idioms(root) == {"weft/two": 1}
-
-
-CONFLICT = """
-[idioms]
-<<<<<<< here
-"weft/one" = 3
-=======
-"weft/one" = 5
-"weft/two" = 2
->>>>>>> there
-[folders]
-"""
-
-
-@pytest.mark.parametrize(("now", "code", "kept"), [({"weft/new": 5}, 0, {"weft/new": 5}), ({"weft/one": 6}, 1, None)])
-def test_the_script_only_shrinks(
-    now: dict[str, float], code: int, kept: dict[str, float] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "allowed.toml"
-    path.write_text(CONFLICT)
-    monkeypatch.setattr(shrink, "ALLOWED", path)
-    monkeypatch.setattr(shrink, "counted", lambda: {"idioms": now, "folders": {}})
-    assert shrink.main() == code
-    assert shrink.read(path.read_text()) == {"idioms": kept or {"weft/one": 3, "weft/two": 2}, "folders": {}}

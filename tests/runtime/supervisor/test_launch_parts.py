@@ -362,8 +362,9 @@ def test_a_file_without_codes_gets_none(tmp_path: Path) -> None:
 
 NO_TORCH = """
 import sys
-import weft, weft.frontend.llm, weft.cli.main, weft.cli.commands.serve, weft.cli.commands.generate,
-weft.runtime.worker.main assert weft.LLM is weft.frontend.llm.LLM
+import weft, weft.frontend.llm, weft.cli.main, weft.cli.commands.serve, weft.cli.commands.generate
+import weft.runtime.worker.main
+assert weft.LLM is weft.frontend.llm.LLM
 loaded = [name for name in sys.modules if name.split(".")[0] == "torch" or name == "weft.compute.comm.base"]
 assert not loaded, loaded
 """

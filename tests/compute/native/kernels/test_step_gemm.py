@@ -41,6 +41,17 @@ def packing(variant: str) -> Packing:
     return step_cases.packing(variant)
 
 
+FORMS = [
+    pytest.param(kind, rounds, id=f"{kind.name}{', rows of 8 bits' * rounds}")
+    for kind, rounds in (*((kind, False) for kind in (*PLAIN, *CODED)), *((kind, True) for kind in CODED))
+]
+"""Kind, and whether rows are rounded to 8 bits."""
+
+
+def packing_of(variant: str, rounds: bool) -> Packing:
+    return Packing(step_cases.pool(variant, 1), int8_activations=rounds)
+
+
 def linear(
     packing: Packing,
     x: Tensor,
@@ -190,9 +201,10 @@ def test_the_exact_gate_is_on_the_grid(packing: Packing) -> None:
     assert torch.equal(out, snap(F.silu(gate.double()) * up.double()))
 
 
-@pytest.mark.parametrize("kind", [WeightKind.BF16, WeightKind.F64, WeightKind.INT4], ids=lambda kind: kind.name)
-def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> None:
-    wide, dtype = (torch.float64,) * 2 if kind == WeightKind.F64 else (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(("kind", "rounds"), FORMS)
+def test_sums_are_added_to_what_is_there(variant: str, kind: WeightKind, rounds: bool) -> None:
+    dtype = PLAIN.get(kind, torch.bfloat16)
+    wide, packing = torch.promote_types(dtype, torch.float32), packing_of(variant, rounds)
     weight = torch.randn(45, 51).to(dtype)
     made, bias, x = packing.pack(weight, form(kind)), torch.randn(45, dtype=wide), rows_among_noise(14, 51, dtype)
     stored = linear(packing, x, made, torch.empty(14, 45, dtype=wide), bias)
@@ -200,27 +212,22 @@ def test_sums_are_added_to_what_is_there(packing: Packing, kind: WeightKind) -> 
     assert torch.equal(linear(packing, x, made, before.clone(), bias, Epilogue.ADD_TO), before + stored)
 
 
-@pytest.mark.parametrize("kind", [*PLAIN, *CODED], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("kind", "rounds"), FORMS)
 @pytest.mark.parametrize("shape", [(70, 100), (200, 33), (32, 9000), (40, 611)], ids=str)
 def test_bits_of_a_row_depend_on_nothing_beside_it(
-    variant: str, packing: Packing, shape: tuple[int, int], kind: WeightKind
+    variant: str, shape: tuple[int, int], kind: WeightKind, rounds: bool
 ) -> None:
     columns, depth = shape
     dtype = PLAIN.get(kind, torch.bfloat16)
+    packing, wide = packing_of(variant, rounds), torch.promote_types(dtype, torch.float32)
     made = packing.pack(torch.randn(shape).to(dtype), form(kind))
-    wide = torch.float64 if kind == WeightKind.F64 else torch.float32
-    for rows in [rows_among_noise(200, depth, dtype)] + (
-        [rows_among_noise(200, depth, torch.float32)] * (kind in CODED)
-    ):
+    for given_as in {dtype, torch.float32} if kind in CODED else {dtype}:
+        rows = rows_among_noise(200, depth, given_as)
         whole = linear(packing, rows, made, torch.empty(200, columns, dtype=wide))
-        for count in (1, 2, 3, 4, 5, 12, 13, 24, 31, 97):
+        for count in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 24, 31, 97):
             begin = 7 * count % (200 - count)
-            part = linear(
-                step_cases.packing(variant, 1 + count % 3),
-                rows[begin : begin + count],
-                made,
-                torch.empty(count, columns, dtype=wide),
-            )
+            some, out = rows[begin : begin + count], torch.empty(count, columns, dtype=wide)
+            part = linear(step_cases.packing(variant, 1 + count % 3), some, made, out)
             assert torch.equal(part, whole[begin : begin + count]), (count, begin)
 
 
