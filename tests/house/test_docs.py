@@ -6,7 +6,6 @@ import argparse
 import ast
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -211,15 +210,3 @@ def test_ci_runs_what_a_person_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert "make test" in script.read_text()
-
-
-def run_weft(*words: str) -> str:
-    """What `weft WORDS...` prints; it must succeed."""
-    command = [sys.executable, "-m", "weft.cli.main", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_help_lists_the_commands() -> None:
-    assert all(f"  {command.name} " in run_weft("--help") for command in COMMANDS)
