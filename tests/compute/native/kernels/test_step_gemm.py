@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, VARIANTS, form, quantized
+from tests.compute.native.step_cases import ISAS, form, quantized
 from weft.base.weight_formats import kept_blocks
 from weft.compute.native import build
 from weft.compute.native.records import Epilogue, WeightKind
@@ -29,16 +29,6 @@ SHAPES = [(1, 1), (5, 7), (33, 65), (32, 64), (130, 33), (96, 500)]
 CODED = [WeightKind.INT8, WeightKind.INT4, WeightKind.INT8G]
 BLOCKS = list(kept_blocks())
 PLAIN = {WeightKind.F32: torch.float32, WeightKind.BF16: torch.bfloat16, WeightKind.F64: torch.float64}
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def packing(variant: str) -> Packing:
-    return step_cases.packing(variant)
 
 
 FORMS = [

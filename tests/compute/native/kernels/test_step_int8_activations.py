@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.compute.native import step_cases
 from tests.compute.native.kernels.test_step_gemm import CODED, decoded, out_of, rows_among_noise
-from tests.compute.native.step_cases import ISAS, VARIANTS, form, quantized
+from tests.compute.native.step_cases import ISAS, form, quantized
 from weft.base.weight_formats import kept_blocks
 from weft.compute.native import build
 from weft.compute.native.records import Epilogue, WeightKind
@@ -25,11 +25,6 @@ pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ co
 
 BLOCKS = list(kept_blocks())
 SHAPES = [(1, 1), (5, 7), (33, 65), (130, 33), (96, 576), (32, 1540)]
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def packed(

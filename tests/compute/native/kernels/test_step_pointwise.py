@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, THREADS, VARIANTS
+from tests.compute.native.step_cases import ISAS, THREADS
 from weft.base.errors import WeftError
 from weft.compute.native.records import InstructionRecord, StepRecord
 from weft.compute.ops import Numerics
@@ -46,7 +46,6 @@ def close(out: Tensor, wanted: Tensor) -> None:
         assert ((out.double() - wanted.double()).abs() / scale).max() < TOLERANCE[out.dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -68,7 +67,6 @@ def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, co
         assert torch.equal(alone[0], seen[0][row])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -82,7 +80,6 @@ def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int
         assert torch.equal(alone[0], out[row])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int) -> None:
     ops = ExactOps(Numerics(F32, exact=True), CPU)
@@ -98,7 +95,6 @@ def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int
         assert torch.equal(out, ops.silu_mul(gate_up))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kept, added", [(F32, F32), (F32, BF16), (F64, F64), (F64, F32), (BF16, BF16), (BF16, F32)])
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_sums_and_a_norm_that_adds_first(
@@ -117,7 +113,6 @@ def test_sums_and_a_norm_that_adds_first(
         assert torch.equal(found, wanted) and torch.equal(both, sums)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
 def test_select(variant: str, dtype: torch.dtype) -> None:
     """In place, of one operand or two of different widths; nothing beside the rows that are left is touched."""
@@ -133,7 +128,6 @@ def test_select(variant: str, dtype: torch.dtype) -> None:
             assert torch.equal(beside[: len(rows)], other if two else wide(9, 70, BF16)[: len(rows)])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stored, made", [(F32, F32), (BF16, F32), (BF16, BF16), (F64, F64), (F32, F64), (F32, BF16)])
 def test_embedding_rows(variant: str, stored: torch.dtype, made: torch.dtype) -> None:
     table, ids = wide(11, 37, stored), torch.tensor([[20], [29], [19], [30], [31], [25], [20], [-1], [1 << 40]])
