@@ -10,6 +10,7 @@ import httpx
 from tests.support.namespaces import Command, Host
 
 PORT = 25000
+PROMPTS = ("Hello", "What is it", "a b c")
 
 
 @dataclass

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import weft
-from tests.hosts.cluster import Cluster, answer
+from tests.hosts.cluster import PROMPTS, Cluster, answer
 from tests.hosts.test_refused_hosts import changed
 from tests.support.tiny_chat import write_tiny_chat
 from tests.support.waiting import until
@@ -19,20 +18,10 @@ from weft.cli.main import main
 
 TOGETHER = [
     ("--tp", "2"),
-    # collectives over gloo have the same bits: tests/compute/comm
+    # gloo between hosts: test_gloo_carries_messages_of_stages_too
     pytest.param(("--tp", "2", "--comm", "gloo"), marks=pytest.mark.long),
     *(("--attn-dp-size", "2"), ("--replicas", "2"), ("--pp", "2")),
 ]
-PROMPTS = ("Hello", "What is it", "a b c")
-
-
-@pytest.fixture(scope="module")
-def of_one_rank(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Answers to PROMPTS on one host."""
-    model = write_tiny_chat(tmp_path_factory.mktemp("alone") / "tiny")
-    with weft.LLM(str(model), kv_cache_memory=4 << 20) as llm:
-        found = llm.generate(list(PROMPTS), weft.SamplingParams(max_tokens=16, temperature=0))
-    return [each.outputs[0].text for each in found]
 
 
 def sleeps(pid: int) -> bool:
