@@ -81,12 +81,11 @@ def test_only_a_suspect_that_dies_alone_is_quarantined() -> None:
     assert b"b" in quarantine
 
 
-def test_ranks_that_were_killed_count_half() -> None:
-    quarantine = Quarantine(Clock())
-    for number in range(3):
-        assert b"a" not in quarantine, number
-        quarantine.died([b"a"], killed=True)
-    assert b"a" in quarantine
+def test_deaths_that_rows_cannot_cause_leave_no_suspicion() -> None:
+    for _ in range(3):
+        streams, stream = opened(whole=False)
+        assert streams.lose(frozenset({"r-0"}), blamed=False) == [stream]
+        assert streams.suspected_at(stream) is None and streams.quarantine() == []
 
 
 def test_suspicion_and_quarantine_are_lifted() -> None:

@@ -87,7 +87,7 @@ def test_a_linear_layer_runs_with_it(int8_activations: bool) -> None:
 
 
 def test_explain_counts_its_bytes() -> None:
-    data = Path(__file__).parents[1] / "explain" / "data" / "config.json"
+    data = Path(__file__).parents[1] / "tools" / "explain" / "data" / "config.json"
     config = parse_config(json.loads(data.read_text()))
     report = explain("m", config, resolve({"dense.tp": 2}, 2), dtype="bfloat16", storage=WeightStorage("toy"))
     elements = 3 * config.hidden_size * config.intermediate_size * config.num_layers

@@ -7,7 +7,7 @@ WeftError                     70  internal
 |- CheckpointError            65  files of a model; carries every problem found
 |  `- FieldError              65  a field in them; a ConfigError too
 |- PeerError                  69  another rank, named
-|  |- KilledError             69  a rank that was killed from outside
+|  |- MismatchError           69  ranks that are in different collectives
 |  |- DeadlockError           69  no rank can go on; names rank and collective
 |  `- HostLostError           69  another host, named
 |- UnavailableError          69  a server or a hub that cannot be reached
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from weft.base.deaths import Death
 from weft.base.printable import printable
 
 MOST_PROBLEMS = 10
@@ -83,20 +84,24 @@ class FieldError(CheckpointError, ConfigError):
 
 
 class PeerError(WeftError):
-    """A rank died or stopped answering; the message names it."""
+    """A rank died or stopped answering; the message names it, `death` is the cause."""
 
     exit_code = 69
+    death = Death.LINK
     module = ""
     """Whose collective failed, as a layout's boundaries are called ("o_proj.out"); empty: of none."""
 
 
-class KilledError(PeerError):
-    """A rank was killed by a signal that comes from outside: by a person, another program, or the system when memory is
-    short. It is no crash."""
+class MismatchError(PeerError):
+    """Ranks called different collectives, or brought tensors that do not fit; the message has every call."""
+
+    death = Death.EXCEPTION
 
 
 class HostLostError(PeerError):
     """Another host, with all of its ranks, is lost; the message names it."""
+
+    death = Death.HOST
 
 
 class HostMissingError(HostLostError):

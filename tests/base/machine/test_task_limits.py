@@ -73,7 +73,7 @@ def test_too_few_tasks_are_refused_with_what_is_needed(monkeypatch: pytest.Monke
     monkeypatch.setattr(task_limits, "_own", lambda: 4)
     with pytest.raises(ConfigError, match=r"ulimit -u 8\) leaves 7 .* need 30"):
         task_limits.check([1, 2, 3])
-    monkeypatch.setattr(task_limits, "_own", lambda: 24)
+    monkeypatch.setattr(task_limits, "_own", lambda: 27)
     task_limits.check([1, 2, 3])
 
 

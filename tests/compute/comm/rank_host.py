@@ -21,7 +21,8 @@ import torch
 from tests.compute.comm.comm_cases import groups_of
 from tests.compute.comm.rank_scenarios import SCENARIOS
 from weft.compute.comm.backend import Backend, CommSpec, RankEnd, Rendezvous
-from weft.compute.comm.distributed.links import TOKEN_BYTES, LinkToken, connect_all, listen
+from weft.compute.comm.distributed.handshake import TOKEN_BYTES, LinkToken
+from weft.compute.comm.distributed.links import connect_all, listen
 from weft.compute.comm.registry import backend_named
 from weft.compute.comm.shm.backend import SharedMemory, SharedRegion
 from weft.compute.comm.shm.region import Region

@@ -23,7 +23,9 @@ def names_the_absent(error: str, rank: int) -> bool:
 
 def is_told(error: str) -> bool:
     """Of the disagreement itself, or of a rank that met it: it gave up, or its process has ended by now."""
-    return error.startswith("PeerError: ") and any(word in error for word in ("disagree", "gave up", "died"))
+    return error.startswith(("PeerError: ", "MismatchError: ")) and any(
+        word in error for word in ("disagree", "gave up", "died")
+    )
 
 
 @pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "barrier"])
@@ -91,9 +93,9 @@ def test_a_rank_may_close_while_others_go_on(rank_host: Any, backend: str) -> No
 def test_ranks_that_disagree(rank_host: Any, native_comm: None, how: str, world: int) -> None:
     outcome = rank_host.run("shared_memory", world, "disagree", timeout=NEVER, how=how)
     messages = [error for error in errors(outcome) if "disagree" in error]
-    assert messages and all(error.startswith("PeerError: ranks") and "rank 1: call " in error for error in messages), (
-        outcome
-    )
+    assert messages and all(
+        error.startswith("MismatchError: ranks") and "rank 1: call " in error for error in messages
+    ), outcome
     assert all(is_told(error) for error in errors(outcome)), outcome
 
 
@@ -101,7 +103,7 @@ def test_ranks_that_disagree(rank_host: Any, native_comm: None, how: str, world:
 def test_ranks_that_disagree_in_a_debug_run(rank_host: Any, backend: str, how: str) -> None:
     outcome = rank_host.run(backend, 3, "disagree", debug=True, timeout=NEVER, how=how)
     messages = [error for error in errors(outcome) if "disagree" in error]
-    assert messages and all(error.startswith("PeerError: ") for error in messages), outcome
+    assert messages and all(error.startswith(("PeerError: ", "MismatchError: ")) for error in messages), outcome
     assert all(is_told(error) for error in errors(outcome)), outcome
     if how == "shapes":
         assert "[2, 6]" in messages[0] and "[3, 4]" in messages[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.compute.grammars.vocabularies import small_vocabulary
 from weft.base.errors import RequestError
 from weft.compute.grammars.base import GrammarError
 from weft.compute.grammars.constraints import Check, Constraint, Grammar, grammar_of
-from weft.compute.grammars.json_schema import FORMATS, MAX_DEPTH, held_schema
+from weft.compute.grammars.json_schema import MAX_DEPTH, held_schema
+from weft.compute.grammars.keywords import FORMATS
 from weft.compute.grammars.llguidance_compiler import LLGuidanceCompiler
 from weft.compute.grammars.one_of import told_apart
 
@@ -121,6 +123,11 @@ BRANCHES: tuple[dict[str, Any], ...] = (
     {"type": "object", "properties": {"k": {"const": "y"}}},
     {"required": ["k"], "properties": {"k": {"const": "y"}}},
     {"type": "object", "required": ["l"], "properties": {"k": {"const": "y"}}},
+    {"type": "object", "required": ["k"], "additionalProperties": False, "properties": {"k": {}}},
+    {"type": "object", "required": ["l"], "additionalProperties": False, "properties": {"l": {}}},
+    {"type": "object", "properties": {"k": {"type": "integer"}}},
+    {"allOf": [{"type": "object", "required": ["k"]}, {"properties": {"k": {"const": "x"}}}]},
+    {"anyOf": [{"type": "integer"}, {"type": "null"}]},
     {"$ref": "#/$defs/text"},
 )
 ROOT = {"$defs": {"text": {"type": "string"}}}
@@ -134,7 +141,7 @@ def test_branches_that_are_told_apart_never_both_match(one: dict[str, Any], othe
 
 
 def test_branches_are_told_apart_by_type_value_and_tag() -> None:
-    pairs = [(1, 3), (5, 6), (5, 7), (7, 8), (9, 10), (3, 14), (1, 9)]
+    pairs = [(1, 3), (5, 6), (5, 7), (7, 8), (9, 10), (3, 19), (1, 9), (14, 15), (9, 16), (9, 11), (1, 18)]
     assert all(told_apart([BRANCHES[i], BRANCHES[j]], ROOT) for i, j in pairs)
     tagged = {"oneOf": [BRANCHES[9], BRANCHES[10]]}
     grammar = compiled(tagged)
@@ -162,6 +169,88 @@ def test_what_is_left_out_is_named_and_the_rest_holds() -> None:
     assert not accepts(grammar, '{"a": ["3"], "b": "", "c": 1}') and not accepts(grammar, '{"a": []}')
     with pytest.raises(RequestError, match="'not' at '/properties/a/items'"):
         compiled(schema)
+
+
+NOTHING = {"allOf": [{"type": "null"}, {"type": "array"}]}
+TEXTS = {"a": {"type": "string"}, "b": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"type": "object", "minProperties": 5}, "minProperties at /"),
+        ({"type": "object", "properties": TEXTS, "maxProperties": 1}, "maxProperties at /"),
+        ({"prefixItems": [{"type": "object", "minProperties": 3}]}, "minProperties at /prefixItems/0"),
+        ({"items": {"$ref": "#/$defs/t"}, "$defs": {"t": {"pattern": "(?=a)"}}}, "pattern at /$defs/t"),
+        ({"patternProperties": {"(": {}}}, "patternProperties at /"),
+        ({"$ref": "#", "type": "object"}, "$ref at /"),
+        ({"prefixItems": [{"minimum": 1e40}]}, "minimum at /prefixItems/0"),
+    ],
+)  # fmt: skip
+def test_a_keyword_that_does_not_compile_is_named_alone(schema: Any, named: str) -> None:
+    assert compiled(schema, strict=False).left_out == (named,)
+    keyword, _, path = named.partition(" at ")
+    with pytest.raises(RequestError, match=f"'{re.escape(keyword)}' at '{re.escape(path)}'"):
+        compiled(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"properties": {"a": {"type": "text"}}}, "/properties/a/type"), ({"enum": []}, "/enum"),
+        ({"required": "a"}, "/required"), ({"minLength": -1}, "/minLength"), ({"multipleOf": 0}, "/multipleOf"),
+        ({"pattern": 5}, "/pattern"), ({"maxItems": 1.5}, "/maxItems"), ({"type": []}, "/type"),
+        ({"type": "object", "required": ["a"], "properties": {"a": NOTHING}}, "/properties/a"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_schema_is_refused_by_its_place(schema: Any, place: str) -> None:
+    for strict in (True, False):
+        with pytest.raises(RequestError, match=f"at '{place}'"):
+            compiled(schema, strict=strict)
+
+
+def test_counts_of_properties_are_counted_right() -> None:
+    """By brute force over keys, repeated ones too: what is held is held, the rest is refused."""
+    texts = [
+        "{" + ", ".join(f'"{key}": 1' for key in keys) + "}"
+        for count in range(5)
+        for keys in itertools.product("abxy", repeat=count)
+    ]
+    held = 0
+    counts = [
+        {},
+        {"minProperties": 1},
+        {"minProperties": 2},
+        {"maxProperties": 1},
+        {"minProperties": 1, "maxProperties": 2},
+    ]
+    for names, required, more, count in itertools.product(("", "a", "ab"), ("", "a", "x"), (None, False), counts):
+        schema: dict[str, Any] = {"type": "object", "required": [*required], **count}
+        schema |= {"properties": dict.fromkeys(names, {"type": "integer"})} if names else {}
+        schema |= {} if more is None else {"additionalProperties": more}
+        try:
+            grammar = compiled(schema)
+        except RequestError:
+            continue
+        held += 1
+        for text in texts:
+            assert Draft202012Validator(schema).is_valid(json.loads(text)) or not accepts(grammar, text), (schema, text)
+    assert held > 30
+
+
+def test_references_by_anchor_are_followed() -> None:
+    for anchor in ({"$anchor": "here"}, {"$id": "#here"}):
+        grammar = compiled({"items": {"$ref": "#here"}, "type": "array", "$defs": {"t": {"type": "null", **anchor}}})
+        assert accepts(grammar, "[null]") and not accepts(grammar, "[1]")
+
+
+def test_a_megabyte_is_taken() -> None:
+    parts = {
+        f"T{at}": {"type": "object", "description": "x" * 1300, "properties": {"next": {"$ref": f"#/$defs/T{at + 1}"}}}
+        for at in range(700)
+    }
+    schema = {"$ref": "#/$defs/T0", "$defs": {**parts, "T700": {"type": "null"}}}
+    assert len(json.dumps(schema)) > 900_000 and accepts(compiled(schema), '{"next": {"next": {}}}')
 
 
 def test_keywords_that_mean_nothing_where_they_stand_are_no_fault() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.grammars.vocabularies import END, IM_END, small_vocabulary
+from tests.support.waiting import until
 from weft.base.step.plan import GRAMMAR_FAILED, NewRequest, Sampled, ScheduledRequest
 from weft.base.step.sampling_params import SamplingParams
 from weft.compute.grammars.base import GrammarError
@@ -162,21 +163,30 @@ def test_a_grammar_that_takes_too_much_work_ends_its_own_request() -> None:
     assert [each.error for each in found] == [None, None, GRAMMAR_FAILED, GRAMMAR_FAILED]
 
 
-def test_a_grammar_of_a_request_that_waits_is_compiled_once() -> None:
-    class Counting(LLGuidanceCompiler):
-        asked: list[str] = []
+def test_no_step_waits_for_the_compile_of_another_grammar() -> None:
+    """A grammar that waits for a slot is compiled once; one that is refused counts as compiled."""
+    begun, goes_on = threading.Event(), threading.Event()
+    made: list[str] = []
 
-        def compile(self, text: str) -> LLGuidanceAutomaton:
-            self.asked.append(text)
-            return super().compile(text)
+    class Slow(LLGuidanceCompiler):
+        def _matcher(self, text: str) -> Any:
+            made.append(text)
+            if text == "start: /slow/":
+                begun.set()
+                assert goes_on.wait(120)
+            return super()._matcher(text)
 
-    with closing(GrammarMasks(lambda: Counting(VOCABULARY), len(VOCABULARY))) as masks:
+    with closing(GrammarMasks(lambda: Slow(VOCABULARY), len(VOCABULARY))) as masks:
         sampler = Sampler(1, len(VOCABULARY), CPU, (END,), None, masks)
-        for grammar in (LETTERS, "start: ("):  # the second fails when it is admitted
-            sampler.admit(NewRequest(-1, [], [], SamplingParams(grammar=grammar), 0))
+        texts = [LETTERS, "start: (", "start: /slow/"]
+        masks.compile_ahead(texts)
+        assert begun.wait(120) and masks.compile_ahead(()) == 2
         admit(sampler, 0, grammar=LETTERS, temperature=0.0)
         assert TOKENS[step(sampler, torch.randn(1, len(VOCABULARY)), (0, 0))[0].token_id][:1] == b"a"
-    assert Counting.asked == [LETTERS, "start: (", LETTERS]
+        assert masks.compile_ahead(["start: /x/"]) == 2
+        goes_on.set()
+        until(lambda: masks.compile_ahead(()) == 4)
+        assert made == [*texts, "start: /x/"] and masks.compile_ahead(["start: ("], needed=False) == 5
 
 
 def test_a_rank_without_a_vocabulary_fails_every_grammar() -> None:

@@ -47,7 +47,8 @@ def check_requests(scheduler: Scheduler, requests: list[Request]) -> None:
     assert len(unfinished) <= 1, "two unfinished prefills"
     assert all(request.num_uncomputed == 1 for request in scheduler._decoding.values())
     assert scheduler.queued_tokens == sum(request.num_uncomputed for request in requests), "queued tokens"
-    assert len(scheduler._waiting) == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
+    waiting = len(scheduler._waiting) + len(scheduler.compiling)
+    assert waiting == sum(request.slot < 0 and not request.paused for request in requests), "waiting"
     in_flight = Counter(id(request) for flight in scheduler._in_flight for request, admission, run in flight.entries)
     assert scheduler._in_flight or not scheduler._deferred_free, "blocks held back without a step in flight"
     for request in requests:

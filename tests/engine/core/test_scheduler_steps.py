@@ -97,18 +97,6 @@ def test_a_prompt_is_cut_into_chunks_of_the_budget_and_only_its_last_row_is_samp
     ]
 
 
-def test_ranks_hear_of_the_grammars_of_requests_that_wait() -> None:
-    """Once, and only of those that are not admitted in the same step."""
-    bench = Bench(max_num_seqs=1)
-    for grammar in ('start: "a"', None, 'start: "b"', 'start: "c"', 'start: "b"'):
-        bench.add(prompt_of(4), max_tokens=3, grammar=grammar)
-    first, second = bench.plan(), bench.plan()
-    assert [(each.slot, each.params.grammar) for each in first.new_requests] == [(0, 'start: "a"')]
-    assert first.grammars == ['start: "b"', 'start: "c"']
-    assert not second.new_requests and not second.grammars
-    bench.finish()
-
-
 def test_one_step_carries_decode_rows_then_running_prefills_then_new_requests() -> None:
     bench = Bench()
     bench.add(prompt_of(5))

@@ -13,6 +13,7 @@ from tokenizers import decoders, models, normalizers
 from tests.support.checkpoints import TEXT, trained_tokenizer
 from weft.base.errors import RequestError
 from weft.engine.text import IncrementalDetokenizer, Tokenizer
+from weft.engine.text.offsets import TextOffsets
 
 
 @cache
@@ -69,20 +70,51 @@ def test_pieces_of_any_ids_join_to_the_whole(kind: str, skip: bool, data: st.Dat
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_what_was_pushed_is_text_at_once_and_whole(kind: str, data: st.DataObject) -> None:
-    """After every id: all whole characters are out, and only those."""
+    """After every id: all whole characters are out, but for a run of tokens that are a byte each, and only those."""
     tokenizer = KINDS[kind]()
     text = data.draw(PLAIN)
     ids = tokenizer.encode(text, add_special_tokens=False)
-    incremental, seen, raw = IncrementalDetokenizer(tokenizer), "", b""
+    incremental, seen, raw, run_of_bytes = IncrementalDetokenizer(tokenizer), "", b"", b""
     for at, id in enumerate(ids):
         piece = incremental.push([id])
-        raw += tokenizer.token_bytes(id)
+        run_of_bytes = run_of_bytes + tokenizer.token_bytes(id) if id in tokenizer.pieces.byte_ids else b""
+        raw = raw if run_of_bytes else b"".join(map(tokenizer.token_bytes, ids[: at + 1]))
         seen += piece
         whole = raw.removeprefix(b" ") if kind == "sentencepiece" else raw
         assert "\ufffd" not in piece or "\ufffd" in text
         assert seen == whole.decode("utf-8", "ignore"), at
-    assert incremental.finish() == ""
-    assert seen == text
+    assert seen + incremental.finish() == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 261) | st.sampled_from([195, 169, 33, 229, 190, 161]), max_size=14))
+def test_runs_of_bytes_are_read_as_the_tokenizer_reads_them(ids: list[int]) -> None:
+    tokenizer = sentencepiece()
+    key = tokenizer._backend.decode(ids)
+    assert tokenizer.decode(ids) == key == "".join(run(IncrementalDetokenizer(tokenizer), [[id] for id in ids]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_every_token_that_is_text_stands_at_its_offset(kind: str, data: st.DataObject) -> None:
+    """In a prompt that is repeated, with a special token before it, and in an answer after it."""
+    tokenizer = KINDS[kind]()
+    prompt, answer = data.draw(PLAIN), data.draw(PLAIN)
+    own = tokenizer.encode(prompt, add_special_tokens=False)
+    ids, more = [0, *own], tokenizer.encode(f"x{answer}", add_special_tokens=False)
+    skip = tokenizer.skipped(True)
+    whole = prompt + "".join(run(IncrementalDetokenizer(tokenizer, prompt_ids=ids), [more]))
+    offsets = TextOffsets(tokenizer, ids, skip, prompt)
+    found = offsets.of_prompt(ids) + offsets.of_answer(more)
+    assert found == sorted(found) and found[:1] == [0]
+    apart = TextOffsets(tokenizer, ids, skip, prompt)
+    assert [at for id in more for at in apart.of_answer([id])] == found[len(ids) :]
+    for number, (id, at) in enumerate(zip(ids + more, found, strict=True)):
+        text = tokenizer.token_bytes(id).decode("utf-8", "ignore")
+        if text and id not in skip and text.encode() == tokenizer.token_bytes(id):
+            text = text.removeprefix(" ") if number == 1 and kind == "sentencepiece" else text
+            assert whole[at:].startswith(text), (number, whole, at)
 
 
 def test_half_a_character_at_the_end_is_said() -> None:

@@ -144,6 +144,15 @@ def test_reasoning_has_a_budget() -> None:
     assert grammar(form, ToolUse(), True, think, budget=5) is None
 
 
+@pytest.mark.parametrize(("form", "tokens"), CASES, ids=NAMES)
+def test_as_many_tools_as_a_request_may_offer(form: ToolForm, tokens: bool) -> None:
+    tools = tuple(Tool(name=f"server_{at % 7}_do_{at}", parameters=SCHEMA) for at in range(512))
+    auto = grammar(form, ToolUse(offered=tools, mode="auto"), tokens)
+    assert takes(auto, written(form, [(tools[-1].name, ARGUMENTS[1])], tokens), tokens)
+    assert not takes(auto, written(form, [(tools[3].name, '{"x": 1}')], tokens), tokens)
+    assert takes(auto, written(form, [("server_0_do_1", '{"x": 1}')], tokens), tokens) or form.in_channels
+
+
 def test_without_tools_any_text_will_do() -> None:
     assert grammar(TOOL_FORMS["hermes"], ToolUse(offered=TOOLS, mode="none"), True) is None
 

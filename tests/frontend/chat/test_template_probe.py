@@ -25,7 +25,7 @@ def templates_of(family: str) -> ChatTemplates:
     return ChatTemplates({"default": FAMILIES[family][0]}, {})
 
 
-def forms_of(family: str, **options: str) -> ChatForms:
+def forms_of(family: str, **options: Any) -> ChatForms:
     return chosen(probe(templates_of(family)), ChatConfig(**options))
 
 

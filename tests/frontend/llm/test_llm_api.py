@@ -176,7 +176,7 @@ def test_one_bad_prompt_runs_nothing(llm: LLM) -> None:
 def test_options_that_do_not_exist_or_do_not_fit(model: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match="LLM has no option max_len; engine options: dtype, quantization, activations, compress_weights",
+        match="max_len: LLM has no such option; engine options: dtype, quantization, activations, compress_weights",
     ):
         weft.LLM(model, max_len=3)
     with pytest.raises(ConfigError, match="max_num_seqs"):

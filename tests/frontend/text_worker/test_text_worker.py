@@ -18,7 +18,8 @@ from weft.base.errors import RequestError
 from weft.compute.grammars.constraints import Constraint
 from weft.frontend.text_worker.client import LocalTexts, TextWorker
 from weft.frontend.text_worker.handler import Handler
-from weft.frontend.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tokenize
+from weft.frontend.text_worker.jobs import Begin, CheckGrammar, CheckSchemas, Render, Tokenize, pack
+from weft.frontend.text_worker.process import _answer
 
 MESSAGES = [{"role": "user", "content": "Héllo"}]
 LIMIT_S = 120
@@ -62,6 +63,44 @@ def outcome(future: Future[Any]) -> Any:
 def test_jobs_give_what_they_give_in_this_process(worker: TextWorker, local: LocalTexts, job: Any) -> None:
     found, wanted = outcome(worker.submit(job)), outcome(local.submit(job))
     assert found == wanted or ("recursion" in str(wanted).lower() and found[2] == 400)
+
+
+def nested(depth: int, kind: str) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"items": value} if kind == "object" else [value]
+    return value
+
+
+@pytest.mark.parametrize("kind", ["object", "list"])
+@pytest.mark.parametrize("depth", [30, 150, 198, 400, 900, 5000])
+def test_deep_values_end_no_process(worker: TextWorker, local: LocalTexts, depth: int, kind: str) -> None:
+    """Whatever the job, and however its depth came through: the same refusal as in this process."""
+    value = nested(depth, kind)
+    text = "[" * depth + "]" * depth
+    constraints = [
+        Constraint(kind="json", value=value), Constraint(kind="json", value=text, strict=False),
+        Constraint(kind="json", value={"const": value}, closed=True), Constraint(kind="structural_tag", value=value),
+        Constraint(kind="json", value={"type": "string", "description": value}), Constraint(kind="choice", value=value),
+        Constraint(kind="grammar", value="start: " + text.replace("[", "(").replace("]", ")")),
+    ]  # fmt: skip
+    jobs: list[Any] = [
+        *map(CheckGrammar, constraints), CheckSchemas(constraints[:1]), Render(MESSAGES, {"tools": value}),
+        Render([{"role": "user", "content": value}]),
+    ]  # fmt: skip
+    worker.submit(jobs[-2]).exception(LIMIT_S)
+    before = worker.pid
+    for job in jobs:
+        found, wanted = outcome(worker.submit(job)), outcome(local.submit(job))
+        assert isinstance(found, tuple) == isinstance(wanted, tuple) or depth > 120, job
+        assert not isinstance(found, tuple) or found[2] == 400
+    assert worker.pid == before
+
+
+@pytest.mark.parametrize("frame", [b"\x91" * 100_000, b"", b"\xc1", pack(Render(MESSAGES))[:-1]])
+def test_a_frame_that_cannot_be_unpacked_is_a_refusal(begin: Begin, frame: bytes) -> None:
+    refusal = _answer(Handler.begin(begin), frame).refusal
+    assert refusal is not None and refusal.status == 400
 
 
 def test_a_job_beyond_its_time_is_refused_and_the_next_one_runs(worker: TextWorker, monkeypatch: Any) -> None:

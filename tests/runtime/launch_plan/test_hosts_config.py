@@ -73,10 +73,26 @@ def test_options_that_do_not_fit_are_refused(given: dict[str, Any], layout: dict
         HostsConfig(**given).check(resolve(layout))
 
 
+LONG = "0123456789abcdef"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o440, 0o640])
+def test_a_secret_that_its_group_may_read_is_taken(mode: int, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(LONG)
+    file.chmod(mode)
+    assert HostsConfig(dist_init_addr="10.0.0.1:5", dist_secret_file=str(file)).secret({})
+
+
+def test_a_short_secret_is_refused_with_the_command_that_makes_one() -> None:
+    with pytest.raises(ConfigError, match="has 15 bytes; at least 16 .*head -c 32 /dev/urandom"):
+        HostsConfig(dist_init_addr="127.0.0.1:5").secret({"WEFT_DIST_SECRET": LONG[1:]})
+
+
 def test_a_secret_is_needed_beyond_loopback_and_kept_from_others(tmp_path: Path) -> None:
     here = HostsConfig(dist_init_addr="127.0.0.1:5")
     beyond = HostsConfig(dist_init_addr="10.0.0.1:5")
-    assert here.secret({}) != here.secret({"WEFT_DIST_SECRET": "x"}) == beyond.secret({"WEFT_DIST_SECRET": "x"})
+    assert here.secret({}) != here.secret({"WEFT_DIST_SECRET": LONG}) == beyond.secret({"WEFT_DIST_SECRET": LONG})
     with pytest.raises(ConfigError, match="beyond the loopback address hosts need a secret"):
         beyond.secret({})
     file = tmp_path / "secret"
@@ -84,12 +100,12 @@ def test_a_secret_is_needed_beyond_loopback_and_kept_from_others(tmp_path: Path)
     with_file = HostsConfig(dist_init_addr="10.0.0.1:5", dist_secret_file=str(file))
     with pytest.raises(ConfigError, match="it is empty"):
         with_file.secret({})
-    file.write_text("x\n")
-    assert with_file.secret({}) == beyond.secret({"WEFT_DIST_SECRET": "x"})
+    file.write_text(LONG + "\n")
+    assert with_file.secret({}) == beyond.secret({"WEFT_DIST_SECRET": LONG})
     with pytest.raises(ConfigError, match="both give the secret"):
-        with_file.secret({"WEFT_DIST_SECRET": "x"})
-    file.chmod(0o640)
-    with pytest.raises(ConfigError, match=r"others may read it \(mode 640\); chmod 600 it"):
+        with_file.secret({"WEFT_DIST_SECRET": LONG})
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"others may read it \(mode 644\); chmod 600 it"):
         with_file.secret({})
 
 
@@ -149,6 +165,7 @@ def test_a_devices_number_counts_on_its_host(tmp_path: Path) -> None:
         eos_token_ids=(),
         comm="tcp",
         comm_limit_s=1.0,
+        join_limit_s=1.0,
         where=four.where,
         host_of=four.host_of,
         ranks_per_host=four.layout.ranks_per_node,

@@ -131,7 +131,7 @@ def test_a_limit_of_addresses_counts_like_less_memory() -> None:
 def test_too_low_a_limit_of_addresses_is_named() -> None:
     for engine in (EngineConfig(max_model_len=1024), EngineConfig(kv_cache_memory=100 * MIB)):
         with pytest.raises(
-            ConfigError, match=r"^the limit of addresses \(ulimit -v\) leaves .*: raise it; .*available: "
+            ConfigError, match=r"^the limit of addresses \(ulimit -v \d+\) leaves .*: raise it; .*available: "
         ):
             plan_memory(shards(), engine, 2, 10**12, process_limit=300 * MIB)
 

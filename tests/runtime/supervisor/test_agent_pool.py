@@ -12,11 +12,10 @@ import pytest
 
 from tests.support.waiting import until
 from weft.base.errors import HostLostError, HostMissingError, PeerError
-from weft.compute.comm.distributed import links
-from weft.compute.comm.distributed.links import LinkToken, UnprovenPeerError, introduce
+from weft.compute.comm.distributed import handshake
+from weft.compute.comm.distributed.handshake import LinkToken, UnprovenPeerError, introduce
 from weft.runtime.ipc.channel import Channel
 from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
-from weft.runtime.supervisor.hosts import agent_pool
 from weft.runtime.supervisor.hosts.admission import refusal_of
 from weft.runtime.supervisor.hosts.agent_pool import AgentPool
 from weft.runtime.supervisor.hosts.host_messages import (
@@ -35,7 +34,7 @@ SETTINGS = {"weft code": "abc", "layout.attention.tp": "2"}
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> HostsConfig:
-    monkeypatch.setenv("WEFT_DIST_SECRET", "of both")
+    monkeypatch.setenv("WEFT_DIST_SECRET", "known to both hosts")
     # an address of this process's own: other processes take no port of it
     address = "127.{}.{}.{}".format(*os.getpid().to_bytes(4, "big")[1:])
     with closing(socket.create_server((address, 0))) as free:
@@ -49,8 +48,9 @@ def pool(config: HostsConfig) -> Iterator[AgentPool]:
         yield pool
 
 
-def connected(config: HostsConfig) -> socket.socket:
-    return socket.create_connection((config.endpoint.host, config.endpoint.port), timeout=60)
+def connected(config: HostsConfig, source: str = "") -> socket.socket:
+    where = (config.endpoint.host, config.endpoint.port)
+    return socket.create_connection(where, 60, (source, 0) if source else None)
 
 
 def proven(config: HostsConfig, role: int = AGENT, number: int = 0, node: int = 1) -> socket.socket:
@@ -76,8 +76,10 @@ def report(**changes: object) -> HostReport:
 
 
 def closed(sock: socket.socket) -> bool:
+    """Whether the other end closes, whatever it says before."""
     with suppress(ConnectionResetError):
-        return sock.recv(1) == b""
+        while sock.recv(1000):
+            pass
     return True
 
 
@@ -96,9 +98,15 @@ def test_an_agent_is_welcomed_and_its_end_is_seen(config: HostsConfig, pool: Age
         pool.wait([1], 0.1)
 
 
-def test_another_secret_is_seen_by_the_one_that_connects(config: HostsConfig, pool: AgentPool) -> None:
-    with closing(connected(config)) as sock, pytest.raises(UnprovenPeerError):
-        introduce(sock, 1, AGENT, LinkToken(0, b"x" * 32))
+def test_another_secret_is_seen_by_both_sides(
+    config: HostsConfig, pool: AgentPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has one line for each address and minute."""
+    for source in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
+        with closing(connected(config, source)) as sock, pytest.raises(UnprovenPeerError):
+            introduce(sock, 1, AGENT, LinkToken(0, b"x" * 32))
+    said = [line for line in caplog.messages if "does not know the secret" in line]
+    assert len(said) == 2 and "127.0.0.1" in said[0] and "127.0.0.2" in said[1]
 
 
 def test_sessions_that_were_not_asked_for_and_other_roles_are_refused(config: HostsConfig, pool: AgentPool) -> None:
@@ -107,7 +115,7 @@ def test_sessions_that_were_not_asked_for_and_other_roles_are_refused(config: Ho
             proven(config, role, number).close()
 
 
-def test_what_is_no_hello_is_closed_without_an_answer(config: HostsConfig, pool: AgentPool) -> None:
+def test_what_is_no_hello_is_closed(config: HostsConfig, pool: AgentPool) -> None:
     with closing(connected(config)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".ljust(64, b"x"))
         assert closed(sock)
@@ -116,20 +124,24 @@ def test_what_is_no_hello_is_closed_without_an_answer(config: HostsConfig, pool:
 def test_connections_that_say_nothing_are_closed(
     config: HostsConfig, pool: AgentPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_pool, "PROOF_S", 0.2)
+    monkeypatch.setattr(handshake, "PROOF_S", 0.2)
     with closing(connected(config)) as sock:
         assert closed(sock)
 
 
-def test_so_many_may_be_unproven_and_no_more(config: HostsConfig, pool: AgentPool) -> None:
-    waiting = [connected(config) for _ in range(links.MOST_UNPROVEN)]
-    until(lambda: len(pool._unproven) == links.MOST_UNPROVEN)
-    with closing(connected(config)) as sock:
-        assert closed(sock)
-    for each in waiting:
+@pytest.mark.parametrize("addresses", [1, 4, 40])
+def test_strangers_that_wait_keep_no_agent_out(addresses: int, config: HostsConfig, pool: AgentPool) -> None:
+    """The oldest connection goes, of its address and of all; so an agent comes in while they are renewed."""
+    strangers = [connected(config, f"127.9.0.{1 + number % addresses}") for number in range(80)]
+    most = min(handshake.MOST_UNPROVEN, addresses * handshake.MOST_OF_ADDRESS)
+    until(lambda: len(pool._unproven) == most)
+    for number in range(3):
+        strangers += [connected(config, f"127.9.0.{1 + each % addresses}") for each in range(80)]
+        with closing(proven(config)) as agent:
+            assert agent.fileno() >= 0, number
+    for each in strangers:
         each.close()
-    until(lambda: not pool._unproven)
-    proven(config).close()
+    until(lambda: not len(pool._unproven))
 
 
 def test_a_frame_that_is_no_report_is_another_version(config: HostsConfig, pool: AgentPool) -> None:

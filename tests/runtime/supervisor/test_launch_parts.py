@@ -149,6 +149,7 @@ def setup_of_rank(tmp_path: Path, **fields: Any) -> Setup:
         eos_token_ids=(1, 2),
         comm="none",
         comm_limit_s=1.0,
+        join_limit_s=1.0,
         where=("rank 0", "rank 1"),
         host_of=(0, 0),
         ranks_per_host=2,
@@ -362,8 +363,8 @@ def test_a_file_without_codes_gets_none(tmp_path: Path) -> None:
 
 NO_TORCH = """
 import sys
-import weft, weft.frontend.llm, weft.cli.main, weft.cli.commands.serve, weft.cli.commands.generate
-import weft.runtime.worker.main
+import weft, weft.frontend.llm, weft.runtime.worker.main
+import weft.cli.main, weft.cli.commands.serve, weft.cli.commands.generate
 assert weft.LLM is weft.frontend.llm.LLM
 loaded = [name for name in sys.modules if name.split(".")[0] == "torch" or name == "weft.compute.comm.base"]
 assert not loaded, loaded

@@ -33,7 +33,7 @@ from weft.runtime.ipc.phases import Phase
 from weft.runtime.ipc.status import StatusPage
 
 POISON = 99
-"""A token id that the behaviour "poison" dies of."""
+"""A token id that the behaviour "poison-crash" dies of."""
 LETTERS = 65
 """Token of slot s's p-th output: LETTERS + (s + p) % 26."""
 
@@ -91,12 +91,8 @@ def main(behaviour: str, words: list[str]) -> None:
         # "once-...": only the first set of ranks misbehaves
         if last and not (behaviour.startswith("once-") and setup.world.start):
             misbehave(behaviour.removeprefix("once-"), number, channel)
-        if (
-            behaviour in ("poison", "poison-crash")
-            and at.tp == 0
-            and any(POISON in run.ids for run in message.plan.group.runs)
-        ):
-            os.kill(os.getpid(), signal.SIGKILL if behaviour == "poison" else signal.SIGSEGV)
+        if behaviour == "poison-crash" and at.tp == 0 and any(POISON in run.ids for run in message.plan.group.runs):
+            os.kill(os.getpid(), signal.SIGSEGV)
         time.sleep(step_s)
         group = message.plan.group
         runs = [run for run in group.every_run() if run.sample]

@@ -36,6 +36,22 @@ def memory_shares(root: Path = ROOT, own: Path = OWN, machine: Path = Path("/pro
     return [(left, whole), *((left, limit) for left, limit in found if limit < whole)]
 
 
+def oom_kills(root: Path = ROOT, own: Path = OWN, machine: Path = Path("/proc/vmstat")) -> int:
+    """Processes that the system has killed for want of memory, as it and this process's groups count them."""
+    files = [machine]
+    for folder in folders("memory", root, own):
+        files += [folder / "memory.events", folder / "memory.oom_control"]
+    return sum(map(_oom_kills_in, files))
+
+
+def _oom_kills_in(file: Path) -> int:
+    try:
+        rows = (line.split() for line in file.read_text().splitlines())
+        return sum(int(row[1]) for row in rows if row[0] == "oom_kill")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def cpu_quota(root: Path = ROOT, own: Path = OWN) -> float | None:
     """Cores' worth of time, the least of all groups; None without a limit."""
     return min((quota for folder in folders("cpu", root, own) if (quota := _quota(folder))), default=None)

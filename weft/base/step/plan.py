@@ -95,13 +95,11 @@ class DecodeRows(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class GroupPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One attention-dp group's part: the rows of `decodes`, then the rows of `runs`, in order. `grammars`: of requests
-    that came since the last step and still wait for a slot; ranks compile them meanwhile."""
+    """One attention-dp group's part: the rows of `decodes`, then the rows of `runs`, in order."""
 
     new_requests: list[NewRequest] = []
     runs: list[ScheduledRequest] = []
     decodes: DecodeRows = DecodeRows()
-    grammars: list[str] = []
 
     @property
     def num_rows(self) -> int:

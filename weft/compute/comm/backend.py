@@ -1,7 +1,8 @@
 """The seam of a comm backend: how the supervisor lets ranks meet, and how a rank makes its end. No torch.
 
 A backend is one object of class `Backend`. To add one, write it beside its `Comm` and add it to
-`compute/comm/registry.py`; `--comm` and start-up then know it. `tests/compute/comm/test_toy_backend.py` does that with a small one.
+`compute/comm/registry.py`; `--comm` and start-up then know it. `tests/compute/comm/test_toy_backend.py` does that with
+a small one.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class RankEnd:
     """What connections between hosts have to prove."""
     address: str = ""
     """Of its host, where there are several."""
+    meet_limit_s: float = 120.0
+    """Seconds that connecting to ranks of other hosts may take."""
 
 
 @dataclass(frozen=True, slots=True)

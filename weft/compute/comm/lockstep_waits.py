@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from greenlet import greenlet
 from torch import Tensor
 
-from weft.base.errors import PeerError
+from weft.base.errors import MismatchError
 from weft.base.plural import numbered
 from weft.compute.comm.base import Group
 
@@ -41,12 +41,14 @@ class Meeting:
             raise self.disagreement("they are in different collectives")
         complete(self)
 
-    def disagreement(self, why: str) -> PeerError:
+    def disagreement(self, why: str) -> MismatchError:
         calls = "; ".join(
             f"rank {rank}: {self.kinds[i]} {shapes(self.buffers[i][0])} -> {shapes(self.buffers[i][1])}"
             for i, rank in enumerate(self.group)
         )
-        return PeerError(f"{numbered(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}")
+        return MismatchError(
+            f"{numbered(self.group)} disagree at call {self.calls + 1} over {self.group}: {why}. {calls}"
+        )
 
 
 class LockstepMailbox:
@@ -73,7 +75,7 @@ class LockstepMailbox:
         message = self.messages.popleft()
         if message.shape != out.shape or message.dtype != out.dtype:
             found = f"sent {shapes((message,))}, expected {shapes((out,))}"
-            raise PeerError(f"ranks {self.sender} and {self.receiver} disagree over a message: {found}")
+            raise MismatchError(f"ranks {self.sender} and {self.receiver} disagree over a message: {found}")
         out.copy_(message)
 
     def describe(self, rank: int) -> str:

@@ -31,7 +31,7 @@ class Automaton(Protocol):
 
 
 class GrammarCompiler(Protocol):
-    """Compiles serialised grammars for one vocabulary."""
+    """Compiles serialised grammars for one vocabulary. For several threads: none waits for another's compile."""
 
     def compile(self, text: str) -> Automaton:
         """At its start. GrammarError: it is not a grammar, or too large a one."""

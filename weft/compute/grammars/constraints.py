@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import msgspec
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from weft.base.errors import RequestError
 from weft.compute.grammars.base import OWN_RULES, GrammarError
-from weft.compute.grammars.json_schema import MAX_BYTES, MAX_ENUM, SPACE, HeldSchema, held_schema, without_refused
+from weft.compute.grammars.gbnf.grammar import GbnfError
+from weft.compute.grammars.gbnf.lark import lark_of_gbnf
+from weft.compute.grammars.json_schema import MAX_ENUM, SPACE, HeldSchema, held_schema
+from weft.compute.grammars.refused import reason_of, without_refused
 from weft.compute.grammars.regexes import BLANKS, blanks_of, regex_rule
+from weft.compute.grammars.structural_tag import StructuralTagError, StructuralTags
 
+MAX_BYTES = 64 << 10
+"""Of a grammar, an expression or all choices."""
 RULE_OF_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 HEADER = '%llguidance {"no_forcing": true}\n'
 """The model itself chooses the tokens of a text that can only be one: forced ones would often not be its own."""
 ANY_OBJECT = {"type": "object"}
-MAX_TAGS = 256
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +44,11 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """`text`: Lark. `left_out`: keywords of schemas that it does not hold, with their paths."""
+    """`text`: Lark. `left_out`: keywords of schemas that it does not hold, with their paths. `notes`: for the log."""
 
     text: str
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -112,7 +116,16 @@ def _json(constraint: Constraint, check: Check) -> Grammar:
 
 def _held(schema: Any, constraint: Constraint, check: Check) -> HeldSchema:
     """A schema that compiles."""
-    held = held_schema(schema, constraint.param, strict=constraint.strict, closed=constraint.closed)
+    if constraint.closed:
+        try:
+            return _held_as(schema, constraint, check, closed=True)
+        except RequestError:  # closing may be what no document meets
+            pass
+    return _held_as(schema, constraint, check, closed=False)
+
+
+def _held_as(schema: Any, constraint: Constraint, check: Check, *, closed: bool) -> HeldSchema:
+    held = held_schema(schema, constraint.param, strict=constraint.strict, closed=closed)
 
     def refused(part: Any) -> str | None:
         try:
@@ -149,70 +162,37 @@ def _choice(constraint: Constraint, check: Check) -> Grammar:
 def _grammar(constraint: Constraint, check: Check) -> Grammar:
     """Lark, or GBNF (`root ::= ...`)."""
     text = _text(constraint)
+    notes: tuple[str, ...] = ()
     if RULE_OF_GBNF.search(text):
         try:
-            text = gbnf_to_lark(text)
-        except Exception as error:  # the library raises plain ones for what it cannot read
+            written = lark_of_gbnf(text, check.added)
+        except GbnfError as error:
             _refuse(constraint, f"it is no GBNF: {error}")
+        text = written.text
+        if written.by_character:
+            notes = (f"{written.by_character} parts of the grammar are held character by character: masks take longer",)
     if not text.lstrip().startswith("%llguidance"):
         text = HEADER + text
-    return _tried(f"{text}\n{OWN_RULES}\n", constraint, check)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tag:
-    begin: str
-    schema: Any
-    end: str
+    return msgspec.structs.replace(_tried(f"{text}\n{OWN_RULES}\n", constraint, check), notes=notes)
 
 
 def _structural_tag(constraint: Constraint, check: Check) -> Grammar:
-    """vLLM's: free text, in which a trigger begins one of the structures."""
+    """vLLM's, in its older and its newer words."""
     given = _object_of(constraint)
-    triggers, structures = given.get("triggers"), given.get("structures")
-    if not isinstance(triggers, list) or not triggers or not all(isinstance(each, str) and each for each in triggers):
-        _refuse(constraint, "'triggers': a list of one or more texts is needed")
-    if not isinstance(structures, list) or not structures or len(structures) + len(triggers) > MAX_TAGS:
-        _refuse(constraint, f"'structures': a list of 1 to {MAX_TAGS} structures is needed")
-    tags = [_tag(each, f"structures[{index}]", constraint) for index, each in enumerate(structures)]
     left_out: list[str] = []
-    rules, heads = ["TEXT: /(.|\\n)*/"], []
-    for number, trigger in enumerate(triggers):
-        mine = [tag for tag in tags if _trigger_of(tag, triggers) == trigger]
-        if not mine:
-            continue
-        rests = []
-        for tag in mine:
-            held = _held(tag.schema, constraint, check)
-            left_out += held.left_out
-            rests.append(
-                f"{literal(tag.begin[len(trigger) :], check.added)} {json_rule(held.schema, constraint.space)}"
-                f" {literal(tag.end, check.added)}"
-            )
-        rules.append(f"head_{number}{_lazily(trigger, check.added)}")
-        rules.append(f"tag_{number}: head_{number} ({' | '.join(rests)})")
-        heads.append(f"tag_{number}")
-    orphan = next((tag for tag in tags if _trigger_of(tag, triggers) is None), None)
-    if orphan is not None:
-        _refuse(constraint, f"'begin' {orphan.begin[:40]!r} begins with none of the triggers")
-    text = HEADER + f"start: ({' | '.join(heads)})* TEXT\n" + "\n".join(rules)
-    return msgspec.structs.replace(_tried(text, constraint, check), left_out=tuple(left_out))
 
+    def json_of(schema: Any) -> str:
+        held = _held(schema, constraint, check)
+        left_out.extend(held.left_out)
+        return json_rule(held.schema, constraint.space)
 
-def _lazily(trigger: str, added: Mapping[str, int]) -> str:
-    """The rest of a rule for free text up to a trigger."""
-    written = literal(trigger, added)
-    return f": TEXT {written}" if written.startswith("<") else f"[lazy]: TEXT {written}"
-
-
-def _trigger_of(tag: _Tag, triggers: Sequence[str]) -> str | None:
-    return next((trigger for trigger in triggers if tag.begin.startswith(trigger)), None)
-
-
-def _tag(given: Any, at: str, constraint: Constraint) -> _Tag:
-    if not isinstance(given, dict) or not isinstance(given.get("begin"), str) or not isinstance(given.get("end"), str):
-        _refuse(constraint, f"'{at}': an object with the texts 'begin' and 'end' and a 'schema' is needed")
-    return _Tag(given["begin"], given.get("schema", True), given["end"])
+    writer = StructuralTags(json_of, lambda text: literal(text, check.added), check.added)
+    try:
+        newer = given.get("format") is not None
+        text = writer.of_format(given["format"]) if newer else writer.of_structures(given)
+    except (StructuralTagError, GbnfError) as error:
+        _refuse(constraint, str(error))
+    return msgspec.structs.replace(_tried(HEADER + text, constraint, check), left_out=tuple(left_out))
 
 
 def _object_of(constraint: Constraint) -> dict[str, Any]:
@@ -240,7 +220,7 @@ def _tried(text: str, constraint: Constraint, check: Check) -> Grammar:
     try:
         check.compiles(text)
     except GrammarError as error:
-        _refuse(constraint, str(error))
+        _refuse(constraint, reason_of(str(error)))
     return Grammar(text)
 
 

@@ -7,57 +7,34 @@ The words are those of drafts 7 and 2020-12.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.base.errors import RequestError
+from weft.compute.grammars.closing import closed_objects
+from weft.compute.grammars.keywords import FORMATS, HELD, MAP, NOT_HELD, PLAIN, SCHEMA, SCHEMAS, WELL_FORMED
+from weft.compute.grammars.nesting import MOST_LEVELS, is_deeper
+from weft.compute.grammars.number_bounds import BOUNDS, UnheldBoundError, kept_bounds
 from weft.compute.grammars.one_of import told_apart
 
-MAX_BYTES = 64 << 10
+MAX_BYTES = 1 << 20
 MAX_PROPERTIES = 1000
+"""Of one object."""
+MAX_ALL_PROPERTIES = 20_000
 MAX_ENUM = 10_000
 MAX_DEPTH = 64
 """Schemas inside schemas."""
 
-FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-"""Those that the library holds; any other is an annotation, as JSON Schema has it."""
 SPACE = r"( |\n{1,2}[ \t]{0,20})?"
 """Between two tokens of JSON: as llama.cpp has it. A small model would go on with blank lines for ever."""
 
-_SCHEMA, _SCHEMAS, _MAP, _PLAIN = "schema", "list of schemas", "schemas by name", "value"
-HELD = {
-    "type": _PLAIN, "const": _PLAIN, "enum": _PLAIN, "$ref": _PLAIN, "required": _PLAIN, "format": _PLAIN,
-    "minLength": _PLAIN, "maxLength": _PLAIN, "pattern": _PLAIN, "minimum": _PLAIN, "maximum": _PLAIN,
-    "exclusiveMinimum": _PLAIN, "exclusiveMaximum": _PLAIN, "multipleOf": _PLAIN, "minItems": _PLAIN,
-    "maxItems": _PLAIN, "minProperties": _PLAIN, "maxProperties": _PLAIN, "$anchor": _PLAIN, "$id": _PLAIN,
-    "$schema": _PLAIN, "id": _PLAIN,
-    "additionalProperties": _SCHEMA, "additionalItems": _SCHEMA, "items": _SCHEMA,
-    "anyOf": _SCHEMAS, "oneOf": _SCHEMAS, "allOf": _SCHEMAS, "prefixItems": _SCHEMAS,
-    "properties": _MAP, "patternProperties": _MAP, "$defs": _MAP, "definitions": _MAP,
-}  # fmt: skip
-"""Keywords that a grammar holds, and what their values are."""
-NOT_HELD: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
-    "not": lambda value, _: value is not False,
-    "if": lambda _, schema: "then" in schema or "else" in schema,
-    "then": lambda _, schema: "if" in schema,
-    "else": lambda _, schema: "if" in schema,
-    "contains": lambda _, schema: True,
-    "minContains": lambda _, schema: "contains" in schema,
-    "maxContains": lambda _, schema: "contains" in schema,
-    "uniqueItems": lambda value, _: value is not False,
-    "propertyNames": lambda value, _: value is not True and value != {},
-    "dependentRequired": lambda value, _: value != {},
-    "dependentSchemas": lambda value, _: value != {},
-    "dependencies": lambda value, _: value != {},
-    "unevaluatedItems": lambda value, _: value is not True and value != {},
-    "unevaluatedProperties": lambda value, _: value is not True and value != {},
-    "$dynamicRef": lambda _, schema: True,
-    "$recursiveRef": lambda _, schema: True,
-}
-"""Keywords that no grammar holds, and whether they mean anything where they stand. Others are annotations."""
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+MAX_PATH = 80
+"""Characters of a path in an error."""
+NOT_POSSIBLE = "no grammar can hold it"
 _NESTED_IDS = ("$id", "id")
 
 
@@ -70,37 +47,22 @@ class HeldSchema:
 
 
 def held_schema(schema: Any, param: str, *, strict: bool, closed: bool = False) -> HeldSchema:
-    """`strict`: a keyword that cannot be held is refused, else left out. `closed`: where a schema has properties and
-    does not say what others may be, there are no others. RequestError naming `param`: it is no schema,
-    too large, or that."""
+    """`strict`: a keyword that cannot be held is refused, else left out. `closed`: objects that say nothing of further
+    properties have none (`closing.py`). RequestError naming `param`: it is no schema, too large, or that."""
     if not isinstance(schema, dict | bool):
-        raise _wrong(param, "", f"a {type(schema).__name__} is no JSON schema; an object is needed")
+        raise wrong(param, "", f"a {type(schema).__name__} is no JSON schema; an object is needed")
+    if is_deeper(schema, MOST_LEVELS):
+        raise wrong(param, "", f"it is nested deeper than {MOST_LEVELS} levels")
     try:
         size = len(json.dumps(schema, ensure_ascii=False).encode())
-    except (UnicodeEncodeError, RecursionError) as error:
-        raise _wrong(param, "", "it is nested too deeply, or holds half a character") from error
+    except UnicodeEncodeError as error:
+        raise wrong(param, "", "it holds half a character") from error
     if size > MAX_BYTES:
-        raise _wrong(param, "", f"it has {size} bytes; legal: at most {MAX_BYTES}")
-    walk = _Walk(schema, param, strict, closed)
+        raise wrong(param, "", f"it has {size} bytes; legal: at most {MAX_BYTES}")
+    schema = with_pointers(schema)
+    walk = _Walk(schema, param, strict, closed_objects(schema) if closed else frozenset())
     held = HeldSchema(walk.schema(schema, "", 0))
     held.left_out = walk.left_out
-    return held
-
-
-def without_refused(held: HeldSchema, refused: Callable[[Any], str | None], param: str, strict: bool) -> HeldSchema:
-    """A schema that compiles, of one that does not: without the patterns and factors that the library cannot take.
-    RequestError: `strict`, or it is something else. `refused`: why a schema does not compile."""
-    for keyword in ("pattern", "patternProperties", "multipleOf"):
-        for path, inner in list(keywords_at(held.schema, keyword)):
-            part = {keyword: inner[keyword]}
-            if (why := refused({"type": "string", **part} if keyword == "pattern" else part)) is None:
-                continue
-            if strict:
-                raise _wrong(param, f"{path}/{keyword}", why)
-            del inner[keyword]
-            held.left_out.append(left_out(keyword, path))
-    if (why := refused(held.schema)) is not None:
-        raise _wrong(param, "", why)
     return held
 
 
@@ -111,24 +73,42 @@ def keywords_at(schema: Any, word: str, path: str = "") -> Iterator[tuple[str, d
     if word in schema:
         yield path, schema
     for name, value in schema.items():
-        for at, inner in _inside(name, value, f"{path}/{escaped(name)}"):
+        for at, inner in inside(name, value, f"{path}/{escaped(name)}"):
             yield from keywords_at(inner, word, at)
 
 
-def _inside(name: str, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def inside(name: str, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Path and schema of the schemas that the keyword `name` holds."""
     kind = HELD.get(name)
-    if kind == _SCHEMA and not isinstance(value, list):
+    if kind == SCHEMA and not isinstance(value, list):
         yield path, value
-    elif kind in (_SCHEMAS, _SCHEMA) and isinstance(value, list):
+    elif kind in (SCHEMAS, SCHEMA) and isinstance(value, list):
         yield from ((f"{path}/{index}", each) for index, each in enumerate(value))
-    elif kind == _MAP and isinstance(value, dict):
+    elif kind == MAP and isinstance(value, dict):
         yield from ((f"{path}/{escaped(key)}", each) for key, each in value.items())
+
+
+def with_pointers(root: Any) -> Any:
+    """A schema whose references by `$anchor`, or by an `$id` such as "#name", are JSON pointers."""
+    anchors: dict[str, str] = {}
+    for word in ("$anchor", *_NESTED_IDS):
+        for path, schema in keywords_at(root, word):
+            name = schema[word]
+            if isinstance(name, str) and (word == "$anchor" or name.startswith("#")):
+                anchors[f"#{name.removeprefix('#')}"] = f"#{path}"
+    if not anchors:
+        return root
+    root = copy.deepcopy(root)
+    for _, schema in keywords_at(root, "$ref"):
+        if isinstance(schema["$ref"], str):
+            schema["$ref"] = anchors.get(schema["$ref"], schema["$ref"])
+    return root
 
 
 class _Walk:
     """Through one schema, counting."""
 
-    def __init__(self, root: Any, param: str, strict: bool, closed: bool) -> None:
+    def __init__(self, root: Any, param: str, strict: bool, closed: frozenset[int]) -> None:
         self._root, self._param, self._strict, self._closed = root, param, strict, closed
         self._properties = self._values = 0
         self.left_out: list[str] = []
@@ -137,24 +117,50 @@ class _Walk:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
-            raise _wrong(self._param, path, "an object, true or false is needed")
+            raise wrong(self._param, path, "an object, true or false is needed")
         if depth > MAX_DEPTH:
-            raise _wrong(self._param, path, f"it is nested deeper than {MAX_DEPTH} schemas")
+            raise wrong(self._param, path, f"it is nested deeper than {MAX_DEPTH} schemas")
         held: dict[str, Any] = {}
         for name, value in schema.items():
             at = f"{path}/{escaped(name)}"
             if name in NOT_HELD:
                 if NOT_HELD[name](value, schema):
                     self._leave_out(name, path)
+            elif name in BOUNDS:
+                continue
             elif name == "oneOf":
                 self._one_of(value, held, at, depth)
             elif name in HELD:
                 self._take(name, value, held, at, depth)
-        if self._closed and "properties" in held:
-            held.setdefault("additionalProperties", False)
+        if id(schema) in self._closed:
+            held["additionalProperties"] = False
+        self._bounds(schema, held, path)
+        self._least_properties(held, path)
         return held
 
+    def _bounds(self, schema: dict[str, Any], held: dict[str, Any], path: str) -> None:
+        """Those of numbers, as the library keeps to them."""
+        given = {name: value for name, value in schema.items() if name in BOUNDS or name == "type"}
+        while BOUNDS & given.keys():
+            try:
+                held |= kept_bounds(given)
+                return
+            except UnheldBoundError as error:
+                keyword, why = error.args
+                self._leave_out(keyword, path, why)
+                del given[keyword]
+
+    def _least_properties(self, held: dict[str, Any], path: str) -> None:
+        """An open object may repeat a key that it does not name, which then is one property."""
+        least, required = held.get("minProperties"), held.get("required")
+        known = len(required) if isinstance(required, list) else 0
+        if held.get("additionalProperties") is not False and isinstance(least, int) and least > known + 1:
+            self._leave_out("minProperties", path)
+            del held["minProperties"]
+
     def _take(self, name: str, value: Any, held: dict[str, Any], at: str, depth: int) -> None:
+        if name in WELL_FORMED:
+            self._check_form(name, value, at)
         if name in _NESTED_IDS:
             if depth and isinstance(value, str) and not value.startswith("#"):
                 self._leave_out(name, at.rpartition("/")[0])  # it changes what references mean
@@ -165,9 +171,13 @@ class _Walk:
         elif name == "format":
             if isinstance(value, str) and value in FORMATS:
                 held[name] = value
+        elif name == "required" and isinstance(value, bool):
+            pass  # of draft 3
+        elif name == "$anchor":
+            pass  # references by it have become pointers
         elif name in _COUNTS:
             held[name] = int(value) if isinstance(value, float) and value.is_integer() else value
-        elif HELD[name] == _PLAIN:
+        elif HELD[name] == PLAIN:
             held[name] = value
             if name == "enum" and isinstance(value, list):
                 self._values += len(value)
@@ -177,17 +187,18 @@ class _Walk:
 
     def _schemas(self, name: str, value: Any, at: str, depth: int) -> Any:
         kind = HELD[name]
-        if kind == _MAP:
+        if kind == MAP:
             if not isinstance(value, dict):
-                raise _wrong(self._param, at, "an object is needed")
+                raise wrong(self._param, at, "an object is needed")
             if name in ("properties", "patternProperties"):
                 self._properties += len(value)
-                self._check_count(self._properties, MAX_PROPERTIES, "properties", at)
+                self._check_count(len(value), MAX_PROPERTIES, "properties in one object", at)
+                self._check_count(self._properties, MAX_ALL_PROPERTIES, "properties", at)
             return {key: self.schema(each, f"{at}/{escaped(key)}", depth + 1) for key, each in value.items()}
-        if isinstance(value, list) and (kind == _SCHEMAS or name == "items"):
+        if isinstance(value, list) and (kind == SCHEMAS or name == "items"):
             return [self.schema(each, f"{at}/{index}", depth + 1) for index, each in enumerate(value)]
-        if kind == _SCHEMAS:
-            raise _wrong(self._param, at, "a list of schemas is needed")
+        if kind == SCHEMAS:
+            raise wrong(self._param, at, "a list of schemas is needed")
         return self.schema(value, at, depth + 1)
 
     def _one_of(self, value: Any, held: dict[str, Any], at: str, depth: int) -> None:
@@ -198,14 +209,23 @@ class _Walk:
         held.setdefault("allOf", [])
         held["allOf"] = [*held["allOf"], {"anyOf": branches}]
 
-    def _leave_out(self, keyword: str, path: str) -> None:
+    def _leave_out(self, keyword: str, path: str, why: str = NOT_POSSIBLE) -> None:
         if self._strict:
-            raise not_held(self._param, keyword, path)
+            raise not_held(self._param, keyword, path, why)
         self.left_out.append(left_out(keyword, path))
+
+    def _check_form(self, name: str, value: Any, at: str) -> None:
+        is_right, wanted = WELL_FORMED[name]
+        try:
+            right = is_right(value)
+        except (TypeError, OverflowError, ValueError):
+            right = False
+        if not right:
+            raise wrong(self._param, at, f"{shown(value)}: {wanted}")
 
     def _check_count(self, count: int, most: int, what: str, at: str) -> None:
         if count > most:
-            raise _wrong(self._param, at, f"the schema has more than {most} {what}")
+            raise wrong(self._param, at, f"the schema has more than {most} {what}")
 
 
 def left_out(keyword: str, path: str) -> str:
@@ -213,19 +233,26 @@ def left_out(keyword: str, path: str) -> str:
     return f"{keyword} at {path or '/'}"
 
 
-def not_held(param: str, keyword: str, path: str) -> RequestError:
+def not_held(param: str, keyword: str, path: str, why: str = NOT_POSSIBLE) -> RequestError:
     """A strict schema in `param` has such a keyword."""
     return RequestError(
-        f"'{param}' has '{keyword}' at '{path or '/'}', which no grammar can hold; leave it out, or ask for a schema"
-        " that is not strict",
+        f"'{param}' has '{keyword}' at '{path or '/'}': {why}; leave it out, or ask for a schema that is not strict",
         param=param,
         code="unsupported_schema",
     )
 
 
-def _wrong(param: str, path: str, message: str) -> RequestError:
-    where = f"'{param}' at '{path}'" if path else f"'{param}'"
+def wrong(param: str, path: str, message: str) -> RequestError:
+    """A schema in `param` is wrong at `path`."""
+    shown = path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."
+    where = f"'{param}' at '{shown}'" if path else f"'{param}'"
     return RequestError(f"{where}: {message}", param=param, code="invalid_schema")
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it."""
+    text = json.dumps(value)
+    return text if len(text) <= MAX_PATH else f"{text[:MAX_PATH]}..."
 
 
 def escaped(name: str) -> str:

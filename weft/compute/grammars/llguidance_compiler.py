@@ -7,6 +7,7 @@ names it as a token (`<|im_end|>`, or `<[7]>` by id), and no text matches it.
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -51,18 +52,21 @@ class LLGuidanceCompiler:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._tokenizer = llguidance.LLTokenizer(TokenizerWrapper(_Pieces(vocabulary)), eos_token=list(vocabulary.eos))
         self._limits, self._own_limits = limits(ITEMS), limits(OWN_ITEMS)
+        self._lock = threading.Lock()
         self._kept: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
 
     def compile(self, text: str) -> LLGuidanceAutomaton:
         """See `GrammarCompiler`."""
-        matcher = self._kept.get(text)
+        with self._lock:
+            matcher = self._kept.get(text)
         if matcher is None:
             matcher = self._matcher(text)
+        with self._lock:
             self._kept[text] = matcher
+            self._kept.move_to_end(text)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(text)
-        return LLGuidanceAutomaton(matcher.deep_copy())
+            return LLGuidanceAutomaton(matcher.deep_copy())
 
     def check(self, text: str) -> None:
         """GrammarError: `text` cannot be compiled, or allows no first token."""
@@ -104,6 +108,9 @@ def _check(matcher: llguidance.LLMatcher) -> None:
 def message_of(error: str) -> str:
     """The library's words without the state that it may add to them."""
     plain = _PLACE.sub("", error.partition("\n<state>")[0].partition("\n   1 | ")[0].strip())
+    before, found, reason = plain.rpartition("regex parse error:")
+    if found:  # it repeats all of the expression before the reason
+        plain = f"{found} error: {reason.rpartition('error: ')[2]}"
     return " ".join(plain.split())[:MAX_MESSAGE]
 
 

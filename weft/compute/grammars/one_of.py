@@ -7,14 +7,18 @@ from itertools import combinations
 from typing import Any
 
 Json = Any
+MOST_BRANCHES = 256
+MOST_DEPTH = 8
+"""References, branches and properties that are looked into."""
 _TYPES = frozenset({"null", "boolean", "object", "array", "number", "string"})
 
 
 def told_apart(branches: list[Any], root: Any) -> bool:
-    """Every two of them differ in type, in a const or enum, or in a required property with a const or enum. `root`: of
+    """Every two of them differ in type, in a const or enum, or in a property that one of them requires. `root`: of
     references."""
-    resolved = [resolve(branch, root) for branch in branches]
-    return all(_apart(one, other, root) for one, other in combinations(resolved, 2))
+    if len(branches) > MOST_BRANCHES:
+        return False
+    return all(_apart(one, other, root) for one, other in combinations(branches, 2))
 
 
 def resolve(schema: Any, root: Any, times: int = 16) -> Any:
@@ -44,28 +48,48 @@ def pointed(target: str, root: Any) -> Any:
     return found
 
 
-def _apart(one: Any, other: Any, root: Any) -> bool:
+def _apart(one: Any, other: Any, root: Any, depth: int = 0) -> bool:
+    """Whether some part of `one` excludes some part of `other`."""
+    if depth > MOST_DEPTH:
+        return False
+    one, other = resolve(one, root), resolve(other, root)
+    for schema, against in ((one, other), (other, one)):
+        if isinstance(schema, dict):
+            for word in ("anyOf", "oneOf"):
+                branches = schema.get(word)
+                if isinstance(branches, list) and all(_apart(each, against, root, depth + 1) for each in branches):
+                    return True
+            further = [schema["$ref"]] if schema.keys() - {"$ref"} and isinstance(schema.get("$ref"), str) else []
+            parts = [pointed(target, root) for target in further if target.startswith("#")]
+            parts += schema["allOf"] if isinstance(schema.get("allOf"), list) else []
+            if any(_apart(each, against, root, depth + 1) for each in parts):
+                return True
+    return _apart_themselves(one, other, root, depth)
+
+
+def _apart_themselves(one: Any, other: Any, root: Any, depth: int) -> bool:
+    """By what both say directly."""
     if one is False or other is False:
         return True
     if not isinstance(one, dict) or not isinstance(other, dict):
         return False
-    if not _types(one) & _types(other):
+    if not types_of(one) & types_of(other):
         return True
     values = _values(one), _values(other)
     if values[0] is not None and values[1] is not None and not values[0] & values[1]:
         return True
-    if not _types(one) <= {"object"} or not _types(other) <= {"object"}:
+    if not types_of(one) <= {"object"} or not types_of(other) <= {"object"}:
         return False  # a document of another type meets both
-    return any(_apart_in(name, one, other, root) for name in _required(one) & _required(other))
+    required = _required(one) | _required(other)
+    return any(_apart(_member(one, name), _member(other, name), root, depth + 1) for name in required)
 
 
-def _apart_in(name: str, one: dict[str, Any], other: dict[str, Any], root: Any) -> bool:
-    values = []
-    for schema in (one, other):
-        properties = schema.get("properties")
-        inner = resolve(properties.get(name), root) if isinstance(properties, dict) else None
-        values.append(_values(inner) if isinstance(inner, dict) else None)
-    return values[0] is not None and values[1] is not None and not values[0] & values[1]
+def _member(schema: dict[str, Any], name: str) -> Any:
+    """The schema of a property, False where there can be none."""
+    properties, patterns = schema.get("properties"), schema.get("patternProperties")
+    if isinstance(properties, dict) and name in properties:
+        return properties[name]
+    return True if patterns else schema.get("additionalProperties", True)
 
 
 def _required(schema: dict[str, Any]) -> set[str]:
@@ -73,8 +97,10 @@ def _required(schema: dict[str, Any]) -> set[str]:
     return {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
 
 
-def _types(schema: dict[str, Any]) -> set[str]:
+def types_of(schema: Any) -> set[str]:
     """What a document that meets it may be; integers are numbers."""
+    if not isinstance(schema, dict):
+        return {*_TYPES} if schema is not False else set()
     given = schema.get("type")
     types = [given] if isinstance(given, str) else given if isinstance(given, list) else [*_TYPES]
     found = {"number" if each == "integer" else each for each in types if isinstance(each, str)}

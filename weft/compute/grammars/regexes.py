@@ -5,6 +5,7 @@ So `\\d` is `[0-9]` and `\\w` is `[0-9A-Za-z_]`, as in JSON Schema and in the gr
 
 from __future__ import annotations
 
+import json
 import re
 
 import llguidance
@@ -46,3 +47,13 @@ def searching(pattern: str) -> str | None:
 def blanks_of(pattern: str) -> str:
     """A regular expression of white space in which `\\s` is JSON's."""
     return re.sub(r"\\(.)", lambda found: BLANKS if found[1] == "s" else found[0], pattern, flags=re.DOTALL)
+
+
+def literal(text: str) -> str:
+    """A text as a part of a rule."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def quoted(text: str) -> str:
+    """A text as a part of a regular expression between slashes."""
+    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)

@@ -1,14 +1,14 @@
 """Grammars of a rank's slots: which ids may come next in each, worked out in a thread while the next step runs.
 
 Every rank of an attention block feeds every sampled id to its automaton; the rank that samples a row has its mask
-computed. One thread compiles grammars, which may take long, and another feeds automata and computes masks, each in the
-order of the calls. A slot's jobs follow each other, also from one thread to the other: a rank that samples no row of a
-slot may feed it while its grammar is still compiled.
+computed. One thread compiles grammars, which may take long, and another begins automata, feeds them and computes masks,
+each in the order of the calls. A slot's jobs follow each other, also from one thread to the other.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +27,10 @@ Masks = Mapping[int, Mask | None]
 """By row what its grammar allows; None where that failed."""
 COMPILE, FEED = "compile grammars", "feed grammars"
 """The threads."""
+COMPILE_LATER = 10
+"""No step waits for a compile, which would take a core from steps where there are few."""
+STACK_BYTES = 32 << 20
+"""The library calls itself for each level of a grammar: more than the text worker has, which tried it."""
 WORD_BITS = 32
 """Ids in a word of a mask."""
 
@@ -40,20 +44,31 @@ class GrammarMasks:
         self._compiler: GrammarCompiler | None = None
         self._running: dict[int, _Running] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
+        self.compiled = 0
+        """Grammars of `compile_ahead` that are compiled or refused."""
 
     def prepare(self) -> None:
         """Begins to build the compiler: the first grammar then finds it."""
         self._submit(COMPILE, self._the_compiler)
 
-    def compile_ahead(self, text: str) -> None:
-        """A request with this grammar waits for a slot: it is compiled meanwhile."""
-        self._submit(COMPILE, lambda: self._compile_ahead(text))
+    def compile_ahead(self, texts: Sequence[str], *, needed: bool = True) -> int:
+        """Requests with these grammars wait for a slot until they are compiled. How many of all so far are compiled or
+        refused. Not `needed`: this rank samples nothing."""
+        if not needed:
+            self.compiled += len(texts)
+        for text in texts if needed else ():
+            self._submit(COMPILE, partial(self._compile_ahead, text))
+        return self.compiled
 
     def _compile_ahead(self, text: str) -> None:
         compiler = self._the_compiler()
-        if compiler is not None:
-            with suppress(GrammarError):  # its admission says so
+        try:
+            if compiler is not None:
                 compiler.compile(text)
+        except GrammarError:
+            pass  # its admission says so
+        finally:
+            self.compiled += 1
 
     @property
     def slots(self) -> KeysView[int]:
@@ -68,7 +83,9 @@ class GrammarMasks:
         if text is None:
             return False
         running = self._running[admit.slot] = _Running(self._words)
-        running.job = self._submit(COMPILE, lambda: running.begin(self._the_compiler(), text, admit.output_ids))
+        # It was compiled ahead: a thread that compiles another would let the step wait.
+        thread = COMPILE if self._compiler is None else FEED
+        running.job = self._submit(thread, lambda: running.begin(self._the_compiler(), text, admit.output_ids))
         return True
 
     def feed(self, slot: int, token: int, own: bool) -> None:
@@ -110,14 +127,24 @@ class GrammarMasks:
         return self._compiler
 
     def _submit(self, thread: str, job: Callable[[], object]) -> Future[object]:
-        if thread not in self._threads:
-            self._threads[thread] = ThreadPoolExecutor(1, thread, self._keep_to_cpus)
-        return self._threads[thread].submit(job)
+        if thread in self._threads:
+            return self._threads[thread].submit(job)
+        later = COMPILE_LATER if thread == COMPILE else 0
+        self._threads[thread] = ThreadPoolExecutor(1, thread, partial(self._settle, later))
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            return self._threads[thread].submit(job)  # which starts it
+        finally:
+            threading.stack_size(usual)
 
-    def _keep_to_cpus(self) -> None:
-        if self._cpus:
-            with suppress(OSError):
+    def _settle(self, later: int) -> None:
+        """In the new thread: its CPUs, and how much later than others the system lets it run."""
+        with suppress(OSError):
+            if self._cpus:
                 os.sched_setaffinity(0, self._cpus)
+            if later:
+                own = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + later)
 
     def close(self) -> None:
         """Ends the threads; safe to call twice."""

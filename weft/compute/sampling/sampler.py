@@ -72,11 +72,9 @@ class Sampler:
         self._slots = [Slot.of(idle, ()) for _ in range(slots)]
 
     def prepare(self, group: GroupPlan) -> None:
-        """Before the step of its own group: new requests take their slots; grammars of those that wait are compiled."""
+        """Before the step of its own group: new requests take their slots."""
         for admit in group.new_requests:
             self.admit(admit)
-        for grammar in group.grammars:
-            self.grammars.compile_ahead(grammar)
 
     def admit(self, admit: NewRequest) -> None:
         """A request takes its slot."""

@@ -15,6 +15,7 @@ from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.admission import Admission
 from weft.engine.core.coordinator import Coordinator
 from weft.engine.core.executor import Executor
+from weft.engine.core.grammar_compiles import GrammarCompiles
 from weft.engine.core.limits import limits_of
 from weft.engine.core.outputs import EngineStats, FinishReason, Outputs, RequestOutput
 from weft.engine.core.request import Request
@@ -56,6 +57,7 @@ class Engine:
         groups = range(executor.layout.attention.dp)
         self._coordinator = Coordinator([Scheduler(self.limits, throttle, lanes) for _ in groups], stages, lanes)
         self._steps = StepLoop(executor, self._coordinator, throttle, balancing)
+        self._grammars = GrammarCompiles(executor, self._coordinator.schedulers)
         self._live: dict[str, dict[int, tuple[Request, Scheduler]]] = {}
         self._ended: list[RequestOutput] = []
         self._admitted = 0
@@ -64,7 +66,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether `step` would run or report something."""
-        return bool(self._ended) or self._steps.in_flight or self._coordinator.has_work
+        runs = self._steps.in_flight or self._coordinator.has_work
+        return bool(self._ended) or runs or self._grammars.pending
 
     def add_request(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Adds a request. RequestError: it can never run here. PeerError: the engine has failed."""
@@ -110,7 +113,10 @@ class Engine:
         message and the engine stops."""
         reported, self._ended = self._ended, []
         try:
+            self._grammars.advance()
             outputs = self._steps.run()
+            if self._grammars.pending and not (reported or self._steps.in_flight or self._coordinator.has_work):
+                self._grammars.wait()
         except WeftError as error:
             self.failed_with = error
             outputs = Outputs((self._die(str(error)),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from weft.base.step.plan import StepPlan, StepResult
@@ -40,3 +41,23 @@ class AsyncExecutor(Protocol):
 
     def collect(self) -> StepResult:
         """Waits for the results of the oldest plan that was submitted and not collected. PeerError: a rank is gone."""
+
+
+@runtime_checkable
+class CompilesGrammars(Protocol):
+    """An executor whose ranks compile grammars beside steps."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether ranks have still to answer the last `compile_grammars`."""
+
+    def compile_grammars(self, texts: Sequence[Sequence[str]]) -> None:
+        """Once `compiles` is false: every rank of group g begins to compile texts[g], and says how many it has done.
+        PeerError: one is gone."""
+
+    def compiled(self, group: int) -> int:
+        """How many of the group's grammars each of its ranks has compiled or refused, in the order of the calls, as far
+        as they have said."""
+
+    def await_compiled(self, most_s: float) -> None:
+        """Takes what ranks say of grammars, for `most_s` at most. PeerError: a rank is gone."""

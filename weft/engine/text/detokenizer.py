@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 
 from weft.base.errors import RequestError
+from weft.engine.text.characters import Characters
 from weft.engine.text.tokenizer import Tokenizer
 
 
 class IncrementalDetokenizer:
     """Turns generated ids into pieces of text whose concatenation is the decoded whole.
 
-    A piece never ends inside a character, and holds nothing back but bytes of an unfinished character and text that may
-    be the start of a stop string. Where several stop strings match, the match that ends first counts (of those that end
-    together, the longest), so the result does not depend on how the text fell into tokens or calls.
+    A piece never ends inside a character, and holds nothing back but bytes of an unfinished character, a run of tokens
+    that are a byte each, and text that may be the start of a stop string. Where several stop strings match, the match
+    that ends first counts (of those that end together, the longest), so the result does not depend on how the text fell
+    into tokens or calls.
     """
 
     def __init__(
@@ -33,10 +34,9 @@ class IncrementalDetokenizer:
         if not all(stop):
             raise RequestError("stop: an empty string stops nothing", param="stop")
         self.stopped_by: str | None = None
-        self._pieces = tokenizer.pieces
-        self._skip = tokenizer.skipped(skip_special_tokens) - kept
-        self._at_start = all(id in self._skip for id in prompt_ids)
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        skip = tokenizer.skipped(skip_special_tokens) - kept
+        at_start = all(id in skip for id in prompt_ids)
+        self._characters = Characters(tokenizer.pieces, skip, at_start=at_start)
         self._stop = tuple(stop)
         self._longest = max(map(len, stop), default=0)
         self._include_stop = include_stop
@@ -46,22 +46,16 @@ class IncrementalDetokenizer:
     def push(self, ids: Sequence[int]) -> str:
         """Text that became final with `ids`; nothing once `stopped_by` is set."""
         if not (free := self._unwatched):
-            return self._final(self._characters.decode(self._bytes(ids)))
+            return self._final(self._characters.push(ids))
         self._unwatched = max(0, free - len(ids))
-        text = self._characters.decode(self._bytes(ids[:free]))
-        return text + self._final(self._characters.decode(self._bytes(ids[free:])))
+        text = self._characters.push(ids[:free])
+        return text + self._final(self._characters.push(ids[free:]))
 
     def finish(self) -> str:
         """The rest: what was held back, an unfinished character as U+FFFD."""
-        rest = self._final(self._characters.decode(b"", True))
+        rest = self._final(self._characters.push((), ended=True))
         held, self._held = self._held, ""
         return rest + held
-
-    def _bytes(self, ids: Sequence[int]) -> bytes:
-        pieces = self._pieces.of(ids, self._skip)
-        if pieces and self._at_start:
-            pieces, self._at_start = self._pieces.lead_dropped(pieces), False
-        return b"".join(pieces)
 
     def _final(self, text: str) -> str:
         if not self._stop:

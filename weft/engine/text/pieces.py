@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -123,9 +124,13 @@ class Pieces:
         """Tokens that were added to the vocabulary; they are matched whole in a text."""
         return self._added.keys()
 
-    def of(self, ids: Iterable[int], skip: frozenset[int]) -> list[bytes]:
-        """Pieces of `ids` without those in `skip`."""
-        return [self[id] for id in ids if id not in skip]
+    @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """Tokens that stand for a byte each, where they are used for what the vocabulary has no token of."""
+        if not self.spelling.byte_fallback:
+            return frozenset()
+        found = (self._backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return frozenset(id for id in found if id is not None)
 
     def lead_dropped(self, pieces: list[bytes]) -> list[bytes]:
         """`pieces` of a text's very start, without what encoding put there."""

@@ -19,6 +19,7 @@ from weft.base.fields import Fields
 from weft.base.printable import printable
 from weft.base.step.vocabulary import Vocabulary
 from weft.engine.text.added_tokens import add_missing
+from weft.engine.text.characters import Characters
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.gguf_vocabulary import adds_bos, gguf_tokenizer
 from weft.engine.text.growth import check_growth, check_merges
@@ -223,8 +224,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
-        pieces = self.pieces.of(ids, self.skipped(skip_special_tokens))
-        return b"".join(self.pieces.lead_dropped(pieces)).decode("utf-8", "replace")
+        characters = Characters(self.pieces, self.skipped(skip_special_tokens), at_start=True)
+        return characters.push(ids, ended=True)
 
     def skipped(self, skip_special_tokens: bool) -> frozenset[int]:
         """Ids that decoding leaves out."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from weft.compute.grammars.constraints import HEADER, json_rule
 from weft.compute.grammars.json_schema import SPACE
-from weft.frontend.chat.elements import ANY_TEXT, ElementValues
-from weft.frontend.chat.patterns import Atom, Wild, atoms_of, joined_atoms
+from weft.compute.grammars.regexes import literal, quoted
+from weft.frontend.chat.elements import ANY_TEXT, EMPTY, ElementRules
+from weft.frontend.chat.patterns import ID, WIDE, Atom, Wild, atoms_of, first_fixed, joined_atoms, pattern_of, unblanked
 from weft.frontend.chat.reasoning_forms import ReasoningForm, Thinking
 from weft.frontend.chat.tool_forms import ToolForm
 from weft.frontend.chat.tools import Tool, ToolUse
@@ -24,13 +24,6 @@ GAP = f"/{SPACE}/"
 AROUND = r"/[ \n]{0,4}/"
 """White space between reasoning and calls, and between calls."""
 TEXT = ANY_TEXT
-NEW_LINE = "\n"
-END = json.dumps("\n</parameter>\n")
-"""Of an element."""
-WITHOUT_END = r"~/(?s:.*)<\/parameter>(?s:.*)/"
-"""No text that has an element's end in it: what reads the answer ends the element there."""
-EMPTY = '""'
-"""The rule of no text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +52,18 @@ class AnswerGrammar:
         tools = use.callable if self.form is not None else ()
         if not tools and self.content is None and self.budget is None:
             return None
-        self._rules = {"GAP": GAP, "AROUND": AROUND, "TEXT": TEXT}
+        self._rules = {
+            "GAP": GAP,
+            "WIDE": WIDE,
+            "AROUND": AROUND,
+            "TEXT": TEXT,
+            "START": self._start(),
+            "ID": f"/{ID}/",
+        }
         body = self._body(tools, use)
         start = f"{self._before(begins_with_calls=use.mode == 'required')} ( {body} )"
+        if use.mode != "required" and self.content is None:
+            start += self._thoughts_alone()
         rules = {"start": start, **self._rules}
         return HEADER + "".join(f"{name}: {rule}\n" for name, rule in rules.items())
 
@@ -72,20 +74,44 @@ class AnswerGrammar:
         if form is None or self.thinking is Thinking.NONE:
             return ""
         end = self._sequence(self._atoms(form.end))
-        if self.budget == 0:
-            thoughts = end
-        elif end.startswith("<["):
-            self._rules["thoughts" if self.budget is None else f"thoughts[max_tokens={self.budget}]"] = "TEXT"
-            thoughts = f"thoughts {end}"
-        else:
-            self._rules["thoughts[lazy]"] = f"TEXT {json.dumps(form.end)}"
-            thoughts = "thoughts"
+        thoughts = end if self.budget == 0 else self._thoughts(form, end)
         then = self._sequence(self._atoms(form.then))
         blanks = "AROUND" if begins_with_calls and not form.then else ""
         if self.thinking is Thinking.OPEN:
             return f"{thoughts} {then} {blanks}"
-        begin = self._sequence(self._atoms(form.begin))
+        begin = self._sequence([Wild.BLANK, *self._atoms(form.begin)], gap="WIDE")
         return f"( {begin} {thoughts} {then} {blanks} )?"
+
+    def _thoughts(self, form: ReasoningForm, end: str) -> str:
+        """They may name what begins a call."""
+        before = "" if self.budget is not None else self._naming(end)
+        if end.startswith("<["):
+            rule = "thoughts" if self.budget is None else f"thoughts[max_tokens={self.budget}]"
+            self._rules[rule] = f"{before}TEXT"
+            return f"thoughts {end}"
+        self._rules["last_thoughts[lazy]"] = f"TEXT {json.dumps(form.end)}"
+        return f"{before}last_thoughts"
+
+    def _naming(self, end: str) -> str:
+        """Thoughts up to a token of the form of calls, as often as it comes."""
+        named = sorted(self._form_tokens - {end})
+        return f"( TEXT ( {' | '.join(named)} ) )* " if named else ""
+
+    def _thoughts_alone(self) -> str:
+        """An answer that ends inside its thoughts."""
+        form = self.reasoning
+        if form is None or self.thinking is Thinking.NONE or self.budget is not None or form.then:
+            return ""
+        begin = self._sequence([Wild.BLANK, *self._atoms(form.begin)], gap="WIDE")
+        thoughts = f"{self._naming(self._sequence(self._atoms(form.end)))}TEXT"
+        return f" | {thoughts}" if self.thinking is Thinking.OPEN else f" | {begin} {thoughts}"
+
+    def _start(self) -> str:
+        """Text with which an answer may begin: not as reasoning does."""
+        form = self.reasoning
+        if form is None or self.thinking is Thinking.NONE or form.begin in self.words.ids:
+            return TEXT
+        return f"{TEXT} & ~/\\s*{quoted(form.begin)}(?s:.*)/"
 
     def _answer(self) -> str:
         """Text for the reader, with what opens it."""
@@ -104,43 +130,121 @@ class AnswerGrammar:
             return "calls"
         if self.content is not None or form.in_channels:
             return f"calls | {self._answer()}"
-        if form.at_start:
-            return f"calls | {self._plain(form)}"
-        trigger = _unblanked(self._atoms(form.begin or form.calls[0].partition("$")[0]))[0]
-        if self._is_token(trigger):
-            return "TEXT calls | TEXT"
-        # The trigger is text itself: what comes before it is the shortest text that ends with it.
         del self._rules["calls"]
-        self._rules["opened[lazy]"] = f"TEXT {_literal(str(trigger))}"
-        return f"opened {self._calls(form, tools, use, opened=True)} | TEXT"
+        return self._text_with_calls(form, tools, use)
 
-    def _plain(self, form: ToolForm) -> str:
-        """Text that does not begin as a call does."""
-        before = form.around(form.calls[0])[0]
-        pattern = "".join(r"\s*" if atom is Wild.BLANK else _quoted(str(atom)) for atom in atoms_of(before, ()))
-        self._rules["PLAIN"] = f"{TEXT} & ~/\\s*{pattern}(?s:.*)/"
-        return "PLAIN"
+    def _text_with_calls(self, form: ToolForm, tools: Sequence[Tool], use: ToolUse) -> str:
+        """Any text until a call of one of the tools has begun, then calls. Text that names none of them is text.
 
-    def _calls(self, form: ToolForm, tools: Sequence[Tool], use: ToolUse, *, opened: bool = False) -> str:
-        """`begin call (separator call)* end`. `opened`: without the first fixed text."""
-        begin = _unblanked(self._atoms(form.begin))
-        first = self._sequence(begin[1:] if opened else begin)
+        What comes before a name is a lazy rule: it ends free text. Then a name follows, or text that is none."""
+        heads: dict[tuple[Atom, ...], list[int]] = {}
+        for spelling, call in enumerate(form.calls):
+            before = joined_atoms(self._atoms(form.begin), self._atoms(form.around(call)[0]))
+            heads.setdefault(tuple(unblanked(before)), []).append(spelling)
+        names = "|".join(quoted(tool.name) for tool in tools)
+        ends = {pattern_of(self._name_end(form, call)) for call in form.calls}
+        self._rules["AFTER"] = f"TEXT & ~/({names})({'|'.join(sorted(ends))})(?s:.*)/"
+        texts = {at for at, head in enumerate(heads) if not any(map(self._is_token, head))}
+        more, opened, before_names = [EMPTY], list[str](), set[str]()
+        for number, head in enumerate(heads):
+            *first, last = self._apart(head)
+            if self._is_token(head[-1]):
+                before_names.add(last)
+            else:
+                self._rules[f"trigger_{number}[lazy]"] = f"WIDE {last}" if form.at_start and not first else last
+                last = f"trigger_{number}"
+            if number not in texts:
+                more.append(" ".join([*first, last, f"hit_{number}"]))
+            elif form.at_start:
+                opened.append(f"{last} hit_{number}")
+        free = [(at, " ".join(self._apart(head))) for at, head in enumerate(heads) if at in texts and not form.at_start]
+        for number, spellings in enumerate(heads.values()):
+            hits = [self._named(form, each, at, tool) for each in spellings for at, tool in enumerate(tools)]
+            self._rules[f"hit_{number}"] = f"( {' | '.join(hits)} ) further | {self._free('AFTER', free, names)}"
+        self._rules["further"] = self._more(form, tools, use) or EMPTY
+        for token in sorted(self._form_tokens - self._closing_tokens(form)):
+            more.append(f"{token} {'no_name' if token in before_names else 'segment'}")
+        self._rules["no_name"] = self._free("AFTER", free, names)
+        self._rules["segment"] = self._free("TEXT", free, names)
+        self._rules["more"] = " | ".join(more)
+        return " | ".join([self._free("START", free, names), *opened])
+
+    def _free(self, text: str, heads: Sequence[tuple[int, str]], names: str) -> str:
+        """Free text, whose terminal is `text`, and what may follow. `heads`: those that are text themselves."""
+        made = [f"{text} more"]
+        for number, head in heads:
+            rule = f"{text.lower()}_{number}"
+            self._rules[f"{rule}[lazy]"] = f"{text} {head}"
+            made.append(f"{rule} hit_{number}")
+        closing = sorted(self._closing_tokens(self.form))
+        if closing:  # a name before it would be a call's
+            self._rules[f"{text}_NO_NAME"] = f"{text} & ~/\\s*({names})\\s*/"
+            made.append(f"{text}_NO_NAME ( {' | '.join(closing)} ) segment")
+        return " | ".join(made)
+
+    def _closing_tokens(self, form: ToolForm | None) -> set[str]:
+        """Tokens that end a name."""
+        ends = [self._name_end(form, call)[-1:] for call in form.calls] if form is not None else []
+        return {self._sequence(end) for end in ends if end and self._is_token(end[0])}
+
+    def _name_end(self, form: ToolForm, call: str) -> list[Atom]:
+        """What follows a name, up to the first fixed text."""
+        between = self._atoms(form.around(call)[1])
+        return between[: first_fixed(between)]
+
+    def _named(self, form: ToolForm, spelling: int, at: int, tool: Tool) -> str:
+        """A call from its name on."""
+        call = form.calls[spelling]
+        _, between, after = (self._atoms(part) for part in form.around(call))
+        end = self._name_end(form, call)
+        name = self._sequence([tool.name, *end], gap="WIDE")
+        rest = self._sequence(between[len(end) :])
+        closing = self._sequence([atom for atom in after if self.words.ids.get(str(atom)) not in self.words.eos])
+        return f"{name} {rest} {self._arguments(tool, at)} {closing}"
+
+    def _apart(self, atoms: Sequence[Atom]) -> list[str]:
+        """Tokens, and the texts between them."""
+        made: list[str] = []
+        text: list[str] = []
+        for atom in atoms:
+            if self._is_token(atom):
+                made += [*([" ".join(text)] if text else []), f"<[{self.words.ids[str(atom)]}]>"]
+                text = []
+            else:
+                text.append("WIDE" if atom is Wild.BLANK else "ID" if atom is Wild.ID else literal(str(atom)))
+        return [*made, " ".join(text)] if text else made
+
+    def _more(self, form: ToolForm, tools: Sequence[Tool], use: ToolUse) -> str:
+        """What may follow a call: others, and the end of all."""
+        end = self._sequence(self._atoms(form.end))
+        if not (form.parallel and use.parallel):
+            return end
         call = self._call(form.calls[0], tools)
-        firsts = [self._call(form.calls[0], tools, opened=opened and not begin)]
+        return f"( {self._sequence(self._atoms(form.separator))} {call} )* {end}"
+
+    @property
+    def _form_tokens(self) -> set[str]:
+        """Those of the form that the vocabulary has."""
+        tokens = self.form.tokens if self.form is not None else ()
+        return {f"<[{self.words.ids[token]}]>" for token in tokens if token in self.words.ids}
+
+    def _calls(self, form: ToolForm, tools: Sequence[Tool], use: ToolUse) -> str:
+        """`begin call (separator call)* end`."""
+        firsts = [self._call(form.calls[0], tools)]
         if form.at_start:
             tokens = [token for token in form.tokens if token in self.words.ids]
             firsts += [self._call(one, tools) for one in form.calls[1:] if one.startswith(tuple(tokens or ["$"]))]
-        more = f"( {self._sequence(self._atoms(form.separator))} {call} )*" if form.parallel and use.parallel else ""
-        return f"{first} ( {' | '.join(firsts)} ) {more} {self._sequence(self._atoms(form.end))}"
+        begin = self._sequence(unblanked(self._atoms(form.begin)))
+        return f"{begin} ( {' | '.join(firsts)} ) {self._more(form, tools, use)}"
 
-    def _call(self, call: str, tools: Sequence[Tool], *, opened: bool = False) -> str:
+    def _call(self, call: str, tools: Sequence[Tool]) -> str:
         """The rule of one call in one spelling."""
         assert self.form is not None
         before, between, after = (self._atoms(part) for part in self.form.around(call))
-        name = f"call_{self.form.calls.index(call)}{'_opened' if opened else ''}"
+        name = f"call_{self.form.calls.index(call)}"
         # The token that ends the answer is left out: an answer may end wherever its grammar does.
         closing = [atom for atom in after if self.words.ids.get(str(atom)) not in self.words.eos]
-        heads = [joined_atoms(_unblanked(before)[opened:], [tool.name], between) for tool in tools]
+        heads = [joined_atoms(unblanked(before), [tool.name], between) for tool in tools]
         self._rules[name] = " | ".join(
             f"{self._sequence(head)} {self._arguments(tool, at)} {self._sequence(closing)}"
             for at, (head, tool) in enumerate(zip(heads, tools, strict=True))
@@ -156,36 +260,8 @@ class AnswerGrammar:
             if self.form.arguments == "json":
                 self._rules[name] = json_rule({**tool.parameters, "type": "object"})
             else:
-                self._rules[name] = self._elements(tool, name)
+                self._rules[name] = ElementRules(tool.parameters, self._rules).written(name)
         return name
-
-    def _elements(self, tool: Tool, name: str) -> str:
-        """Those of the schema's properties in its order, then others where it allows them."""
-        values = ElementValues(tool.parameters)
-        self._rules["PARAMETER"] = f"TEXT & {WITHOUT_END}"
-        self._rules["parameter_text[lazy]"] = f"PARAMETER {END}"
-        made = []
-        for number, (key, schema) in enumerate(values.members.items()):
-            rule = f"{name}_{number}"
-            self._rules[rule] = f"{_literal(f'<parameter={key}>{NEW_LINE}')} {self._value(values, schema, rule)}"
-            made.append(rule if key in values.required else f"{rule}?")
-        if values.other is not False:
-            taken = "|".join(map(_quoted, values.members))
-            key = f"{name}_KEY".upper()
-            self._rules[key] = r"/[^>\n]{1,64}/" + (f" & ~/{taken}/" if taken else "")
-            self._rules[f"{key}_TAG"] = f'"<parameter=" {key} ">\\n"'
-            made.append(f"( {key}_TAG {self._value(values, values.other, f'{name}_other')} )*")
-        return " ".join(made) or EMPTY
-
-    def _value(self, values: ElementValues, schema: Any, rule: str) -> str:
-        """What stands after an element's name, up to the next element."""
-        if values.is_any_text(schema):
-            return "parameter_text"
-        if not values.is_text(schema):
-            return f"{json_rule(values.alone(schema))} {END}"
-        self._rules[rule.upper()] = f"( {values.terminal(schema)} ) & {WITHOUT_END}"
-        self._rules[f"{rule}_text[lazy]"] = f"{rule.upper()} {END}"
-        return f"{rule}_text"
 
     # fixed text
 
@@ -199,7 +275,7 @@ class AnswerGrammar:
     def _is_token(self, atom: Atom) -> bool:
         return isinstance(atom, str) and atom in self.words.ids and atom in self._tokens
 
-    def _sequence(self, atoms: Sequence[Atom]) -> str:
+    def _sequence(self, atoms: Sequence[Atom], gap: str = "GAP") -> str:
         """Atoms as lexemes: tokens by id, all between two tokens as one terminal."""
         made: list[str] = []
         text: list[str] = []
@@ -208,7 +284,7 @@ class AnswerGrammar:
                 made += [self._terminal(text), f"<[{self.words.ids[str(atom)]}]>"]
                 text = []
             else:
-                text.append("GAP" if atom is Wild.BLANK else _literal(str(atom)))
+                text.append(gap if atom is Wild.BLANK else literal(str(atom)))
         return " ".join(one for one in [*made, self._terminal(text)] if one)
 
     def _terminal(self, parts: Sequence[str]) -> str:
@@ -221,16 +297,3 @@ class AnswerGrammar:
         name = f"FIXED_{len(self._rules)}"
         self._rules[name] = definition
         return name
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _quoted(text: str) -> str:
-    """For a regular expression between slashes."""
-    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)
-
-
-def _unblanked(atoms: Sequence[Atom]) -> list[Atom]:
-    return list(atoms[1:] if atoms[:1] == [Wild.BLANK] else atoms)

@@ -97,7 +97,7 @@ class AnswerParser:
             self._held = ""
             self._blanks.clear()
         parts = self._read("", ended=True)
-        if self._in is _In.ARGUMENTS and (left := self._arguments.finish()):
+        if self._in is _In.ARGUMENTS and (left := self._arguments.finish(cut=cut)):
             parts.append(CallArguments(self.calls - 1, left))
         if self._in is _In.TEXT and self._keeps_blanks and self._blanks:
             parts.append(TextPart("".join(self._blanks)))

@@ -25,8 +25,8 @@ class ArgumentsReader(Protocol):
     def push(self, text: str) -> tuple[str, str]:
         """(JSON text that is final, what was not taken). The second is empty until the arguments are whole."""
 
-    def finish(self) -> str:
-        """The answer ends here: what there is of them beyond what was returned."""
+    def finish(self, *, cut: bool) -> str:
+        """The answer ends here: what there is of them beyond what was returned. `cut`: it was cut off."""
 
 
 class JsonArguments:
@@ -58,7 +58,7 @@ class JsonArguments:
                     return text[: at + 1], text[at + 1 :]
         return text, ""
 
-    def finish(self) -> str:
+    def finish(self, *, cut: bool) -> str:
         """All has been returned."""
         return ""
 
@@ -89,9 +89,10 @@ class XmlArguments:
                 left, self._held = self._held, ""
                 return "".join(made), left
 
-    def finish(self) -> str:
-        """What is held of a value that streams; a value that does not is not known before its end."""
-        if self._key is None or not self._is_text(self._key):
+    def finish(self, *, cut: bool) -> str:
+        """What is held of a value that streams, but for the beginning of its end where that was cut off; a value that
+        does not stream is not known before its end."""
+        if cut or self._key is None or not self._is_text(self._key):
             return ""
         held, self._held = self._held.removeprefix("\n") if not self._begun else self._held, ""
         return _escaped(held)

@@ -36,6 +36,13 @@ class ChatConfig:
         expert=True,
     )
 
+    open_objects: bool = option(
+        False,
+        "objects of tools and of response_format without strict may have properties that their schema does not name",
+        "--open-objects",
+        expert=True,
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
 
@@ -54,6 +61,8 @@ class ChatForms:
     tools: ToolForm | None = None
     reasoning: ReasoningForm | None = None
     describes: bool = True
+    open_objects: bool = False
+    """Objects whose schema is silent about further properties may have some."""
 
     @property
     def shown_tokens(self) -> tuple[str, ...]:
@@ -78,7 +87,8 @@ class ChatForms:
 
 def chat_forms(knows: TemplateKnows | None, config: ChatConfig) -> ChatForms:
     """For a model whose template `knows`; None: it has none."""
-    return ChatForms() if knows is None else chosen(knows, config)
+    forms = ChatForms() if knows is None else chosen(knows, config)
+    return replace(forms, open_objects=config.open_objects)
 
 
 def chosen(knows: TemplateKnows, config: ChatConfig) -> ChatForms:

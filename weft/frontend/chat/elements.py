@@ -10,12 +10,21 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from weft.compute.grammars.json_schema import HELD, escaped, keywords_at
+from weft.compute.grammars.constraints import json_rule
+from weft.compute.grammars.json_schema import escaped, keywords_at
+from weft.compute.grammars.keywords import HELD
 from weft.compute.grammars.one_of import pointed
-from weft.compute.grammars.regexes import regex_rule, searching
+from weft.compute.grammars.regexes import literal, quoted, regex_rule, searching
 from weft.frontend.chat.tools import Schema
 
 ANY_TEXT = "/(?s:.*)/"
+NEW_LINE = "\n"
+END = json.dumps("\n</parameter>\n")
+"""Of an element."""
+WITHOUT_END = r"~/(?s:.*)<\/parameter>(?s:.*)/"
+"""No text that has an element's end in it: what reads the answer ends the element there."""
+EMPTY = '""'
+"""The rule of no text."""
 MOST_LENGTH = 1 << 30
 """Characters: no answer has more."""
 MOST_REFERENCES = 64
@@ -128,6 +137,41 @@ class ElementValues:
                 if str(inner["$ref"])[:2] in ("#", "#/"):
                     inner["$ref"] = f"#/$defs/{ROOT}{inner['$ref'][1:]}"
         return own | {"$defs": {ROOT: whole}}
+
+
+class ElementRules:
+    """Writes the rules of elements to `rules`, which have TEXT."""
+
+    def __init__(self, parameters: Schema, rules: dict[str, str]) -> None:
+        self._values, self._rules = ElementValues(parameters), rules
+
+    def written(self, name: str) -> str:
+        """Those of the schema's properties in its order, then others where it allows them."""
+        values, rules = self._values, self._rules
+        rules["PARAMETER"] = f"TEXT & {WITHOUT_END}"
+        rules["parameter_text[lazy]"] = f"PARAMETER {END}"
+        made = []
+        for number, (key, schema) in enumerate(values.members.items()):
+            rule = f"{name}_{number}"
+            rules[rule] = f"{literal(f'<parameter={key}>{NEW_LINE}')} {self._value(schema, rule)}"
+            made.append(rule if key in values.required else f"{rule}?")
+        if values.other is not False:
+            taken = "|".join(map(quoted, values.members))
+            key = f"{name}_KEY".upper()
+            rules[key] = r"/[^>\n]{1,64}/" + (f" & ~/{taken}/" if taken else "")
+            rules[f"{key}_TAG"] = f'"<parameter=" {key} ">\\n"'
+            made.append(f"( {key}_TAG {self._value(values.other, f'{name}_other')} )*")
+        return " ".join(made) or EMPTY
+
+    def _value(self, schema: Any, rule: str) -> str:
+        """What stands after an element's name, up to the next element."""
+        if self._values.is_any_text(schema):
+            return "parameter_text"
+        if not self._values.is_text(schema):
+            return f"{json_rule(self._values.alone(schema))} {END}"
+        self._rules[rule.upper()] = f"( {self._values.terminal(schema)} ) & {WITHOUT_END}"
+        self._rules[f"{rule}_text[lazy]"] = f"{rule.upper()} {END}"
+        return f"{rule}_text"
 
 
 def left_out_of(parameters: Schema) -> list[tuple[str, str]]:

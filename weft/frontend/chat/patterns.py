@@ -6,11 +6,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from weft.compute.grammars.regexes import quoted
+
 MOST_BLANKS = 64
 """Characters of white space that one place of a pattern may have; more is no match, so that a match stays short."""
 MOST_LETTERS = 128
 """Characters of a name or an id."""
+ID = rf"[a-zA-Z0-9_.:\/-]{{1,{MOST_LETTERS}}}"
+"""An id, in a regular expression between slashes."""
 BLANKS = " \n\t\r"
+WIDE = rf"/[ \n\t\r]{{0,{MOST_BLANKS}}}/"
+"""White space in a grammar, where text has led to a call: as much as what reads the answer takes."""
 PUNCTUATION = "{}[]:,"
 """JSON's own: white space may stand around each."""
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/-")
@@ -122,3 +128,19 @@ def _word_end(text: str, at: int) -> int:
 
 def _may_be(word: str, names: Collection[str], growing: bool) -> bool:
     return any(name.startswith(word) for name in names) if growing else word in names
+
+
+def first_fixed(atoms: Sequence[Atom]) -> int:
+    """How many atoms there are up to the first that is fixed text, that one too."""
+    return next((at for at, atom in enumerate(atoms, 1) if isinstance(atom, str)), len(atoms))
+
+
+def pattern_of(atoms: Sequence[Atom]) -> str:
+    """For a regular expression between slashes."""
+    wild = {Wild.BLANK: r"\s*", Wild.ID: ID}
+    return "".join(quoted(atom) if isinstance(atom, str) else wild[atom] for atom in atoms)
+
+
+def unblanked(atoms: Sequence[Atom]) -> list[Atom]:
+    """Without white space at the beginning."""
+    return list(atoms[1:] if atoms[:1] == [Wild.BLANK] else atoms)

@@ -53,6 +53,11 @@ class ToolForm:
 
 _HERMES = '<tool_call>\n{"name": "$name", "arguments": $arguments}\n</tool_call>'
 _LLAMA = '{"name": "$name", "parameters": $arguments}'
+_ALSO_LLAMA = (
+    '{"name": "$name", "arguments": $arguments}',
+    '{"type": "function", "name": "$name", "parameters": $arguments}',
+)
+"""As vLLM 0.11 (`arguments`) and llama.cpp of 2025 (`type`) read them, too."""
 _MISTRAL = '{"name": "$name", "arguments": $arguments}'
 _DEEPSEEK_TOKENS = (
     "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>",
@@ -73,13 +78,16 @@ _ROWS = (
     ToolForm(name="hermes", calls=(_HERMES,), tokens=("<tool_call>", "</tool_call>")),
     ToolForm(
         name="qwen3_coder",
-        calls=("<tool_call>\n<function=$name>\n$arguments</function>\n</tool_call>",),
+        calls=(
+            "<tool_call>\n<function=$name>\n$arguments</function>\n</tool_call>",
+            "<function=$name>\n$arguments</function>",
+        ),
         tokens=("<tool_call>", "</tool_call>"),
         arguments="xml",
     ),
     ToolForm(
         name="llama3_json",
-        calls=(_LLAMA, f"<|python_tag|>{_LLAMA}"),
+        calls=(_LLAMA, *_ALSO_LLAMA, *(f"<|python_tag|>{call}" for call in (_LLAMA, *_ALSO_LLAMA))),
         tokens=("<|python_tag|>",),
         separator="; ",
         at_start=True,

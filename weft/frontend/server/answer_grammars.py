@@ -88,7 +88,9 @@ class AnswerGrammars:
         offered = [tool.name for tool in rules.use.offered]
         schemas: list[Grammar] = []
         if tools:
-            job = CheckSchemas([_constraint(tool, offered.index(tool.name)) for tool in tools])
+            job = CheckSchemas(
+                [_constraint(tool, offered.index(tool.name), rules.forms.open_objects) for tool in tools]
+            )
             schemas = await result_of(self._texts, request, job)
         held = tuple(replace(tool, parameters=_schema(found)) for tool, found in zip(tools, schemas, strict=True))
         named = tuple(
@@ -121,11 +123,11 @@ def _param(at: int) -> str:
     return f"tools[{at}].function.parameters"
 
 
-def _constraint(tool: Tool, at: int) -> Constraint:
+def _constraint(tool: Tool, at: int, open_objects: bool) -> Constraint:
     """Arguments are an object, whatever else their schema says. Where it is silent about other properties it has none:
     a small model would go on with them for ever."""
     schema = {**tool.parameters, "type": "object"}
-    return Constraint(kind="json", value=schema, strict=tool.strict, param=_param(at), closed=True)
+    return Constraint(kind="json", value=schema, strict=tool.strict, param=_param(at), closed=not open_objects)
 
 
 def _schema(found: Grammar) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class Service:
             for ids in prompts:
                 check_length(ids, asked.max_tokens, limits.max_model_len, "prompt")
         echoes = [self._echo(one, ids) for one, ids in zip(given, prompts, strict=True) for _ in range(asked.n)]
-        form = CompletionFormat(self.model.tokenizer, shown, echoes, echo=asked.echo)
+        skip = self.model.tokenizer.skipped(params.skip_special_tokens)
+        form = CompletionFormat(self.model.tokenizer, shown, echoes, echo=asked.echo, skip=skip)
         bodies = Bodies(form, asked, self._fingerprint, always_usage=self._always_usage)
         return self._reply(asked, prompts, params, bodies, form.prefix, mute=is_mute(asked), headers=headers)
 
@@ -246,7 +247,7 @@ class Service:
     async def _with_grammar(
         self, request: Request, asked: Common, params: SamplingParams
     ) -> tuple[SamplingParams, Mapping[str, str]]:
-        return await with_grammar(self.model.texts, request, asked, params, self.model.vocab_size)
+        return await with_grammar(request, asked, params, self.model)
 
     async def _tokenized(self, size: int, function: Callable[[], T]) -> T:
         """`function`, in a thread where `size` says that it takes long: handing over takes longer than a short text."""

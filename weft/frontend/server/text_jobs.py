@@ -78,15 +78,17 @@ async def _until_left(request: Request) -> None:
 
 
 async def with_grammar(
-    texts: Texts, request: Request, asked: Guided, params: SamplingParams, vocab_size: int
+    request: Request, asked: Guided, params: SamplingParams, model: ServedModel
 ) -> tuple[SamplingParams, Mapping[str, str]]:
     """`params` with the grammar that the request asks for, and the answer's headers about it."""
-    constraint = constraint_of(asked)
+    constraint = constraint_of(asked, open_objects=model.forms.open_objects)
     if constraint is None:
         return params, {}
-    found: Grammar = await result_of(texts, request, CheckGrammar(constraint))
+    found: Grammar = await result_of(model.texts, request, CheckGrammar(constraint))
     if found.left_out:
         _log.warning("keywords of a schema are left out: %s", "; ".join(found.left_out)[:MAX_SHOWN])
+    for note in found.notes:
+        _log.info("%s", note)
     guided = replace(params, grammar=found.text)
-    check(guided, vocab_size)
+    check(guided, model.vocab_size)
     return guided, left_out_header(found.left_out)

@@ -16,7 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from weft.base.errors import HostLostError, KilledError, PeerError, RequestError, WeftError
+from weft.base.deaths import may_blame
+from weft.base.errors import PeerError, RequestError, WeftError
 from weft.base.log import get_logger
 from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.engine import Engine
@@ -49,7 +50,7 @@ class Owner(Protocol):
     def refuse(self, request_id: str, error: RequestError) -> None:
         """The engine does not take the request, or takes it no longer."""
 
-    def lost(self, loop: EngineLoop, running: Running, *, killed: bool) -> None:
+    def lost(self, loop: EngineLoop, running: Running, *, blamed: bool) -> None:
         """The ranks died; others are started in their place. `killed`: from outside, as it seems."""
 
     def over(self, loop: EngineLoop, failure: BaseException | None, running: Running) -> None:
@@ -195,7 +196,7 @@ class EngineLoop:
                 raise
             delay_s = self._recovery.delay(error, time.monotonic() - began if engine is not None else 0.0)
             _log.error("%s; starting the ranks again in %g s", error, delay_s)
-            self._call(partial(self._lose, self._running, killed=isinstance(error, KilledError | HostLostError)))
+            self._call(partial(self._lose, self._running, blamed=may_blame(error)))
         finally:
             if executor is not None:
                 executor.close()
@@ -228,8 +229,7 @@ class EngineLoop:
         for piece in outputs.cut(AT_ONCE):
             self._call(partial(self._owner.deliver, piece))
         if engine.failure is not None:
-            outside = isinstance(engine.failed_with, KilledError | HostLostError)
-            raise (KilledError if outside else PeerError)(engine.failure)
+            raise engine.failed_with or PeerError(engine.failure)
 
     def _admit(self, request_id: str, prompt_ids: list[int], params: SamplingParams, engine: Engine) -> None:
         try:
@@ -248,10 +248,10 @@ class EngineLoop:
         self.engine, self._restarting = engine, False
         self._owner.begun(self)
 
-    def _lose(self, running: Running, *, killed: bool) -> None:
+    def _lose(self, running: Running, *, blamed: bool) -> None:
         self.restarts += 1
         self._restarting = True
-        self._owner.lost(self, running, killed=killed)
+        self._owner.lost(self, running, blamed=blamed)
 
     def _end(self, failure: BaseException | None) -> None:
         self.gone = True

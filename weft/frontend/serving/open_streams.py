@@ -80,16 +80,17 @@ class OpenStreams:
         """The replica whose last death hit a request for the same; None: none did."""
         return self._quarantine.suspected_at(stream.digest()) if self._quarantine.watches else None
 
-    def lose(self, running: frozenset[str], replica: int = 0, *, killed: bool = False) -> list[Stream]:
-        """The replica's ranks died while the engine requests `running` were in a step. Gives the streams to send again.
-        `killed`: from outside, as it seems.
+    def lose(self, running: frozenset[str], replica: int = 0, *, blamed: bool = True) -> list[Stream]:
+        """The replica's ranks died while the engine requests `running` were in a step; returns what to send again.
 
-        A stream that a client has seen something of fails. The others of the step are suspects, and run again alone:
-        `suspected_at` says where. One whose ranks die while it runs alone is quarantined.
+        A stream that a client has seen something of fails. `blamed`: rows of the step may have caused the death. The
+        others of the step are then suspects, and run again alone: `suspected_at` says where. One whose ranks die while
+        it runs alone is quarantined.
         """
         mine = [stream for stream in self._open if stream.replica == replica]
         hit = [stream for stream in mine if running.intersection(stream.request_ids)]
-        self._quarantine.died([stream.digest() for stream in hit], replica, killed=killed)
+        if blamed:
+            self._quarantine.died([stream.digest() for stream in hit], replica)
         unfinished = [stream for stream in mine if stream.open_outputs and stream.error is None]
         return [stream for stream in unfinished if self._begins_again(stream)]
 

@@ -12,7 +12,8 @@ from operator import methodcaller
 
 from msgspec import UNSET, UnsetType
 
-from weft.base.errors import HostLostError, KilledError, RequestError
+from weft.base.deaths import may_blame
+from weft.base.errors import RequestError
 from weft.base.log import get_logger
 from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.engine import Engine
@@ -249,10 +250,10 @@ class Replicas:
         if all(each.serving or each.gone for each in self.loops):
             self._on_ready()
 
-    def lost(self, loop: EngineLoop, running: Running, *, killed: bool) -> None:
+    def lost(self, loop: EngineLoop, running: Running, *, blamed: bool) -> None:
         """A replica's ranks died: each of its streams fails, or runs elsewhere, or waits for the next ranks."""
         self._placement.close(loop.index)
-        for stream in self._open.lose(running, loop.index, killed=killed):
+        for stream in self._open.lose(running, loop.index, blamed=blamed):
             self._leave(stream)
             self._place(stream)
 
@@ -265,7 +266,7 @@ class Replicas:
             self.stop()
         elif failure is not None:
             _log.error("replica %d is not started again, the others go on: %s", loop.index, failure)
-            self.lost(loop, running, killed=isinstance(failure, KilledError | HostLostError))
+            self.lost(loop, running, blamed=may_blame(failure))
             self._place_parked()
         if last:
             self._open.end(stopping())

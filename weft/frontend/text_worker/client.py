@@ -22,7 +22,17 @@ from weft.base.errors import PeerError, RequestError
 from weft.base.log import get_logger
 from weft.base.machine.interpreter import finding_weft, runs
 from weft.frontend.text_worker.handler import Handler
-from weft.frontend.text_worker.jobs import MORE_MEMORY, Begin, Job, JobAnswer, Ready, named, pack, unpack_result
+from weft.frontend.text_worker.jobs import (
+    MORE_MEMORY,
+    Begin,
+    Job,
+    JobAnswer,
+    Ready,
+    named,
+    pack,
+    too_deep,
+    unpack_result,
+)
 from weft.runtime.ipc.channel import Channel, ChannelClosed, channel_pair
 
 _log = get_logger(__name__)
@@ -69,6 +79,8 @@ class LocalTexts:
         """See `Texts`."""
         done: Future[Any] = Future()
         try:
+            if (error := too_deep(job)) is not None:
+                raise error
             done.set_result(self._handler.do(job))
         except Exception as error:  # the future raises it again
             done.set_exception(error)
@@ -146,9 +158,10 @@ class TextWorker:
     def submit(self, job: Job, connection: object = None) -> Future[Any]:
         """See `Texts`."""
         future: Future[Any] = Future()
+        error = too_deep(job)
         with self._change:
-            if self._closed:
-                future.set_exception(RequestError("the server is shutting down", status=503))
+            if self._closed or error is not None:
+                future.set_exception(error or RequestError("the server is shutting down", status=503))
                 return future
             self._queue.put(connection, job, future)
             self._change.notify()

@@ -11,6 +11,7 @@ import msgspec
 
 from weft.base.errors import RequestError
 from weft.compute.grammars.constraints import Constraint, Grammar
+from weft.compute.grammars.nesting import MOST_LEVELS_OF_JOB, is_deeper
 from weft.engine.text.chat_template import TemplateForm
 from weft.frontend.chat.template_probe import TemplateKnows
 from weft.model.checkpoint import Checkpoint
@@ -127,6 +128,17 @@ class TryGrammar(msgspec.Struct, frozen=True, tag="try"):
 
 
 Job = Tokenize | Render | TryTemplates | CheckGrammar | CheckSchemas | TryGrammar
+
+
+def too_deep(job: Job) -> RequestError | None:
+    """Why a job is refused before anything unpacks it: its values are nested too deeply."""
+    fields = [getattr(job, name) for name in job.__struct_fields__]
+    constraints = [one for each in fields for one in (each if isinstance(each, list) else [each])]
+    values = [one.value if isinstance(one, Constraint) else one for one in constraints]
+    if not is_deeper(values, MOST_LEVELS_OF_JOB + 1):
+        return None
+    message = f"{named(job)} is nested deeper than {MOST_LEVELS_OF_JOB} levels"
+    return RequestError(message, param=job.param, code="invalid_value")
 
 
 def named(job: Job) -> str:

@@ -37,6 +37,8 @@ from weft.runtime.ipc.channel import Channel, ChannelClosed
 DEPTH = 400
 """Calls that a template may nest: one that calls itself without end is refused before the stack is full."""
 
+STACK_BYTES = 8 << 20
+"""A grammar that needs more ends this process: ranks, which compile it afterwards, have more."""
 LOAD_S, LOAD_S_OF_MIB = 4.0, 0.5
 """Seconds of processor time for loading a tokenizer, and what each MiB of its file adds."""
 LOAD_BYTES = 64
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> int:
         sys.setrecursionlimit(DEPTH + 100)
         channel.send(pack(Ready()))
         while True:
-            answer = _answer(handler, unpack_job(channel.receive()))
+            answer = _answer(handler, channel.receive())
             channel.send(pack(answer))
             if answer.ends:
                 return 1
@@ -79,7 +81,16 @@ def main(arguments: list[str]) -> int:
         return 0
 
 
-def _answer(handler: Handler, job: Job) -> JobAnswer:
+def _answer(handler: Handler, frame: bytes) -> JobAnswer:
+    try:
+        job = unpack_job(frame)
+    except (RecursionError, MemoryError, msgspec.DecodeError) as error:
+        message = f"the request cannot be unpacked: {type(error).__name__}"
+        return JobAnswer(refusal=JobRefusal(message, None, 400, "invalid_value"), ends=isinstance(error, MemoryError))
+    return _done(handler, job)
+
+
+def _done(handler: Handler, job: Job) -> JobAnswer:
     signal.setitimer(signal.ITIMER_PROF, job.cpu_s)
     try:
         return JobAnswer(pack(handler.do(job)))
@@ -128,6 +139,7 @@ def _bound_memory(more: int, *, for_good: bool = True) -> None:
     most = pages * resource.getpagesize() + more
     lower(resource.RLIMIT_AS, most, most if for_good else resource.RLIM_INFINITY)
     lower(resource.RLIMIT_CORE, 0, 0)
+    lower(resource.RLIMIT_STACK, STACK_BYTES)
 
 
 if __name__ == "__main__":

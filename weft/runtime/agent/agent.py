@@ -20,7 +20,8 @@ from weft.base.log import get_logger
 from weft.base.machine.own_addresses import Endpoint, address_on, interface_of
 from weft.base.settings import EngineConfig
 from weft.compute.comm.backend import HostSite
-from weft.compute.comm.distributed.links import PROOF_S, LinkToken, UnprovenPeerError, introduce, set_up_link
+from weft.compute.comm.distributed.handshake import PROOF_S, LinkToken, UnprovenPeerError, introduce
+from weft.compute.comm.distributed.links import set_up_link
 from weft.model.checkpoint import Checkpoint
 from weft.parallel.layout.layout import Layout
 from weft.runtime.agent.answering import Answering

@@ -101,7 +101,9 @@ class RanksSession:
                 return []
             records = () if self._meeting is None else self._meeting.records()
             return [
-                RankState(rank, self._status.aged(rank), worker.stopped(), records[rank] if records else None)
+                RankState(
+                    rank, self._status.aged(rank), worker.stopped(), records[rank] if records else None, worker.cpu_s()
+                )
                 for rank, worker in list(self._workers.items())
             ]
 
@@ -204,7 +206,7 @@ class RanksSession:
         code = worker.exit_code()
         if self._meeting is not None:
             self._meeting.mark_dead(worker.rank)
-        self._say(Ended(worker.rank, -9 if code is None else code, self.states()))
+        self._say(Ended(worker.rank, -9 if code is None else code, self.states(), worker.out_of_memory()))
         return True
 
     def _say(self, message: FromSession) -> None:

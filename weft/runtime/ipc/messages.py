@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from weft.base.errors import CheckpointError, ConfigError, DeadlockError, LayoutError, PeerError, WeftError
+from weft.base.deaths import Death
+from weft.base.errors import (
+    CheckpointError,
+    ConfigError,
+    DeadlockError,
+    LayoutError,
+    MismatchError,
+    PeerError,
+    WeftError,
+)
 from weft.base.settings import EngineConfig
 from weft.base.step.plan import GroupResult, RankPlan
 from weft.base.step.vocabulary import Vocabulary
@@ -34,6 +43,7 @@ class WorldSetup(msgspec.Struct, frozen=True):
     eos_token_ids: tuple[int, ...]
     comm: str
     comm_limit_s: float
+    join_limit_s: float
     where: tuple[str, ...]
     host_of: tuple[int, ...]
     ranks_per_host: int
@@ -106,11 +116,17 @@ class CountExperts(msgspec.Struct, frozen=True, tag="count"):
     """Answer with `ExpertsCounted`, and begin to count anew."""
 
 
+class CompileGrammars(msgspec.Struct, frozen=True, tag="compile"):
+    """Begin to compile these, beside steps; answer with `GrammarsCompiled`."""
+
+    texts: list[str]
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End after the current step."""
 
 
-ToRank = Setup | Allocate | StartSteps | RunStep | CountExperts | Shutdown
+ToRank = Setup | Allocate | StartSteps | RunStep | CountExperts | CompileGrammars | Shutdown
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
@@ -157,6 +173,12 @@ class ExpertsCounted(msgspec.Struct, frozen=True, tag="counted"):
     counts: bytes
 
 
+class GrammarsCompiled(msgspec.Struct, frozen=True, tag="compiled"):
+    """How many of all grammars that it was given the rank has compiled or refused."""
+
+    count: int
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The rank cannot go on; `family` is a class of `weft.base.errors`, `module` that of a PeerError."""
 
@@ -164,9 +186,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
     problems: list[str] = []
     module: str = ""
+    death: Death = Death.EXCEPTION
 
 
-FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | Failed
+FromRank = Joined | Entered | Loaded | Recorded | StepDone | ExpertsCounted | GrammarsCompiled | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
@@ -174,7 +197,7 @@ _from_rank: msgspec.msgpack.Decoder[FromRank] = msgspec.msgpack.Decoder(FromRank
 
 _FAMILIES: dict[str, type[WeftError]] = {
     family.__name__: family
-    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, WeftError)
+    for family in (CheckpointError, ConfigError, LayoutError, PeerError, DeadlockError, MismatchError, WeftError)
 }
 
 
@@ -205,7 +228,9 @@ def failure_of(error: BaseException) -> Failed:
         if family.__name__ in _FAMILIES and isinstance(error, WeftError):
             problems = list(error.problems) if isinstance(error, CheckpointError) else []
             head = str(error).split("\n  ")[0] if problems else str(error)
-            return Failed(family.__name__, head, problems, error.module if isinstance(error, PeerError) else "")
+            if isinstance(error, PeerError):
+                return Failed(family.__name__, head, problems, error.module, error.death)
+            return Failed(family.__name__, head, problems)
     return Failed("WeftError", f"{type(error).__name__}: {error}")
 
 
@@ -213,4 +238,9 @@ def error_of(failed: Failed, where: str) -> WeftError:
     """The error to raise here for what happened at `where`."""
     family = _FAMILIES.get(failed.family, WeftError)
     message = f"{where}: {failed.message}" + (f" (in {failed.module})" if failed.module else "")
-    return CheckpointError(message, failed.problems) if family is CheckpointError else family(message)
+    if family is CheckpointError:
+        return CheckpointError(message, failed.problems)
+    error = family(message)
+    if isinstance(error, PeerError):
+        error.death = failed.death
+    return error

@@ -24,6 +24,9 @@ from weft.parallel.layout.layout import Layout
 from weft.runtime.launch_plan.cpu_affinity import assign_cpus
 from weft.runtime.launch_plan.memory import available_bytes, process_limit
 
+LEAST_SECRET = 16
+"""Bytes of the shortest secret: 128 bits where they are random."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostsConfig:
@@ -123,6 +126,12 @@ class HostsConfig:
                 " --dist-secret-file FILE, or set WEFT_DIST_SECRET"
             )
             raise ConfigError(message, field="dist_secret_file")
+        if text and len(text) < LEAST_SECRET:
+            message = (
+                f"the secret of the hosts has {len(text)} bytes; at least {LEAST_SECRET} are needed, since who sees the"
+                " traffic may guess a shorter one. Make one: (umask 077; head -c 32 /dev/urandom | base64 > secret)"
+            )
+            raise ConfigError(message, field="dist_secret_file", value=len(text))
         return hashlib.sha256(b"weft hosts\0" + text).digest()
 
     def _secret_text(self, environ: Mapping[str, str]) -> bytes:
@@ -137,7 +146,7 @@ class HostsConfig:
                 text = file.read(4096).strip()
         except OSError as error:
             raise ConfigError(f"{field} {path}: {error.strerror}", field=field, value=path) from error
-        if mode & 0o077:
+        if mode & 0o007:
             message = f"{field} {path}: others may read it (mode {mode:o}); chmod 600 it"
             raise ConfigError(message, field=field, value=path)
         if not text:

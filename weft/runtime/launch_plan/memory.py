@@ -181,7 +181,7 @@ def plan_memory(
         try:
             return plan_memory(shards, engine, itemsize, allowed, staged_slots)
         except ConfigError as error:
-            limit = resource.getrlimit(resource.RLIMIT_AS)[0] >> 10
+            limit = process_limit + ADDRESS_BYTES - PROCESS_BYTES >> 10
             left = f"the limit of addresses (ulimit -v {limit}) leaves each rank {size(process_limit)}"
             message = f"{left}: raise it; {error}"
             raise ConfigError(message, field=error.field, value=error.value) from None

@@ -17,7 +17,17 @@ from weft.parallel.experts.statistics.loads import IntArray
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.rank_plans import RankPlans
 from weft.parallel.layout.ranks import coords
-from weft.runtime.ipc.messages import CountExperts, ExpertsCounted, FromRank, RunStep, Shutdown, StepDone, pack
+from weft.runtime.ipc.messages import (
+    CompileGrammars,
+    CountExperts,
+    ExpertsCounted,
+    FromRank,
+    GrammarsCompiled,
+    RunStep,
+    Shutdown,
+    StepDone,
+    pack,
+)
 from weft.runtime.launch_plan.timeouts import StepClock
 from weft.runtime.supervisor.link import RankLink, end_all, senders
 from weft.runtime.supervisor.watch import Watch
@@ -85,6 +95,9 @@ class ProcessExecutor:
         """Attention-dp group of each rank."""
         self._waiting: deque[_Waiting] = deque()
         self._counting: _Counting | None = None
+        self._compiling: set[int] = set()
+        """Ranks that have not answered the last `compile_grammars`."""
+        self._compiled = [0] * layout.world
         self._closed, self._failing = False, _Failing()
 
     def step(self, plan: StepPlan) -> StepResult:
@@ -119,6 +132,10 @@ class ProcessExecutor:
 
     def _take(self, worker: RankLink, message: FromRank) -> None:
         """One rank's part of a step, of the oldest that it has not answered, or its counts of experts."""
+        if isinstance(message, GrammarsCompiled) and worker.rank in self._compiling:
+            self._compiling.remove(worker.rank)
+            self._compiled[worker.rank] = message.count
+            return
         if isinstance(message, ExpertsCounted) and self._counting is not None and worker.rank in self._counting.left:
             self._counting.take(worker.rank, message)
             return
@@ -128,6 +145,28 @@ class ProcessExecutor:
             raise PeerError(f"{worker.where} sent {message!r}, not its {awaited}")
         waits.groups[self._group_of[worker.rank]] = message.result
         waits.left.remove(worker.rank)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether ranks have still to answer the last `compile_grammars`."""
+        return bool(self._compiling)
+
+    def compile_grammars(self, texts: Sequence[Sequence[str]]) -> None:
+        """As of the engine's `CompilesGrammars`. PeerError as of `step`."""
+        with self._failing:
+            self._compiling = {worker.rank for worker in self.workers}
+            parts = [pack(CompileGrammars([*part])) for part in texts]
+            self._send([parts[group] for group in self._groups], "grammars to compile", COUNT_S)
+
+    def compiled(self, group: int) -> int:
+        """As of the engine's `CompilesGrammars`."""
+        return min(count for count, own in zip(self._compiled, self._groups, strict=True) if own == group)
+
+    def await_compiled(self, most_s: float) -> None:
+        """As of the engine's `CompilesGrammars`. PeerError as of `step`."""
+        with self._failing:
+            for each in self.watch.ready(time.monotonic() + most_s):
+                self._take(*self.watch.read(each))
 
     def _send(self, frames: Sequence[bytes], doing: str, limit_s: float) -> None:
         """frames[r] goes to rank r."""

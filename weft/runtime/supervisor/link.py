@@ -75,6 +75,14 @@ class RankLink(Protocol):
         """Whether it is suspended (SIGSTOP)."""
         ...
 
+    def out_of_memory(self) -> bool:
+        """Whether SIGKILL ended it and the system counted out-of-memory kills since it started."""
+        ...
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time so far; of a rank on another host, when its agent last reported."""
+        ...
+
     def wait(self, timeout_s: float) -> bool:
         """Whether it has ended by then."""
         ...

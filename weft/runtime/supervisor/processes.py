@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from weft.base.env import DIST_SECRET
+from weft.base.machine.control_groups import oom_kills
 from weft.base.machine.interpreter import finding_weft, runs
 from weft.runtime.ipc.channel import Channel, ChannelClosed, channel_pair
 from weft.runtime.supervisor.link import RankGoneError, SendFrames, fate_of
@@ -42,6 +44,8 @@ class WorkerProcess:
     lifeline: int
     """Write end of the pipe whose closing ends the child."""
     number: int
+    oom_kills_before: int = field(default_factory=oom_kills)
+    """Out-of-memory kills that were counted when it got its rank."""
 
     @property
     def pid(self) -> int:
@@ -56,6 +60,14 @@ class WorkerProcess:
     def stopped(self) -> bool:
         """As of `RankLink`."""
         return is_stopped(self.pid)
+
+    def out_of_memory(self) -> bool:
+        """As of `RankLink`."""
+        return self.process.poll() == -signal.SIGKILL and oom_kills() > self.oom_kills_before
+
+    def cpu_s(self) -> float:
+        """As of `RankLink`."""
+        return cpu_seconds(self.pid)
 
     @property
     def lost_host(self) -> str:
@@ -217,6 +229,16 @@ class Spawner:
             theirs.close()
             os.close(read_end)
         return _Begun(process, channel, write_end)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process of this host; 0 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            user, system = file.read().rpartition(")")[2].split()[11:13]
+    except (OSError, ValueError):
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def is_stopped(pid: int) -> bool:

@@ -170,6 +170,7 @@ class Starting:
             eos_token_ids=plan.eos_token_ids,
             comm=plan.comm.name,
             comm_limit_s=plan.limits.comm_s,
+            join_limit_s=plan.limits.join_limit,
             where=plan.where,
             host_of=plan.host_of,
             ranks_per_host=(plan.world or plan.layout).ranks_per_node,

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from weft.base.errors import CheckpointError, HostLostError, KilledError, PeerError, WeftError
+from weft.base.deaths import Death
+from weft.base.errors import CheckpointError, HostLostError, PeerError, WeftError
 from weft.base.plural import counted
 from weft.compute.comm.backend import Rendezvous
 from weft.compute.comm.shm.region import CollectiveKind, RankRecord
@@ -27,13 +28,28 @@ READING_S = 60.0
 DIAGNOSIS_S = 1.0
 """How long to look for the first cause after a rank failed or vanished."""
 
-FROM_OUTSIDE = frozenset(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-"""Exit codes of ranks that a signal ended which no crash sends."""
+CRASHES = frozenset(-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT))
+"""Exit codes of ranks that ended themselves by a fault."""
+BUSY_S, BUSY_SHARE = 0.3, 0.5
+"""How long a late rank is watched, and the share of that time in which it must use its processor to count as busy: a
+rank that waits in a collective sleeps."""
 _RANKS = re.compile(r"\branks? \d")
 """In a rank's message, ranks are numbered within its replica."""
 
 _GAVE_UP = re.compile(r"rank \d+ gave up ")
 """How a rank's message begins that has no other reason than another rank's."""
+
+
+def _caused(error: PeerError, death: Death) -> PeerError:
+    error.death = death
+    return error
+
+
+def _death_of(worker: RankLink) -> Death:
+    """The cause of a death by a signal."""
+    if worker.exit_code() in CRASHES:
+        return Death.CRASH
+    return Death.OUT_OF_MEMORY if worker.out_of_memory() else Death.KILLED
 
 
 class Watch:
@@ -129,8 +145,7 @@ class Watch:
             return HostLostError(f"{lost[0].lost_host}; {self.epitaph(lost[0])}" + self._waiting_for(lost))
         killed = self._killed()
         if killed:
-            kind = KilledError if killed[0].exit_code() in FROM_OUTSIDE else PeerError
-            return kind(self.epitaph(killed[0]))
+            return _caused(PeerError(self.epitaph(killed[0])), _death_of(killed[0]))
         worker = self._cause(failures) or self._with_reason(first, failures)
         if worker is not None and failures[worker.rank].family == "CheckpointError":
             return self._unreadable(failures)
@@ -140,7 +155,8 @@ class Watch:
             counted = f", where rank 0 is {self.workers[0].where}" if own else ""
             return error_of(failed, f"{worker.where} pid {worker.pid}{counted}")
         dead = next((w for w in (first, *self.workers) if w.fate() is not None), first)
-        return PeerError(self.epitaph(dead))
+        ended = dead.exit_code() not in (None, PeerError.exit_code)
+        return _caused(PeerError(self.epitaph(dead)), Death.EXCEPTION if ended else Death.LINK)
 
     def _unreadable(self, failures: dict[int, Failed]) -> WeftError:
         """Every rank's problems with the files, each once."""
@@ -205,6 +221,7 @@ class Watch:
         self.rendezvous.refresh()
         stopped = [worker for worker in self.workers if worker.stopped()]
         late = self._not_come()
+        busy = self._busy([worker for worker, _ in late] or [self.workers[rank] for rank in waited_for])
         doing_now = [self._doing(worker) for worker in self.workers]
         modules = self._modules({worker.rank for worker, _ in late} | {worker.rank for worker in stopped}, late)
         asked = ", ".join(str(self.workers[rank].number) for rank in waited_for)
@@ -216,7 +233,15 @@ class Watch:
                 f"{worker.where} has not come to {missed.kind.name.lower()}{f' of {module}' if module else ''} over"
                 f" {missed.group}, call {missed.call}, where rank {missed.rank} waits"
             )
-        return PeerError("; ".join(lines + doing_now))
+        death = Death.SUSPENDED if stopped else Death.BUSY if busy else Death.LATE
+        return _caused(PeerError("; ".join(lines + doing_now)), death)
+
+    def _busy(self, late: Sequence[RankLink]) -> bool:
+        """Whether a late rank uses its processor."""
+        before = [worker.cpu_s() for worker in late]
+        time.sleep(BUSY_S)
+        self.rendezvous.refresh()
+        return any(worker.cpu_s() - then > BUSY_SHARE * BUSY_S for worker, then in zip(late, before, strict=True))
 
     def _modules(self, late: set[int], missed: Sequence[tuple[RankLink, RankRecord]]) -> dict[int, str]:
         """In which module's collective each rank waits for one that is late: the waits are ended, and waiting ranks say

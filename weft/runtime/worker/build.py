@@ -113,6 +113,7 @@ def connect(setup: Setup, shards: Shards, report: StartupReporter, fds: Sequence
         setup.peers.addresses,
         setup.peers.token,
         setup.peers.own,
+        setup.world.join_limit_s,
     )
     comm = backend.make(end)
     for fd in fds:

@@ -5,6 +5,8 @@ Knows plans and results; the ranks are Runners over the lockstep comm. Not for s
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import partial, reduce
 from operator import add
 
@@ -78,6 +80,24 @@ class LockstepExecutor:
         parts = self.world.run([partial(_step, runner, plans[runner.geometry.group]) for runner in self.runners])
         answers = [part for runner, part in zip(self.runners, parts, strict=True) if runner.reports]
         return StepResult(plan.index, answers)
+
+    @property
+    def compiles(self) -> bool:
+        """Ranks answer at once."""
+        return False
+
+    def compile_grammars(self, texts: Sequence[Sequence[str]]) -> None:
+        """Every rank of group g begins to compile texts[g]."""
+        for runner in self.runners:
+            runner.sampler.grammars.compile_ahead(texts[runner.geometry.group], needed=runner.pipeline.last)
+
+    def compiled(self, group: int) -> int:
+        """How many grammars each rank of the group has compiled or refused."""
+        return min(each.sampler.grammars.compiled for each in self.runners if each.geometry.group == group)
+
+    def await_compiled(self, most_s: float) -> None:
+        """Lets the threads of the ranks work."""
+        time.sleep(most_s)
 
     def expert_counts(self) -> IntArray:
         """Rows that chose each expert since the last call."""

@@ -13,6 +13,7 @@ import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+from weft.base.deaths import Death
 from weft.base.errors import PeerError, WeftError
 from weft.base.machine import task_limits
 from weft.base.machine.fd_limits import raise_limit
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> int:
         return _report(error, channel, error.exit_code)
     except MemoryError as error:
         message = f"the system gives the rank no memory ({error}); lower --max-num-batched-tokens or --kv-cache-memory"
-        return _report(PeerError(message), channel, PeerError.exit_code)
+        lack = PeerError(message)
+        lack.death = Death.EXCEPTION  # the rows of the step asked for the memory
+        return _report(lack, channel, lack.exit_code)
     except Exception as error:  # whatever it is, the supervisor must hear of it before this process ends
         if (limited := task_limits.explained(error)) is not None:
             return _report(limited, channel, limited.exit_code)

@@ -20,8 +20,10 @@ from weft.runtime.ipc.channel import Channel
 from weft.runtime.ipc.fingerprint import joined
 from weft.runtime.ipc.messages import (
     Allocate,
+    CompileGrammars,
     CountExperts,
     ExpertsCounted,
+    GrammarsCompiled,
     Loaded,
     Recorded,
     RunStep,
@@ -114,6 +116,10 @@ def _steps(runner: Runner, report: StartupReporter, comm: MeteredComm) -> None:
             return
         if isinstance(message, CountExperts):
             report.channel.send(pack(ExpertsCounted(runner.experts.counts().tobytes())))
+            continue
+        if isinstance(message, CompileGrammars):
+            compiled = runner.sampler.grammars.compile_ahead(message.texts, needed=runner.pipeline.last)
+            report.channel.send(pack(GrammarsCompiled(compiled)))
             continue
         if not isinstance(message, RunStep):
             raise PeerError(f"expected a step, got {type(message).__name__}")

@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from weft.base.errors import PeerError
+from weft.base.errors import MismatchError, PeerError
 from weft.compute.comm.backend import Address, RankEnd
 from weft.compute.comm.base import Comm, Group
 from weft.compute.comm.checks import (
@@ -221,7 +221,7 @@ class GlooComm(Comm):
             for rank, text, row in zip(members.group, texts, sizes, strict=True)
         )
         self._broken = f"the ranks of {members.group} disagree: {described}"
-        raise PeerError(self._broken)
+        raise MismatchError(self._broken)
 
     def _run(self, members: Members, start: Callable[[], Work]) -> None:
         try:

@@ -1,13 +1,7 @@
 """TCP connections between the ranks of a world that is on several hosts: which may connect, and their sockets.
 
 Each rank listens on one address of its own host and connects to every rank below it. Both ends prove that they know the
-token of this start before any other byte is read, so an unknown process, or a rank of an earlier start, is
-refused. No torch.
-
-    connector -> acceptor   MAGIC, start, from, to, nonce
-    acceptor -> connector   nonce, HMAC-SHA256(token, "accept" + hello + nonce)
-    connector -> acceptor   HMAC-SHA256(token, "connect" + hello + nonce)
-    acceptor -> connector   one byte
+token of this start (`handshake.py`), so an unknown process, or a rank of an earlier start, is refused. No torch.
 
 TCP keepalive finds a host that is gone. There is no TCP_USER_TIMEOUT: it would also end a connection whose living peer
 reads late.
@@ -15,29 +9,17 @@ reads late.
 
 from __future__ import annotations
 
-import hmac
-import os
 import selectors
 import socket
-import struct
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from weft.base.errors import ConfigError, PeerError
 from weft.base.plural import numbered
 from weft.compute.comm.backend import Address
+from weft.compute.comm.distributed.handshake import PROOF_S, LinkToken, UnprovenConnections, introduce
 
-TOKEN_BYTES = 32
-MOST_UNPROVEN = 64
-"""Connections that have not proven themselves; further ones wait in the system's queue."""
-PROOF_S = 5.0
-"""How long a connection may take to prove itself."""
-_MAGIC = b"WEFTLNK1"
-_HELLO = struct.Struct("<8sQII16s")
-_NONCE = 16
-_PROOF = 32
 _RETRY_S = 0.1
 
 
@@ -67,18 +49,6 @@ def listen_in(address: str, ports: tuple[int, int] | None) -> socket.socket:
     raise ConfigError(message, field="dist_ports", value=f"{ports[0]}-{ports[1]}")
 
 
-@dataclass(frozen=True, slots=True)
-class LinkToken:
-    """What ranks of one start have in common: its number, and a secret of TOKEN_BYTES bytes that no other start has."""
-
-    number: int
-    token: bytes
-
-    def proof(self, role: bytes, hello: bytes, nonce: bytes) -> bytes:
-        """What only a rank of this start can say."""
-        return hmac.digest(self.token, role + hello + nonce, "sha256")
-
-
 def connect_all(
     rank: int,
     addresses: Mapping[int, Address],
@@ -96,7 +66,7 @@ def connect_all(
         for peer in sorted(peer for peer in addresses if peer < rank):
             found[peer] = _connect(rank, own, peer, addresses[peer], start, deadline, alive)
         missing = {peer for peer in addresses if peer > rank}
-        found |= _Acceptor(rank, listener, start).accept(missing, deadline, alive)
+        found |= _accept(rank, listener, start, missing, deadline, alive)
     except BaseException:
         for sock in found.values():
             sock.close()
@@ -128,151 +98,55 @@ def _connect(
             else:
                 return sock
         time.sleep(min(_RETRY_S, max(left, 0.0)))
-    raise PeerError(f"rank {rank} cannot reach rank {peer} at {in_words(address)}: {refused or reason}")
+    hint = "" if refused else " (a firewall? --dist-ports FIRST-LAST says which ports to open)"
+    raise PeerError(f"rank {rank} cannot reach rank {peer} at {in_words(address)}: {refused or reason}{hint}")
 
 
-class UnprovenPeerError(PeerError):
-    """What listens there does not know the secret."""
+def _accept(
+    rank: int,
+    listener: socket.socket,
+    start: LinkToken,
+    missing: Collection[int],
+    deadline: float,
+    alive: Callable[[], None],
+) -> dict[int, socket.socket]:
+    """A connection of each of `missing`, which are ranks above `rank`."""
+    found: dict[int, socket.socket] = {}
+    wanted = set(missing)
 
+    def is_wanted(number: int, sender: int, receiver: int) -> bool:
+        return (number, receiver) == (start.number, rank) and sender in wanted
 
-def introduce(sock: socket.socket, rank: int, peer: int, start: LinkToken) -> None:
-    """The connector's side. UnprovenPeerError: what listens does not know the secret. PeerError: it refuses."""
-    hello = _HELLO.pack(_MAGIC, start.number, rank, peer, os.urandom(_NONCE))
-    sock.sendall(hello)
-    answer = _receive(sock, _NONCE + _PROOF)
-    nonce, proof = answer[:_NONCE], answer[_NONCE:]
-    if not hmac.compare_digest(proof, start.proof(b"accept", hello, nonce)):
-        raise UnprovenPeerError("the peer does not know this start's token")
-    sock.sendall(start.proof(b"connect", hello, nonce))
-    _receive(sock, 1)
-
-
-def _receive(sock: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        part = sock.recv(size - len(found))
-        if not part:
-            raise PeerError("the connection was refused by the peer")
-        found += part
+    listener.setblocking(False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        unproven = UnprovenConnections(listener, start, selector, is_wanted)
+        try:
+            while wanted:
+                if time.monotonic() >= deadline:
+                    raise PeerError(f"{numbered(sorted(wanted))} did not connect to rank {rank}{_firewall(listener)}")
+                alive()
+                for key, _ in selector.select(0.1):
+                    if key.fileobj is listener:
+                        unproven.accept()
+                    elif isinstance(key.fileobj, socket.socket) and (said := unproven.read(key.fileobj)) is not None:
+                        selector.unregister(key.fileobj)
+                        key.fileobj.setblocking(True)
+                        found[said[1]] = key.fileobj
+                        wanted.discard(said[1])
+                unproven.drop_late()
+        except BaseException:
+            for sock in found.values():
+                sock.close()
+            raise
+        finally:
+            unproven.close()
     return found
 
 
-class Unproven:
-    """A connection that has not proven itself, from the acceptor's side; `hello` is what it says that it is."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.since = sock, time.monotonic()
-        self.hello, self.nonce, self.read = b"", b"", b""
-
-    def said(self) -> tuple[int, int, int]:
-        """LinkToken, sender and receiver, as the hello has them."""
-        _, number, sender, receiver, _ = _HELLO.unpack(self.hello)
-        return number, sender, receiver
-
-    def advance(self, start: LinkToken, wanted: Callable[[int, int, int], bool]) -> bool:
-        """Reads what is there; whether it has proven itself. `wanted`: whether a connection with this start, sender and
-        receiver is. PeerError, OSError: it cannot."""
-        size = _PROOF if self.hello else _HELLO.size
-        part = self.sock.recv(size - len(self.read))
-        if not part:
-            raise PeerError("closed")
-        self.read += part
-        if len(self.read) < size:
-            return False
-        read, self.read = self.read, b""
-        if not self.hello:
-            self.hello, self.nonce = read, os.urandom(_NONCE)
-            if read[: len(_MAGIC)] != _MAGIC or not wanted(*self.said()):
-                raise PeerError("not a connection that is wanted")
-            self.sock.sendall(self.nonce + start.proof(b"accept", read, self.nonce))
-            return False
-        if not hmac.compare_digest(read, start.proof(b"connect", self.hello, self.nonce)):
-            raise PeerError("wrong token")
-        if not wanted(*self.said()):
-            raise PeerError("connected twice")
-        self.sock.sendall(b"\1")
-        return True
-
-
-class _Acceptor:
-    """Takes the connections of ranks above `rank`; one that is not theirs is closed without an answer."""
-
-    def __init__(self, rank: int, listener: socket.socket, start: LinkToken) -> None:
-        self._rank, self._listener, self._start = rank, listener, start
-        self._unproven: dict[socket.socket, Unproven] = {}
-
-    def accept(self, missing: Collection[int], deadline: float, alive: Callable[[], None]) -> dict[int, socket.socket]:
-        """A connection of each of `missing`."""
-        found: dict[int, socket.socket] = {}
-        wanted = set(missing)
-        self._listener.setblocking(False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            try:
-                while wanted:
-                    if time.monotonic() >= deadline:
-                        raise PeerError(f"{numbered(sorted(wanted))} did not connect to rank {self._rank}")
-                    alive()
-                    for key, _ in selector.select(0.1):
-                        if key.fileobj is self._listener:
-                            self._take(selector)
-                        else:
-                            assert isinstance(key.fileobj, socket.socket)
-                            self._read(key.fileobj, selector, wanted, found)
-                    self._drop_late(selector)
-            except BaseException:
-                for sock in found.values():
-                    sock.close()
-                raise
-            finally:
-                for sock in self._unproven:
-                    sock.close()
-                self._unproven.clear()
-        return found
-
-    def _take(self, selector: selectors.BaseSelector) -> None:
-        with suppress(OSError):  # the peer has gone again
-            sock, _ = self._listener.accept()
-            if len(self._unproven) >= MOST_UNPROVEN:
-                sock.close()
-                return
-            sock.setblocking(False)
-            self._unproven[sock] = Unproven(sock)
-            selector.register(sock, selectors.EVENT_READ)
-
-    def _read(
-        self, sock: socket.socket, selector: selectors.BaseSelector, wanted: set[int], found: dict[int, socket.socket]
-    ) -> None:
-        one = self._unproven[sock]
-        try:
-            peer = self._advance(one, wanted)
-        except (OSError, PeerError):
-            self._drop(sock, selector)
-            return
-        if peer is not None:
-            selector.unregister(sock)
-            del self._unproven[sock]
-            sock.setblocking(True)
-            found[peer] = sock
-            wanted.discard(peer)
-
-    def _advance(self, one: Unproven, wanted: set[int]) -> int | None:
-        """Reads what is there; the rank, once it has proven itself. PeerError, OSError: it cannot."""
-
-        def is_wanted(number: int, sender: int, receiver: int) -> bool:
-            return (number, receiver) == (self._start.number, self._rank) and sender in wanted
-
-        return one.said()[1] if one.advance(self._start, is_wanted) else None
-
-    def _drop_late(self, selector: selectors.BaseSelector) -> None:
-        now = time.monotonic()
-        for sock in [sock for sock, one in self._unproven.items() if now - one.since > PROOF_S]:
-            self._drop(sock, selector)
-
-    def _drop(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
-        selector.unregister(sock)
-        del self._unproven[sock]
-        sock.close()
+def _firewall(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f", which listens at {in_words((host, port))} (a firewall? --dist-ports FIRST-LAST says which ports to open)"
 
 
 def set_up_link(sock: socket.socket) -> None:

@@ -8,7 +8,8 @@ import socket
 from weft.base.errors import PeerError
 from weft.compute.comm.backend import RankEnd
 from weft.compute.comm.base import Comm
-from weft.compute.comm.distributed.links import LinkToken, connect_all
+from weft.compute.comm.distributed.handshake import LinkToken
+from weft.compute.comm.distributed.links import connect_all
 from weft.compute.comm.shm.region import Region, State, read_records
 from weft.compute.comm.shm.shared_memory import SharedMemoryComm
 
@@ -26,6 +27,6 @@ def make(end: RankEnd) -> Comm:
                 raise PeerError(f"rank {record.rank} died; rank {end.rank} was connecting to ranks of other hosts")
 
     with socket.socket(fileno=os.dup(listener_fd)) as listener:
-        links = connect_all(end.rank, addresses, listener, LinkToken(0, end.token), end.limit_s, alive)
+        links = connect_all(end.rank, addresses, listener, LinkToken(0, end.token), end.meet_limit_s, alive)
     comm.connect(links, end.host_of)
     return comm

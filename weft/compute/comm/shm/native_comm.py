@@ -90,6 +90,11 @@ def explain_failure(failure: Failure, kind: str, group: Group, rank: int, timeou
     return f"ranks {rank} and {failure.rank} disagree over {group}: {calls}"
 
 
+def is_mismatch(failure: Failure) -> bool:
+    """Whether ranks called different collectives."""
+    return failure.code not in (_DEAD, _GAVE_UP, _CLOSED, _TIMED_OUT)
+
+
 def _call_in_words(kind_dtype: int, call: int, size: int, text: bytes) -> str:
     kind, dtype = CollectiveKind(kind_dtype >> 8), DTYPE_NAMES[kind_dtype & 255]
     described = text.decode("ascii", "replace") or (

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from weft.base.errors import PeerError
+from weft.base.errors import MismatchError, PeerError
 from weft.compute.comm.backend import RankEnd
 from weft.compute.comm.base import Comm, Group
 from weft.compute.comm.checks import (
@@ -27,7 +27,7 @@ from weft.compute.comm.checks import (
     member_groups,
     unknown_group,
 )
-from weft.compute.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, open_library
+from weft.compute.comm.shm.native_comm import DTYPE_NAMES, TEXT_BYTES, explain_failure, is_mismatch, open_library
 from weft.compute.comm.shm.region import Region
 from weft.compute.native.runtime_records import CommRecord
 
@@ -173,7 +173,7 @@ class SharedMemoryComm(Comm):
         if code:
             failure = self._library.weft_comm_failure(self._handle).contents
             self._broken = explain_failure(failure, kind, lists.group, self.rank, self._timeout)
-            raise PeerError(self._broken)
+            raise (MismatchError if is_mismatch(failure) else PeerError)(self._broken)
 
 
 def make(end: RankEnd) -> Comm:

@@ -80,9 +80,9 @@ inline bool read_streams(const uint8_t* frame, int64_t size, int ranks, const in
         if (!in.number(found) || int64_t(found) != rows[r]) return false;
     }
     int64_t columns_bytes, grown_bytes;
-    if (!in.array(0) || !in.array(4) || !in.array(0) || !in.array(0) || !in.array(3)) return false;
+    if (!in.array(0) || !in.array(3) || !in.array(0) || !in.array(0) || !in.array(3)) return false;
     if (!in.bytes(plan.columns, columns_bytes) || !in.array(0) || !in.bytes(plan.grown, grown_bytes)) return false;
-    if (!in.array(0) || columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
+    if (columns_bytes != own * kRowBytes || grown_bytes % kTableBytes) return false;
     plan.tables = grown_bytes / kTableBytes;
     return in.nil() && in.number(plan.awaits) && in.no() && in.done();  // an eager step is for Python
 }

@@ -18,6 +18,7 @@ from weft.engine.core.limits import Limits
 from weft.engine.core.outputs import Counters, GroupStats, Outputs, RequestOutput
 from weft.engine.core.request import Request
 from weft.engine.core.results import group_stats
+from weft.engine.core.scheduler.compiling import Compiling
 from weft.engine.core.scheduler.decode_lanes import DecodeLanes
 from weft.engine.core.scheduler.in_flight import Entry, InFlightStep, scored_rows
 from weft.engine.core.scheduler.output_processor import OutputProcessor
@@ -42,8 +43,7 @@ class Scheduler:
         self.queued_tokens = 0
         """Known tokens that are not computed yet, of all requests of the group."""
         self._waiting = WaitingQueue()
-        self._unannounced: list[Request] = []
-        """Requests with grammars that ranks have not heard of."""
+        self.compiling = Compiling(self._waiting)
         self._prefilling: dict[int, Request] = {}
         self._decoding: dict[int, Request] = {}
         self._slots = list(range(limits.max_num_seqs - 1, -1, -1))
@@ -72,9 +72,7 @@ class Scheduler:
         self.queued_tokens += request.num_uncomputed
         self.counters.prompt_tokens += request.num_prompt if request.index == 0 else 0
         request.queued_step = self._deferred_free.retired
-        self._waiting.push(request)
-        if request.params.grammar is not None:
-            self._unannounced.append(request)
+        self.compiling.queue(request)
 
     def remove(self, request: Request) -> None:
         """Ends a request in any state; its blocks are free now, or when the steps in flight have retired."""
@@ -83,7 +81,7 @@ class Scheduler:
         self.counters.finished += 1
         if request.slot >= 0:
             self._depart(request)
-        elif not request.paused:
+        elif not request.paused and not self.compiling.discard(request):
             self._waiting.discard(request)
 
     def pause(self, request: Request) -> None:
@@ -96,7 +94,7 @@ class Scheduler:
         """Puts a paused request back into the waiting queue, at its old place."""
         if request.paused:
             request.paused = False
-            self._waiting.push(request)
+            self.compiling.queue(request)
 
     def make_room_ahead(self, lane: int = 0) -> bool:
         """Whether there are blocks for a step of `lane` while others are in flight. With several lanes requests are
@@ -131,14 +129,7 @@ class Scheduler:
                 self._lanes.join(request, lane, index)
         self.counters.computed_tokens += rows.count + sum([entry.run.count for entry in entries])
         self._in_flight.append(InFlightStep(index, rows, entries, lane))
-        grammars = self._new_grammars() if self._unannounced else []
-        return GroupPlan(new_requests, [entry.run for entry in entries], decodes, grammars)
-
-    def _new_grammars(self) -> list[str]:
-        """Of requests that have come since the last step and still wait, each once."""
-        waiting = [request.params.grammar for request in self._unannounced if request.slot < 0 and not request.done]
-        self._unannounced.clear()
-        return [*dict.fromkeys(grammar for grammar in waiting if grammar is not None)]
+        return GroupPlan(new_requests, [entry.run for entry in entries], decodes)
 
     def retire(self, index: int, result: GroupResult) -> Outputs:
         """Processes the results of the oldest step in flight, which must be `index`."""
@@ -152,7 +143,7 @@ class Scheduler:
 
     def stats(self) -> GroupStats:
         """The group at this moment."""
-        return group_stats(self.counters, self.blocks, self.num_running, len(self._waiting))
+        return group_stats(self.counters, self.blocks, self.num_running, len(self._waiting) + len(self.compiling))
 
     # -- rows of a step
 
@@ -248,7 +239,7 @@ class Scheduler:
         self._set_back(request)
         request.preemptions += 1
         self.counters.preemptions += 1
-        self._waiting.push(request)
+        self.compiling.queue(request)
 
     def _set_back(self, request: Request) -> None:
         self._depart(request)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from weft.engine.core.choice import ChoiceDelta
 from weft.engine.core.outputs import TokenLogprob
 from weft.engine.text import Tokenizer
+from weft.engine.text.offsets import TextOffsets
 from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
 from weft.frontend.server.answer_reader import AnswerReader, reasoning_tokens_of
@@ -192,10 +193,19 @@ class CompletionFormat(_Words):
 
     prefix, whole, part = "cmpl-", "text_completion", "text_completion"
 
-    def __init__(self, tokenizer: Tokenizer, shown: Shown, prompts: Sequence[Echo], *, echo: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        shown: Shown,
+        prompts: Sequence[Echo],
+        *,
+        echo: bool = False,
+        skip: frozenset[int] = frozenset(),
+    ) -> None:
+        """`skip`: ids that are no text of an answer."""
         super().__init__(tokenizer, shown)
-        self._prompts, self._echo = prompts, echo
-        self._offsets: dict[int, int] = {}
+        self._prompts, self._echo, self._skip = prompts, echo, skip
+        self._offsets: dict[int, TextOffsets] = {}
         self._begun: set[int] = set()
 
     def first(self, index: int) -> None:
@@ -214,7 +224,7 @@ class CompletionFormat(_Words):
         return CompletionChoice(
             index,
             prompt.text + piece.text if repeats else piece.text,
-            self._of(index, piece, prompt.ids[:1] if repeats else []),
+            self._of(index, piece, repeats),
             piece.finish_reason,
             piece.stop_reason,
             self._ids(piece),
@@ -238,17 +248,21 @@ class CompletionFormat(_Words):
         """A text is no chat."""
         return None
 
-    def _of(self, index: int, piece: ChoiceDelta, first: list[int]) -> CompletionLogprobs | None:
-        """`first`: the prompt's first token, of which no log-probability exists."""
+    def _of(self, index: int, piece: ChoiceDelta, repeats: bool) -> CompletionLogprobs | None:
+        """`repeats`: the prompt is part of it; of its first token no log-probability exists."""
         if self._shown.logprobs is None:
             return None
-        entries = [*(piece.prompt_logprobs if first else []), *piece.logprobs]
+        prompt = self._prompts[index]
+        offsets_of = self._offsets.get(index)
+        if offsets_of is None:
+            text = prompt.text if self._echo else None
+            offsets_of = self._offsets[index] = TextOffsets(self._tokenizer, prompt.ids, self._skip, text)
+        first = prompt.ids[:1] if repeats else []
+        scored = piece.prompt_logprobs if repeats else []
+        entries = [*scored, *piece.logprobs]
         ids = [*first, *(entry.token_id for entry in entries)]
-        offsets, at = [], self._offsets.get(index, 0)
-        for token in ids:
-            offsets.append(at)
-            at += len(self._text(token))
-        self._offsets[index] = at
+        offsets = offsets_of.of_prompt(ids[: len(first) + len(scored)])
+        offsets += offsets_of.of_answer(entry.token_id for entry in piece.logprobs)
         unknown: list[None] = [None] * len(first)
         values, tops = [entry.logprob for entry in entries], [self._top(entry) for entry in entries]
         return CompletionLogprobs([self._key(token) for token in ids], unknown + values, unknown + tops, offsets)

@@ -39,6 +39,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     json_schema: NamedSchema | None = None
     triggers: list[str] | None = None
     structures: list[dict[str, Any]] | None = None
+    format: dict[str, Any] | None = None
+    """Of the type `structural_tag`, in vLLM's newer words."""
 
 
 class Guided(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +70,10 @@ _KINDS: Mapping[str, Literal["json", "regex", "choice", "grammar"]] = {
 """Fields of a request -> what they hold."""
 
 
-def constraint_of(asked: Guided) -> Constraint | None:
-    """None where any text will do. RequestError: two things are asked for, or something with nothing in it."""
-    found = [*_constraints(asked)]
+def constraint_of(asked: Guided, *, open_objects: bool = False) -> Constraint | None:
+    """None where any text will do. `open_objects`: as of `ChatForms`. RequestError: two things are asked for, or
+    something with nothing in it."""
+    found = [*_constraints(asked, open_objects)]
     if len(found) > 1:
         names = " and ".join(f"'{each.param}'" for each in found)
         _refuse(found[1].param, f"{names} both say what the answer is to be; give one of them")
@@ -86,9 +89,9 @@ def left_out_header(left_out: tuple[str, ...]) -> dict[str, str]:
     return {LEFT_OUT: shown.encode("ascii", "backslashreplace").decode()} if left_out else {}
 
 
-def _constraints(asked: Guided) -> Iterator[Constraint]:
+def _constraints(asked: Guided, open_objects: bool) -> Iterator[Constraint]:
     if asked.response_format is not None:
-        yield from _of_format(asked.response_format)
+        yield from _of_format(asked.response_format, not open_objects)
     if asked.structured_outputs is not None:
         yield constraint_of_outputs(asked.structured_outputs)
     for name, kind in _KINDS.items():
@@ -97,16 +100,16 @@ def _constraints(asked: Guided) -> Iterator[Constraint]:
             yield Constraint(kind=kind, value=value, param=name, space=space, space_param="guided_whitespace_pattern")
 
 
-def _of_format(given: ResponseFormat) -> Iterator[Constraint]:
+def _of_format(given: ResponseFormat, closed: bool) -> Iterator[Constraint]:
     if given.type != "json_schema" and given.json_schema is not None:
         _refuse("response_format.json_schema", f"'response_format.json_schema' with the type '{given.type}'")
-    if given.type != "structural_tag" and (given.triggers is not None or given.structures is not None):
-        _refuse("response_format.type", "'triggers' and 'structures' are for the type 'structural_tag'")
+    if given.type != "structural_tag" and (given.triggers, given.structures, given.format) != (None, None, None):
+        _refuse("response_format.type", "'triggers', 'structures' and 'format' are for the type 'structural_tag'")
     if given.type != "json_object" and given.schema is not None:
         why = f"with the type '{given.type}'; that of 'json_schema' is in 'json_schema.schema'"
         _refuse("response_format.schema", f"'response_format.schema' {why}")
     if given.type == "json_object" and given.schema is not None:
-        yield Constraint(kind="json", value=given.schema, strict=False, param="response_format.schema")
+        yield Constraint(kind="json", value=given.schema, strict=False, param="response_format.schema", closed=closed)
     elif given.type == "json_object":
         yield Constraint(kind="json_object", param="response_format")
     if given.type == "json_schema":
@@ -117,10 +120,10 @@ def _of_format(given: ResponseFormat) -> Iterator[Constraint]:
             yield Constraint(kind="json_object", param="response_format.json_schema")
         else:
             param, strict = "response_format.json_schema.schema", bool(schema.strict)
-            yield Constraint(kind="json", value=schema.schema, strict=strict, param=param)
+            yield Constraint(kind="json", value=schema.schema, strict=strict, param=param, closed=closed and not strict)
     if given.type == "structural_tag":
-        value: Mapping[str, Any] = {"triggers": given.triggers, "structures": given.structures}
-        yield Constraint(kind="structural_tag", value=value, strict=False, param="response_format")
+        value: Mapping[str, Any] = {"triggers": given.triggers, "structures": given.structures, "format": given.format}
+        yield Constraint(kind="structural_tag", value=value, strict=False, param="response_format", closed=closed)
 
 
 def _refuse(param: str, message: str) -> NoReturn:

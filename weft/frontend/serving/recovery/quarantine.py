@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 MOST_QUARANTINED = 1024
 """Entries of each table; the oldest go first."""
 LIFTED_AFTER_S = 600.0
 """How long a suspicion and a quarantine last."""
-DEATHS_ALONE, KILLS_ALONE = 1, 2
-"""Deaths of a suspect that runs alone after which it is quarantined: of ranks that ended themselves (a crash), and of
-ranks that were killed, which may have come from outside."""
 
 
+@dataclass(slots=True)
 class Suspicion:
-    """Of one request: the replica that died, when, and how many deaths it has had since while it ran alone."""
+    """A request whose ranks died: the replica that it ran on, and when."""
 
-    def __init__(self, replica: int, at: float) -> None:
-        self.replica, self.at = replica, at
-        self.deaths = self.kills = 0
-
-    @property
-    def certain(self) -> bool:
-        """Whether it is taken for the cause."""
-        return self.deaths >= DEATHS_ALONE or self.kills >= KILLS_ALONE
+    replica: int
+    at: float
 
 
 class Quarantine:
@@ -45,21 +38,15 @@ class Quarantine:
         self._expire()
         return bool(self._closed or self._suspects)
 
-    def died(self, running: Collection[bytes], replica: int = 0, *, killed: bool = False) -> None:
-        """The replica's ranks died while these ran, one entry for each request. `killed`: by a signal that may have
-        come from outside."""
+    def died(self, running: Collection[bytes], replica: int = 0) -> None:
+        """The replica's ranks died, by a cause that rows can bring about, while these ran; one entry a request."""
         now = self._clock()
         for digest in running:
-            found = self._suspects.pop(digest, None)
-            suspicion = self._suspects[digest] = found or Suspicion(replica, now)
-            suspicion.replica, suspicion.at = replica, now
-            if found is None or len(running) > 1:
-                continue
-            suspicion.kills += killed
-            suspicion.deaths += not killed
-            if suspicion.certain:
-                del self._suspects[digest]
+            suspected = self._suspects.pop(digest, None) is not None
+            if suspected and len(running) == 1:
                 self._closed[digest] = now
+            else:
+                self._suspects[digest] = Suspicion(replica, now)
         for table in (self._suspects, self._closed):
             while len(table) > MOST_QUARANTINED:
                 del table[next(iter(table))]

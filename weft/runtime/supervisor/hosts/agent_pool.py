@@ -14,7 +14,8 @@ from weft.base.errors import HostLostError, HostMissingError, PeerError, WeftErr
 from weft.base.log import get_logger
 from weft.base.machine.cores import CoreShare
 from weft.base.machine.own_addresses import address_on, interface_of
-from weft.compute.comm.distributed.links import MOST_UNPROVEN, PROOF_S, LinkToken, Unproven, set_up_link
+from weft.compute.comm.distributed.handshake import LinkToken, UnprovenConnections
+from weft.compute.comm.distributed.links import set_up_link
 from weft.runtime.ipc.channel import Channel
 from weft.runtime.ipc.messages import WorldSetup
 from weft.runtime.ipc.status import StatusPage
@@ -60,7 +61,6 @@ class AgentPool:
     ) -> None:
         self.count, self._settings, self._say, self._launcher = count, dict(settings), say, launcher
         self.key = config.secret()
-        self._start = LinkToken(0, self.key)
         self._listener = listen_for_agents(config)
         self.address = self._listener.getsockname()[0]
         if config.dist_interface is not None:
@@ -69,7 +69,6 @@ class AgentPool:
         self.ports = config.ports()
         self._agents: dict[int, AgentControl] = {}
         self._joining: dict[socket.socket, AgentControl] = {}
-        self._unproven: dict[socket.socket, Unproven] = {}
         self._sessions: dict[int, socket.socket | None] = {}
         self._refused: dict[int, str] = {}
         self._lost: dict[int, tuple[str, float]] = {}
@@ -78,6 +77,7 @@ class AgentPool:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = False
         self._listener.setblocking(False)
+        self._unproven = UnprovenConnections(self._listener, LinkToken(0, self.key), self._selector, self._wanted)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="hosts", daemon=True)
@@ -176,7 +176,8 @@ class AgentPool:
         self._thread.join()
         for agent in agents:
             agent.end("the server ends")
-        for sock in (self._listener, *self._unproven, *self._joining):
+        self._unproven.close()
+        for sock in (self._listener, *self._joining):
             sock.close()
         self._selector.close()
         os.close(self._wake)
@@ -190,22 +191,12 @@ class AgentPool:
             for key, _ in self._selector.select(1.0 if self._unproven or self._joining else None):
                 try:
                     if key.fileobj is self._listener:
-                        self._accept()
+                        self._unproven.accept()
                     elif isinstance(key.fileobj, socket.socket):
                         self._read(key.fileobj)
                 except Exception:  # one connection must not end the watch over all hosts
                     _log.exception("unexpected error with a connection of another host")
-            self._drop_late()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            sock, _ = self._listener.accept()
-            if len(self._unproven) >= MOST_UNPROVEN:
-                sock.close()
-                return
-            sock.setblocking(False)
-            self._unproven[sock] = Unproven(sock)
-            self._selector.register(sock, selectors.EVENT_READ)
+            self._unproven.drop_late()
 
     def _read(self, sock: socket.socket) -> None:
         if sock in self._unproven:
@@ -228,15 +219,9 @@ class AgentPool:
             self._lose(agent, str(error))
 
     def _prove(self, sock: socket.socket) -> None:
-        one = self._unproven[sock]
-        try:
-            if not one.advance(self._start, self._wanted):
-                return
-        except (OSError, PeerError):
-            self._drop(sock)
+        if (said := self._unproven.read(sock)) is None:
             return
-        number, node, role = one.said()
-        del self._unproven[sock]
+        number, node, role = said
         if role == AGENT:
             self._joining[sock] = AgentControl(sock, node, sock.getpeername()[0])
             return
@@ -286,13 +271,3 @@ class AgentPool:
                 self._changed.notify_all()
             if not self._closing:
                 _log.error("%s", agent.lost())
-
-    def _drop_late(self) -> None:
-        until = time.monotonic() - PROOF_S
-        for sock in [sock for sock, one in self._unproven.items() if one.since < until]:
-            self._drop(sock)
-
-    def _drop(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        del self._unproven[sock]
-        sock.close()

@@ -77,6 +77,7 @@ class RankState(msgspec.Struct, frozen=True):
     page: bytes
     stopped: bool
     record: RankRecord | None
+    cpu_s: float = 0.0
 
     @property
     def content(self) -> object:
@@ -125,6 +126,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     rank: int
     code: int
     states: list[RankState]
+    out_of_memory: bool = False
 
 
 class SessionFailed(msgspec.Struct, frozen=True, tag="failed-session"):

@@ -57,7 +57,8 @@ class RemoteRank:
         self.where = f"{where} on {session.agent.words}"
         self.pid = 0
         self.code: int | None = None
-        self.suspended = False
+        self.suspended = self.lacked_memory = False
+        self.processor_s = 0.0
         self.inbox: deque[bytes] = deque()
 
     @property
@@ -100,6 +101,14 @@ class RemoteRank:
     def stopped(self) -> bool:
         """As of `RankLink`; of the last states that were sent."""
         return self.suspended
+
+    def out_of_memory(self) -> bool:
+        """As of `RankLink`."""
+        return self.lacked_memory
+
+    def cpu_s(self) -> float:
+        """As of `RankLink`."""
+        return self.processor_s
 
     def wait(self, timeout_s: float) -> bool:
         """As of `RankLink`."""
@@ -170,7 +179,7 @@ class HostSession:
         message = read(from_session, rest, self.agent.words)
         if isinstance(message, Ended):
             link = self._link(message.rank)
-            link.code = message.code
+            link.code, link.lacked_memory = message.code, message.out_of_memory
             self.heard(message.states)
             raise RankGoneError(link)
         if isinstance(message, Spawned):
@@ -237,7 +246,7 @@ class HostSession:
         """What the agent says of its ranks; from the thread that reads control connections."""
         for state in states:
             if (link := self.links.get(state.rank)) is not None:
-                link.suspended = state.stopped
+                link.suspended, link.processor_s = state.stopped, state.cpu_s
                 self._status.take(state.rank, state.page)
                 if state.record is not None:
                     self._records[state.rank] = (state.record, time.monotonic())
