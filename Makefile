@@ -25,14 +25,15 @@ PORT ?= 8000
 CPP := $(wildcard weft/compute/native/*.cpp) $(shell find weft/compute/native tests/compute/native -name "*.h") $(shell find tests/compute/native benchmarks/peers -name "*.cpp")
 ARGS ?=
 
-.PHONY: help venv native serve docs test test-long lint format size clean
+.PHONY: help venv native serve docs generated test test-long lint format size clean
 
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
 	@echo "make native     compile the C++ parts (without a compiler: says so, and the plain path is used)"
 	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT); PORT=, LAYOUT=FILE; ARGS= adds flags"
 	@echo "make docs       the documents as a site, in build/docs/index.html"
-	@echo "make test       lint, types and the CPU suite; make test-long adds the long tests"
+	@echo "make test       lint, sizes, generated documents and the CPU suite; make test-long adds the long tests"
+	@echo "make generated  write the documents that are made from the code; fails where that changes them"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
 	@echo "make size       lines of code, against the budget"
@@ -86,9 +87,7 @@ serve: native
 docs: $(STAMP)
 	@$(PY) -c "import furo, myst_parser, sphinx" 2>/dev/null || \
 	  $(PY) -m pip install -c constraints.txt --no-build-isolation -e ".[docs]"
-	@$(PY) -m scripts.reference
-	@$(PY) -m scripts.pictures
-	@$(PY) -m scripts.results_tables
+	@$(PY) -m scripts.generated --write
 	$(PY) -m sphinx -q -n -W --keep-going -d build/doctrees -b html docs build/docs
 	@! grep -rnE '<(script|link|img)[^>]* (src|href)="(https?:)?//' build/docs --include='*.html'
 	@echo "build/docs/index.html"
@@ -107,10 +106,14 @@ format: $(STAMP)
 size: $(STAMP)
 	@$(PY) scripts/size.py
 
-test: lint native
+# Writes the documents that are made from the code, and fails with the difference where they were out of date.
+generated: $(STAMP)
+	@$(PY) -m scripts.generated
+
+test: lint size generated native
 	$(PYTEST)
 
-test-long: lint native
+test-long: lint size generated native
 	$(PYTEST) -m "long or not long"
 
 clean:

@@ -1,5 +1,5 @@
 """The pictures of the documents as SVG: the layout of `layouts/four-ranks.yaml` as `weft explain --svg` draws it, one
-layer of it with its transitions, the processes of a server, and a roofline. `python -m scripts.pictures` writes them
+layer of it with its transitions, the processes of a server, and a roofline. `python -m scripts.generated` writes them
 to docs/pictures/."""
 
 from __future__ import annotations
@@ -138,13 +138,3 @@ MADE = {
     "roofline.svg": roofline,
 }
 """File in PICTURES -> what makes it."""
-
-
-def main() -> None:
-    """Writes all pictures."""
-    for name, make in MADE.items():
-        (PICTURES / name).write_text(make())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,5 @@
 """The pages of docs/reference/, made from the code: commands, settings, metrics, the layout's schema and the OpenAPI
-document. `python -m scripts.reference` writes them."""
+document. `python -m scripts.generated` writes them."""
 
 from __future__ import annotations
 
@@ -217,13 +217,3 @@ MADE: dict[str, Callable[[], str]] = {
     "openapi.json": lambda: pretty(json.loads(whole_document())),
 }
 """File in REFERENCE -> what makes it."""
-
-
-def main() -> None:
-    """Writes all of them."""
-    for name, make in MADE.items():
-        (REFERENCE / name).write_text(make())
-
-
-if __name__ == "__main__":
-    main()

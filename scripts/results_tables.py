@@ -1,5 +1,5 @@
 """docs/tables.md: the saved results of benchmarks/results as tables, each row with its machine and commit.
-`python -m scripts.results_tables` writes it."""
+`python -m scripts.generated` writes it."""
 
 from __future__ import annotations
 
@@ -292,7 +292,3 @@ def page() -> str:
     note += " on two cores."
     parts: Iterable[str] = (f"## {title}\n\n{words}\n\n{make()}" for title, (words, make) in SECTIONS.items())
     return "\n".join([f"{MADE_BY}# Tables of results\n\n{head}\n{note}\n", *parts])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())

@@ -20,24 +20,17 @@ from weft.runtime.launch_plan.plan import plan_launch
 
 
 @pytest.mark.parametrize(
-    ("given", "line"),
+    ("given", "parts"),
     [
-        ({"world": 1}, "1 rank with the whole model"),
-        ({"replicas": 2, "attention.tp": 1}, "2 ranks, 2 replicas of 1 rank; each module is whole on its rank"),
-        (
-            {"attention.tp": 1, "attention.dp": 2, "dense.tp": 2},
-            "2 ranks: attention tp 1 x dp 2, o_proj tp 1, dense tp 2, embedding tp 1, lm_head tp 1",
-        ),
-        (
-            {"attention.tp": 2, "attention.cp": 2, "attention.kv_split": 2},
-            "4 ranks: attention tp 2 x cp 2 (kv_split 2), o_proj tp 2, dense tp 2, embedding tp 2, lm_head tp 2",
-        ),
+        ({"attention.tp": 1}, ["1 rank "]),
+        ({"replicas": 2, "attention.tp": 1}, ["2 ranks", "2 replicas of 1 rank"]),
+        ({"attention.tp": 1, "attention.dp": 2, "dense.tp": 2}, ["2 ranks", "attention tp 1 x dp 2", "dense tp 2"]),
+        ({"attention.tp": 2, "attention.cp": 2, "attention.kv_split": 2}, ["4 ranks", "tp 2 x cp 2 (kv_split 2)"]),
     ],
 )
-def test_a_layout_fits_one_line(given: dict[str, object], line: str) -> None:
-    values: Given = {name: value for name, value in given.items() if name != "world"} or {"attention.tp": 1}
-    said = one_line(resolve(values, None, None, num_experts=0))
-    assert sorted(said.replace(":", ",").split(", ")) == sorted(line.replace(":", ",").split(", "))
+def test_a_layout_fits_one_line(given: Given, parts: list[str]) -> None:
+    said = one_line(resolve(given, None, None, num_experts=0))
+    assert all(part in said for part in parts) and "\n" not in said
 
 
 def test_a_summary_is_short_and_details_have_the_rest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import httpx
 from tests.support.namespaces import Command, Host
 
 PORT = 25000
+PROMPTS = ("Hello", "What is it", "a b c")
 
 
 @dataclass
@@ -30,11 +31,6 @@ class Cluster:
         """What `weft serve` is given on a host."""
         where = ["--uds", str(self.hosts[number].folder / "sock")] if number == 0 else []
         return [*self.meeting(number, *layout), "--served-model-name", "small", *where]
-
-    def alone(self) -> list[str]:
-        """What `weft serve` is given where host 0 serves alone."""
-        words = [str(self.models[0]), "--served-model-name", "small", "--kv-cache-memory", "4MiB"]
-        return [*words, "--uds", str(self.hosts[0].folder / "sock")]
 
     def serve(self, *layout: str, **environ: str) -> list[Command]:
         """The server and its agents, as soon as it is ready."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.cluster import Cluster, answer
+from tests.hosts.cluster import PROMPTS, Cluster, answer
 from tests.hosts.test_lost_hosts import goes_on, load, lose_links, ready_again, said_after
 from tests.support.namespaces import Command
 
@@ -62,12 +62,9 @@ def test_stages_of_two_ranks_agree_with_one_rank(cluster: Cluster) -> None:
     assert "agrees" in commands[0].text
 
 
-def test_gloo_carries_messages_of_stages_too(cluster: Cluster) -> None:
+def test_gloo_carries_messages_of_stages_too(cluster: Cluster, of_one_rank: list[str]) -> None:
     server, agent = cluster.serve("--pp", "2", "--comm", "gloo")
     with cluster.client() as client:
-        texts = [answer(client, prompt).json()["choices"][0]["text"] for prompt in ("Hello", "What is it")]
+        assert [answer(client, prompt).json()["choices"][0]["text"] for prompt in PROMPTS] == of_one_rank
     server.send(signal.SIGTERM)
     assert (server.end(), agent.end()) == (0, 0)
-    cluster.hosts[0].weft("serve", *cluster.alone()).says("^ready on", 240)
-    with cluster.client() as client:
-        assert [answer(client, prompt).json()["choices"][0]["text"] for prompt in ("Hello", "What is it")] == texts

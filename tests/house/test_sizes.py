@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 from tests.support.sources import parsed
 
@@ -69,9 +66,3 @@ def test_modules_open_with_a_docstring() -> None:
 def test_test_files_have_unique_names() -> None:
     names = [path.name for path in TESTS if path.name != "conftest.py"]
     assert sorted({name for name in names if names.count(name) > 1}) == []
-
-
-def test_the_size_budget_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    size = importlib.import_module("scripts.size")
-    monkeypatch.setattr(size, "count", cache(size.count))
-    assert size.main() == 0, capsys.readouterr().out

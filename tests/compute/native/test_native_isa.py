@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.compute.native.step_cases import VARIANTS
 from tests.support.native_libraries import need
 from weft.base.errors import ConfigError
 from weft.compute.native import build, isa, libraries
@@ -143,7 +142,6 @@ def test_which_codes_are_faster_with_rows_of_8_bits(variant: str, bits: tuple[in
 
 
 @needs_compiler
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_what_a_variant_does_by_itself_is_what_its_library_says(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     monkeypatch.setenv("WEFT_NATIVE_ISA", variant)
     need("step")

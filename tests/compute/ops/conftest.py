@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from tests.compute.ops.implementations import ops_on
-from weft.compute.native.build import ensure_built
-from weft.compute.native.libraries import needed
+from tests.support.torch_threads import _built, _one_thread, two_threads
 from weft.compute.ops import Ops
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _built() -> None:
-    ensure_built(needed())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["_built", "_one_thread", "two_threads"]
 
 
 @pytest.fixture(params=["torch", "step"])
@@ -41,8 +27,3 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def ops(implementation: str, dtype: torch.dtype) -> Ops:
     """One implementation in one dtype."""
     return ops_on(implementation, dtype, torch.get_num_threads())
-
-
-@pytest.fixture
-def two_threads(_one_thread: None) -> None:
-    torch.set_num_threads(2)

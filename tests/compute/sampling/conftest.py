@@ -1,29 +1,7 @@
-"""Compiles the C++ libraries once, because the sampling kernel is in the step library; torch has one thread."""
+"""The sampling kernel is in the step library, which is built once; torch has one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.support.torch_threads import _built, _one_thread, two_threads
 
-import pytest
-import torch
-
-from weft.compute.native.build import ensure_built
-from weft.compute.native.libraries import needed
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _built() -> None:
-    ensure_built(needed())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def two_threads(_one_thread: None) -> None:
-    torch.set_num_threads(2)
+__all__ = ["_built", "_one_thread", "two_threads"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import THREADS, VARIANTS
+from tests.compute.native.step_cases import THREADS
 from tests.compute.ops.paged_cases import LONGEST, Run, Sizes, attended, dense_attention, paged
 from weft.compute.native.records import StepRecord
 from weft.compute.ops import Numerics
@@ -96,7 +96,6 @@ def attend(
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_dense_attention_with_the_same_bits_everywhere(variant: str, form: str, name: str) -> None:
@@ -113,7 +112,6 @@ def test_it_is_dense_attention_with_the_same_bits_everywhere(variant: str, form:
     assert torch.equal(torch.cat(row_by_row), whole)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 def test_pieces_of_many_chunks_are_put_together(variant: str, form: str) -> None:
     """Contexts of up to five chunks of 256 keys: several pieces lie between the first and the last."""
@@ -127,7 +125,6 @@ def test_pieces_of_many_chunks_are_put_together(variant: str, form: str) -> None
         assert torch.equal(attend(variant, 3, GROUPED, [run], dtype, packed), whole[first : first + run[1]])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("threads", (2, 3, 5))
 def test_one_long_run_is_cut_between_threads(variant: str, threads: int) -> None:
     sizes = Sizes((0, 0), 1, 64, 16)
@@ -137,7 +134,6 @@ def test_one_long_run_is_cut_between_threads(variant: str, threads: int) -> None
         assert torch.equal(attend(variant, threads, sizes, run, torch.bfloat16, True), whole)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_cut_into_chunks_has_the_same_bits(variant: str, data: st.DataObject) -> None:
@@ -158,7 +154,6 @@ def test_any_cut_into_chunks_has_the_same_bits(variant: str, data: st.DataObject
     assert (whole.double() - dense_attention(sizes, [(0, length, 9)], dtype)).abs().max() < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 def test_keys_and_values_may_be_neighbours(variant: str, form: str) -> None:
     dtype, packed = FORMS[form]
@@ -166,7 +161,6 @@ def test_keys_and_values_may_be_neighbours(variant: str, form: str) -> None:
     assert torch.equal(attend(variant, 2, GROUPED, RUNS, dtype, packed, neighbours=True), apart)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", EVERY)
 def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     sizes = EVERY[name]
@@ -178,7 +172,6 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     assert torch.equal(out, wanted)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fault", ["oldest key", "wrong head", "scale", "last key"])
 def test_a_wrong_answer_is_far_outside_the_tolerance(variant: str, form: str, fault: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, THREADS, VARIANTS, form
+from tests.compute.native.step_cases import ISAS, THREADS, form
 from weft.compute.native.records import Epilogue, WeightKind
 from weft.compute.ops.native.builder import Builder
 from weft.compute.ops.native.immediate import run_now
@@ -49,7 +49,6 @@ def apart(rows: int, experts: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(0, experts, dtype=dtype) if order is None else (order.double() / 8 - experts / 16).to(dtype)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 @pytest.mark.parametrize("routing", ROUTINGS, ids=str)
 def test_route(variant: str, dtype: torch.dtype, routing: dict[str, Any]) -> None:
@@ -67,7 +66,6 @@ def test_route(variant: str, dtype: torch.dtype, routing: dict[str, Any]) -> Non
             torch.testing.assert_close(found, weights, atol=TOLERANCE[dtype], rtol=2 * TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_equal_scores_go_to_the_lowest_expert(variant: str) -> None:
     moe = MoEConfig(num_experts=40, top_k=3, intermediate_size=1)
     logits = torch.zeros(2, 40)
@@ -75,7 +73,6 @@ def test_equal_scores_go_to_the_lowest_expert(variant: str) -> None:
     assert single(variant, 2).route(logits, None, moe)[:, :3].tolist() == [[0, 1, 2], [30, 31, 32]]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_that_are_no_numbers_choose_experts_that_there_are(variant: str) -> None:
     moe = MoEConfig(num_experts=6, top_k=4, intermediate_size=1, groups=3, top_groups=2)
     logits = torch.full((3, 6), float("nan"))
@@ -84,7 +81,6 @@ def test_logits_that_are_no_numbers_choose_experts_that_there_are(variant: str) 
     assert ((chosen >= 0) & (chosen < 6)).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_of_the_exact_model_are_on_its_grid(variant: str) -> None:
     moe = MoEConfig(num_experts=7, top_k=3, intermediate_size=1, scale=1.5)
     logits = apart(9, 7, F32)
@@ -156,7 +152,6 @@ def slots_of(variant: str, count: int, columns: int, depth: int, kind: WeightKin
     return step_cases.packing(variant).pack_slots(weight, count, form(kind), interleaved=gated)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     "kind", [each for each in WeightKind if each != WeightKind.BF16_12BIT], ids=lambda kind: kind.name
 )
@@ -182,7 +177,6 @@ def test_what_is_written_to_a_slot_is_what_products_read() -> None:
     assert [len(part) for part in weights.held] == [3, 3]  # data; scales, which offsets share words with
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_exact_model_weighs_rows_before_down(variant: str) -> None:
     weight = torch.randint(-32, 33, (2 * 40, 48)).float() / 64
     made = step_cases.packing(variant).pack_slots(weight, 2, interleaved=True)
@@ -194,7 +188,6 @@ def test_the_exact_model_weighs_rows_before_down(variant: str) -> None:
         assert torch.equal(out[rows], snap(F.silu(gate) * up * weights[rows, None]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 @pytest.mark.parametrize("columns", [1, 16, 77])
 def test_answers_are_added_in_the_order_of_choices(variant: str, dtype: torch.dtype, columns: int) -> None:
@@ -210,7 +203,6 @@ def test_answers_are_added_in_the_order_of_choices(variant: str, dtype: torch.dt
         assert torch.equal(out, wanted.to(dtype))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", [WeightKind.F32, WeightKind.BF16, WeightKind.INT8], ids=lambda kind: kind.name)
 def test_a_row_has_the_same_bits_in_any_batch_and_place(variant: str, kind: WeightKind) -> None:
     dtype = F32 if kind == WeightKind.F32 else BF16

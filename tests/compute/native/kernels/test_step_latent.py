@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import THREADS, VARIANTS
+from tests.compute.native.step_cases import THREADS
 from weft.compute.ops.attention import AttentionMeta, KVCache
 from weft.compute.ops.base import Latents, Numerics
 from weft.compute.ops.native.immediate import run_now
@@ -62,7 +62,6 @@ def latent_of(case: Case, variant: str, threads: int) -> tuple[Tensor, KVCache]:
     return found, cache
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_queries_and_latents(variant: str, dtype: torch.dtype, sizes: tuple[int, int, int, int, int]) -> None:
@@ -78,7 +77,6 @@ def test_queries_and_latents(variant: str, dtype: torch.dtype, sizes: tuple[int,
     assert all(torch.equal(found, seen[0][0]) and torch.equal(pages, seen[0][1]) for found, pages in seen)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_exact_models_queries_and_latents(variant: str) -> None:
     case = Case((3, 8, 16, 4, 5), F32, exact=True)
     twin, cache = ExactOps(Numerics(F32, exact=True), CPU), case.cache()
@@ -87,7 +85,6 @@ def test_the_exact_models_queries_and_latents(variant: str) -> None:
     assert torch.equal(found, wanted) and torch.equal(written.k, cache.k)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_each_heads_own_product(variant: str, dtype: torch.dtype, sizes: tuple[int, int, int, int, int]) -> None:
@@ -108,7 +105,6 @@ def test_each_heads_own_product(variant: str, dtype: torch.dtype, sizes: tuple[i
         assert torch.equal(alone[0], seen[0][row])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_heads_of_a_product_leave_what_lies_between_them(variant: str) -> None:
     case = Case((3, 8, 16, 4, 5), F32)
     x, (_, to_value) = torch.randn(5, 3 * 20), case.packed(variant)
@@ -117,7 +113,6 @@ def test_heads_of_a_product_leave_what_lies_between_them(variant: str) -> None:
     assert torch.equal(apart.view(5, 3, 10)[..., :7].flatten(1), wanted) and (apart.view(5, 3, 10)[..., 7:] == 77).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_rows_on_the_exact_models_grid(variant: str) -> None:
     x = torch.randn(7, 45) * 3
     out = step_cases.run(variant, 2, Op.ROUND, torch.empty(7, 45), [x], exact=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, VARIANTS, form
+from tests.compute.native.step_cases import ISAS, form
 from weft.compute.native import build
 from weft.compute.native.records import Epilogue, WeightKind
 from weft.compute.ops.native.arena import Arena
@@ -40,16 +40,6 @@ def long_tailed(shape: tuple[int, int]) -> Tensor:
     weight[torch.rand(shape) < 5e-4] *= 0
     weight[torch.rand(shape) < 1e-4] *= -1e-39
     return weight.bfloat16()
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def packing(variant: str) -> Packing:
-    return step_cases.packing(variant)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

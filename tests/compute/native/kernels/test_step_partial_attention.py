@@ -22,7 +22,7 @@ from tests.compute.native.kernels.test_step_attention import (
     UNEVEN,
     packed_pages,
 )
-from tests.compute.native.step_cases import THREADS, VARIANTS
+from tests.compute.native.step_cases import THREADS
 from tests.compute.ops.paged_cases import LONGEST, Case, Run, Sizes, dense_attention, paged
 from weft.compute.native.records import StepRecord
 from weft.compute.ops.attention import AttentionMeta, AttentionSpec, KeyShare, merge_partials, pack_partial
@@ -115,7 +115,6 @@ def close_to_twin(sizes: Sizes, case: Case, share: KeyShare, found: Tensor, tole
     return all(bool(((a - b).abs() < tolerance).all()) for a, b in pairs) and not one[none][:, :-2].any()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", EVERY)
 def test_parts_are_the_twins_and_merge_to_dense_attention(variant: str, form: str, name: str) -> None:
@@ -131,7 +130,6 @@ def test_parts_are_the_twins_and_merge_to_dense_attention(variant: str, form: st
     assert (found.double() - merge_partials(parts, heads).double()).abs().max() < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_owners_cuts_and_sections(variant: str, data: st.DataObject) -> None:
@@ -161,7 +159,6 @@ def test_any_owners_cuts_and_sections(variant: str, data: st.DataObject) -> None
     assert (found.double() - dense_attention(sizes, [(start, length, 9)], dtype)).abs().max() < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 def test_long_contexts_are_cut_between_threads(variant: str, form: str) -> None:
     dtype, packed = FORMS[form]
@@ -175,7 +172,6 @@ def test_long_contexts_are_cut_between_threads(variant: str, form: str) -> None:
     assert (found.double() - dense_attention(GROUPED, runs, dtype)).abs().max() < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", EVERY)
 def test_exact_parts_merge_to_the_twins_grid(variant: str, name: str) -> None:
     sizes = EVERY[name]
@@ -196,7 +192,6 @@ def test_exact_parts_merge_to_the_twins_grid(variant: str, name: str) -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fault", ["owner off by one", "oldest block dropped"])
 def test_wrong_keys_are_far_outside_the_tolerance(variant: str, form: str, fault: str) -> None:
@@ -214,7 +209,6 @@ def test_wrong_keys_are_far_outside_the_tolerance(variant: str, form: str, fault
     assert (found.double() - dense_attention(UNEVEN, runs, dtype)).abs().max() > 2 * TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_another_order_gives_other_bits(variant: str) -> None:
     sums = torch.tensor([[1.0], [2.0**-24], [2.0**-24]])
     parts = [pack_partial(each.view(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)) for each in sums]
@@ -222,7 +216,6 @@ def test_another_order_gives_other_bits(variant: str) -> None:
     assert merged(variant, 1, parts[::-1], 1, torch.float32) == torch.tensor(1 + 2.0**-23) / 3
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_dividing_first_turns_ties_red(variant: str) -> None:
     """Quotients in the middle between two points of the grid, of parts of equal levels."""
     draw = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, THREADS, VARIANTS
+from tests.compute.native.step_cases import ISAS, THREADS
 from weft.base.errors import WeftError
 from weft.compute.native.records import InstructionRecord, StepRecord
 from weft.compute.ops import Numerics
@@ -26,7 +26,7 @@ F32, BF16, F64 = torch.float32, torch.bfloat16, torch.float64
 PAIRS = [(F32, F32), (F32, BF16), (BF16, BF16), (BF16, F32), (F64, F64)]
 TOLERANCE = {BF16: 1e-2, F32: 2e-6, F64: 1e-14}
 SMALL = 1e-5
-SHAPES = [(1, 1), (1, 576), (3, 7), (5, 64), (17, 100), (33, 577), (200, 24), (0, 16)]
+SHAPES = [(1, 1), (3, 7), (5, 64), (33, 577), (200, 24), (0, 16)]
 
 
 def wide(rows: int, columns: int, dtype: torch.dtype, seed: int = 0, extra: int = 3) -> Tensor:
@@ -46,7 +46,6 @@ def close(out: Tensor, wanted: Tensor) -> None:
         assert ((out.double() - wanted.double()).abs() / scale).max() < TOLERANCE[out.dtype]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -68,7 +67,6 @@ def test_norm(variant: str, given: torch.dtype, made: torch.dtype, rows: int, co
         assert torch.equal(alone[0], seen[0][row])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("given, made", PAIRS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int, columns: int) -> None:
@@ -82,7 +80,6 @@ def test_silu_mul(variant: str, given: torch.dtype, made: torch.dtype, rows: int
         assert torch.equal(alone[0], out[row])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int) -> None:
     ops = ExactOps(Numerics(F32, exact=True), CPU)
@@ -98,42 +95,24 @@ def test_exact_mode_equals_the_exact_model(variant: str, rows: int, columns: int
         assert torch.equal(out, ops.silu_mul(gate_up))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kept, added", [(F32, F32), (F32, BF16), (F64, F64), (F64, F32), (BF16, BF16), (BF16, F32)])
 @pytest.mark.parametrize("rows, columns", SHAPES)
-def test_add(variant: str, kept: torch.dtype, added: torch.dtype, rows: int, columns: int) -> None:
-    x, bias = (
-        wide(rows, columns, added, seed=2),
-        wide(1, columns, torch.promote_types(kept, F32), seed=3)[0].contiguous(),
-    )
-    for threads in THREADS:
-        out = wide(rows, columns, kept, extra=9)
-        wanted = (out.to(torch.promote_types(kept, F32)) + x).to(kept)
-        assert torch.equal(step_cases.run(variant, threads, Op.ADD, out, [x]), wanted)
-        wanted = (out.to(bias.dtype) + bias).to(kept)
-        assert torch.equal(step_cases.run(variant, threads, Op.ADD_BIAS, out, [None], p={BIAS: bias}), wanted)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("kept, added", [(F32, F32), (F32, BF16), (F64, F64), (F64, F32), (BF16, BF16), (BF16, F32)])
-@pytest.mark.parametrize("rows, columns", SHAPES)
-def test_a_norm_that_adds_first_is_both(
+def test_sums_and_a_norm_that_adds_first(
     variant: str, kept: torch.dtype, added: torch.dtype, rows: int, columns: int
 ) -> None:
-    x, weight = (
-        wide(rows, columns, added, seed=2),
-        wide(1, columns, torch.promote_types(kept, F32), seed=3)[0].contiguous(),
-    )
-    last: dict[str, Any] = {"f": {EPS: SMALL}, "p": {NORM_WEIGHT: weight}}
+    parameters = torch.promote_types(kept, F32)
+    x, row = wide(rows, columns, added, seed=2), wide(1, columns, parameters, seed=3)[0].contiguous()
+    norm: dict[str, Any] = {"f": {EPS: SMALL}, "p": {NORM_WEIGHT: row}}
     for threads in THREADS:
-        summed, both = (wide(rows, columns, kept, extra=9) for _ in range(2))
-        step_cases.run(variant, threads, Op.ADD, summed, [x])
-        wanted = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [summed], **last)
-        found = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [both, x], **last)
-        assert torch.equal(found, wanted) and torch.equal(both, summed)
+        summed, both, biased = (wide(rows, columns, kept, extra=9) for _ in range(3))
+        sums, biases = ((summed.to(parameters) + each).to(kept) for each in (x, row))
+        assert torch.equal(step_cases.run(variant, threads, Op.ADD, summed, [x]), sums)
+        assert torch.equal(step_cases.run(variant, threads, Op.ADD_BIAS, biased, [None], p={BIAS: row}), biases)
+        wanted = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [sums], **norm)
+        found = step_cases.run(variant, threads, Op.NORM, blank(rows, columns, kept), [both, x], **norm)
+        assert torch.equal(found, wanted) and torch.equal(both, sums)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
 def test_select(variant: str, dtype: torch.dtype) -> None:
     """In place, of one operand or two of different widths; nothing beside the rows that are left is touched."""
@@ -149,7 +128,6 @@ def test_select(variant: str, dtype: torch.dtype) -> None:
             assert torch.equal(beside[: len(rows)], other if two else wide(9, 70, BF16)[: len(rows)])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stored, made", [(F32, F32), (BF16, F32), (BF16, BF16), (F64, F64), (F32, F64), (F32, BF16)])
 def test_embedding_rows(variant: str, stored: torch.dtype, made: torch.dtype) -> None:
     table, ids = wide(11, 37, stored), torch.tensor([[20], [29], [19], [30], [31], [25], [20], [-1], [1 << 40]])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import THREADS, VARIANTS
+from tests.compute.native.step_cases import THREADS
 from weft.compute.native.records import StepRecord
 from weft.compute.ops import AttentionMeta, KVCache, Numerics
 from weft.compute.ops.operations.attention import (
@@ -152,7 +152,6 @@ def close(out: Tensor, wanted: Tensor, tolerance: float) -> None:
     assert difference.max() < tolerance
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", [*DTYPES, "packed"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_it_is_the_twin(variant: str, kind: str, name: str) -> None:
@@ -178,7 +177,6 @@ def test_it_is_the_twin(variant: str, kind: str, name: str) -> None:
         assert torch.equal(plain.k.nan_to_num(9), seen[0][1].k.nan_to_num(9))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     shape = SHAPES[name]
@@ -195,7 +193,6 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
         assert torch.equal(cache.v.nan_to_num(9), wanted_cache.v.nan_to_num(9))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_cut_into_chunks_writes_the_same_pages(variant: str, data: st.DataObject) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import VARIANTS
 from weft.compute.native.records import StepRecord
 from weft.compute.ops.operations.experts import (
     ADDENDS,
@@ -128,7 +127,6 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_rows_and_answers_go_where_they_are_wanted(variant: str) -> None:
     """A message between any two ranks is row for row what the other end expects, and every choice finds its answer."""
     for block in BLOCKS:
@@ -186,7 +184,6 @@ def check_answers(block: Block, ranks: list[Dispatched]) -> None:
                     assert arrived[addend * own + at] == (block.position_of(slot) * block.tp + addend, slot)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_addends_of_an_answer_are_added_in_rank_order(variant: str, dtype: torch.dtype) -> None:
     answers, places, weights = torch.randn(3 * 8, 21).to(dtype), torch.randperm(8).view(4, 2), torch.rand(8).double()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.compute.native import step_cases
-from tests.compute.native.step_cases import ISAS, VARIANTS
+from tests.compute.native.step_cases import ISAS
 from tests.compute.sampling.sampling_reference import TooCloseToCall, chosen
 from weft.base.step.plan import NewRequest, Sampled, ScheduledRequest
 from weft.base.step.sampling_params import SamplingParams
@@ -66,7 +66,6 @@ def make_logits(rows: int, vocab: int, seed: int, kind: str) -> Tensor:
     return logits * 8 if kind == "peaked" else logits
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_ids_are_those_of_plain_python_and_of_the_twin(variant: str, data: st.DataObject) -> None:
@@ -90,7 +89,6 @@ def test_ids_are_those_of_plain_python_and_of_the_twin(variant: str, data: st.Da
     assert [r.token_id for r in step(sampler_of(None, params, vocab, seed), logits, runs)] == wanted
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_numbers_are_those_of_the_counter_hash(variant: str) -> None:
     """Flat logits over 2^16 ids: the id is the number's first 16 bits."""
     vocab = 1 << 16
@@ -102,7 +100,6 @@ def test_numbers_are_those_of_the_counter_hash(variant: str) -> None:
         assert values.tolist() == [[int(uniform(seed, position) * vocab), 1]]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     "params",
     [{"top_k": 3}, {"top_p": 0.3}, {"top_k": 8, "top_p": 0.4}, {"min_p": 0.2}, {"temperature": 0.5}, {"top_p": 0.97}],
@@ -131,7 +128,6 @@ def test_frequencies_are_the_probabilities(variant: str, params: dict[str, Any])
     assert ((counts - expected).abs() < 6 * expected.sqrt() + 3).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_temperature_that_is_0_in_fp32_is_greedy(variant: str) -> None:
     logits, values = make_logits(1, 300, 5, "plain"), torch.zeros(1, 2, dtype=torch.float64)
     for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.9)):
@@ -141,7 +137,6 @@ def test_a_temperature_that_is_0_in_fp32_is_greedy(variant: str) -> None:
         assert values.tolist() == [[int(logits.argmax()), 1]]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_row_is_the_same_among_any_rows(variant: str) -> None:
     params = [SamplingParams(temperature=0.9, top_p=0.9), SamplingParams(temperature=0.0), SamplingParams(top_k=50)] * 5
     logits = make_logits(15, 777, 1, "plain")
@@ -152,7 +147,6 @@ def test_a_row_is_the_same_among_any_rows(variant: str) -> None:
         assert alone == [together[slot]]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 255, 256, 776])
 def test_a_row_that_is_not_finite_is_an_error_of_its_own(variant: str, bad: float, place: int) -> None:
@@ -164,7 +158,6 @@ def test_a_row_that_is_not_finite_is_an_error_of_its_own(variant: str, bad: floa
         assert [one.error is not None for one in found] == [slot == wrong for slot in range(3)]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rows_that_ask_for_more_keep_the_twin_and_others_do_not_notice(variant: str, data: st.DataObject) -> None:
@@ -202,7 +195,6 @@ def test_strided_rows_and_other_types_of_logits() -> None:
         ours(logits.double(), SlotTable(3, 400), np.arange(3), np.arange(3), torch.zeros(3, 2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_masked_rows_choose_among_allowed_ids(variant: str, data: st.DataObject) -> None:
@@ -236,7 +228,6 @@ def test_masked_rows_choose_among_allowed_ids(variant: str, data: st.DataObject)
     assert torch.equal(logits, before)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_no_temperature_is_so_high_that_a_forbidden_id_is_drawn(variant: str) -> None:
     logits, table = torch.randn(1, 300), SlotTable(1, 300)
     table.set(0, 3e38, 0, 1.0, 0.0, 1)
