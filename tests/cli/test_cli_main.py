@@ -161,7 +161,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        ("--lm-head-tp-size 3 --world-size 8", 78, "lm_head tp 3: the stage has 8 ranks; legal: 1, 2, 4, 8"),
+        ("--lm-head-tp-size 3 --world-size 8", 78, "lm_head tp 3: the layout has 8 ranks; legal: 1, 2, 4, 8"),
         ("--batch 0", 78, "--batch: 0 is out of range; legal: 1 to 1048576"),
         ("--batch 1048577", 78, "--batch: 1048577 is out of range; legal: 1 to 1048576"),
         ("--attn-tp-size 16", 78, "attention tp 16: num_attention_heads is 9"),

@@ -61,7 +61,7 @@ def test_tp_with_attention_tp_is_refused() -> None:
             "attention tp 4 x cp 1 x stages 1 x replicas 1 = 4, which does not divide --world-size 6; "
             "legal attention tp: 1, 2, 3, 6",
         ),
-        ({"lm_head.tp": 3}, 8, "lm_head tp 3: the stage has 8 ranks; legal: 1, 2, 4, 8"),
+        ({"lm_head.tp": 3}, 8, "lm_head tp 3: the layout has 8 ranks; legal: 1, 2, 4, 8"),
         (
             {"attention.tp": 4, "attention.kv_split": 3},
             None,
@@ -94,7 +94,7 @@ def test_refusals(values: dict[str, object], world: int | None, text: str) -> No
 
 
 def test_too_large_for_the_stage_says_how_to_get_a_larger_one() -> None:
-    assert refusal({"dense.tp": 4}, tp=2).endswith("legal: 1, 2 (a larger stage needs --attn-dp-size or --world-size)")
+    assert refusal({"dense.tp": 4}, tp=2).endswith("legal: 1, 2 (more ranks: --attn-dp-size or --world-size)")
 
 
 def test_errors_carry_field_value_and_legal_sizes() -> None:
@@ -141,7 +141,7 @@ def test_defaults_of_experts(values: dict[str, object], tp: int | None, wanted: 
 
 def test_impossible_experts() -> None:
     assert refusal({"experts.tp": 3, "experts.ep": 2}, 8, experts=64) == (
-        "experts tp * ep 6: the stage has 8 ranks; legal: 1, 2, 4, 8"
+        "experts tp * ep 6: the layout has 8 ranks; legal: 1, 2, 4, 8"
     )
     assert refusal({"experts.slots": 65}, 8, experts=64) == (
         "experts slots 65: the model has 64 experts and ep is 8; legal: 64, 72, 80, 88, ..."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -39,3 +40,23 @@ def odd_bodies(body: Any) -> st.SearchStrategy[Any]:
     """One or two values of `body` are others."""
     one = st.tuples(st.sampled_from([*places(body)]), st.sampled_from(ODD), st.booleans())
     return one.map(lambda change: with_another(body, *change))
+
+
+LONG = "Q" * 3000
+
+
+def long_bodies(body: Any) -> Iterator[Any]:
+    """In each, one value or one more key is LONG."""
+    yield body | {LONG: LONG}
+    for place in places(body):
+        yield with_another(body, place, LONG, left_out=False)
+        yield with_another(body, place, {LONG: LONG}, left_out=False)
+        yield with_another(body, place, [LONG], left_out=False)
+
+
+def check_errors_are_short(post: Callable[[Any], Any], body: Any) -> None:
+    """An error repeats at most 80 characters of a value."""
+    refused = [answer.text for changed in long_bodies(body) if (answer := post(changed)).status_code >= 400]
+    assert len(refused) > 20, refused
+    long = [re.sub("(Q{80})Q+", r"\1..", text) for text in refused if LONG[:81] in text]
+    assert not long, "\n".join(long)

@@ -223,6 +223,8 @@ def _words(words: Sequence[str], revision: str | None) -> tuple[str | None, list
         if sys.stdin.isatty():
             raise UsageError("no prompt: give one, or pipe one in")
         prompts = [_piped()]
+        if not prompts[0]:
+            raise UsageError("no prompt: none was given, and stdin is empty")
     if not all(prompts):
         raise UsageError("a prompt is empty")
     return model, prompts

@@ -40,8 +40,9 @@ def _check_block(layout: Layout, module: str, size: int) -> None:
     field = f"{module}.tp"
     if stage % size:
         label = f"{module} tp" if module != "experts" else "experts tp * ep"
-        larger = " (a larger stage needs --attn-dp-size or --world-size)" if size > stage else ""
-        raise _impossible(label, field, size, f"the stage has {stage} ranks", divisors(stage), larger)
+        larger = " (more ranks: --attn-dp-size or --world-size)" if size > stage else ""
+        whole = "a stage" if layout.pipeline.stages > 1 else "a replica" if layout.replicas > 1 else "the layout"
+        raise _impossible(label, field, size, f"{whole} has {stage} ranks", divisors(stage), larger)
     within = {"o_proj": layout.o_proj.within, "lm_head": layout.lm_head.within}.get(module)
     if within == "node" and per_node % size:
         reason = f"within node: a node has {per_node} ranks"

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.frontend.server.conftest import Running, Start
-from tests.support.bodies.odd_bodies import odd_bodies
+from tests.support.bodies.odd_bodies import check_errors_are_short, odd_bodies
 from tests.support.bodies.strict_models import frames, strict
 from weft.frontend.chat.config import ChatConfig
 
@@ -88,3 +88,7 @@ def test_one_odd_value(server: Running, path: str, body: Any, kind: Any, count: 
     assert server.http.post(path, json=body).status_code == 200
     one()
     assert server.http.get("/health").status_code == 200 and server.engines.open_outputs == 0
+
+
+def test_errors_repeat_little_of_a_value(server: Running) -> None:
+    check_errors_are_short(lambda body: server.http.post("/v1/messages", json=body), CREATE)

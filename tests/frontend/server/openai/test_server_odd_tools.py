@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.frontend.server.conftest import Running, Start
-from tests.support.bodies.odd_bodies import odd_bodies
+from tests.support.bodies.odd_bodies import check_errors_are_short, odd_bodies
 
 CALL = {"id": "c", "type": "function", "function": {"name": "get", "arguments": '{"a": "x"}'}}
 SCHEMA = {
@@ -51,3 +51,7 @@ def server(start_server: Start) -> Iterator[Running]:
 def test_one_odd_value(server: Running, body: Any) -> None:
     answer = server.http.post("/v1/chat/completions", json=body)
     assert answer.status_code in (200, 400), (body, answer.text)
+
+
+def test_errors_repeat_little_of_a_value(server: Running) -> None:
+    check_errors_are_short(lambda body: server.http.post("/v1/chat/completions", json=body), CHAT)

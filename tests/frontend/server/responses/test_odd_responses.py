@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 
 from tests.frontend.server.conftest import Running, Start
-from tests.support.bodies.odd_bodies import ODD, odd_bodies
+from tests.support.bodies.odd_bodies import ODD, check_errors_are_short, odd_bodies
 from tests.support.bodies.strict_models import frames, strict
 from weft.frontend.chat.config import ChatConfig
 
@@ -88,3 +88,7 @@ def test_odd_ids(server: Running, odd: str) -> None:
     for method, path in (("GET", id), ("DELETE", id), ("GET", f"{id}/input_items")):
         answer = server.http.request(method, f"/v1/responses/{path}")
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "response_not_found"
+
+
+def test_errors_repeat_little_of_a_value(server: Running) -> None:
+    check_errors_are_short(lambda body: server.http.post("/v1/responses", json=body), BODY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,17 @@ ACTIONS = st.lists(
     ),
     max_size=40,
 )
+
+
+@given(size=st.integers(1, 400), most=st.integers(400, 2000))
+def test_one_response_takes_an_eighth_at_most(size: int, most: int) -> None:
+    store = ResponseStore(3, most)
+    items = [{"text": "x" * size}]
+    if len(msgspec.json.encode(items)) * 8 <= most:
+        store.check(items)
+    else:
+        with pytest.raises(RequestError, match="'store': false"):
+            store.check(items)
 
 
 @given(actions=ACTIONS)

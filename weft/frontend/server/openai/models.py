@@ -97,7 +97,7 @@ class ServedModel:
         if name is not None and name not in self.names:
             known = ", ".join(f"'{each}'" for each in self.names)
             raise RequestError(
-                f"the model '{name[:200]}' does not exist; this server has {known}",
+                f"the model '{name[:80]}' does not exist; this server has {known}",
                 param="model",
                 status=404,
                 code="model_not_found",

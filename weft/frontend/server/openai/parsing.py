@@ -36,6 +36,8 @@ SEARCHED = 1 << 16
 _NAME_END = re.compile(rb'"[ \t\n\r]*:')
 _QUOTE_INSIDE = re.compile(rb'(?<!\\)(?:\\\\)*\\"[ \t\n\r]*:')
 """A quote and a colon: after the name of a value; inside a string, where the quote is escaped."""
+_LONG = re.compile(r"(?P<start>(?<=['`]).{80}).+(?=['`])", re.DOTALL)
+"""A value in an error text of msgspec, which repeats all of it."""
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
@@ -163,7 +165,7 @@ def converted(fields: Mapping[str, Any], kind: type[Kind]) -> Kind:
         text = str(error)
         match = _PATH.search(text)
         path = match["path"] if match else None
-        message = _PATH.sub("", text)
+        message = _LONG.sub(r"\g<start>…", _PATH.sub("", text))
         if path and message.startswith("Invalid enum value") and (legal := _legal(kind, path)):
             message += "; legal: " + ", ".join(legal)
         raise RequestError(f"'{path}': {message}" if path else message, param=path, code="invalid_type") from error

@@ -58,6 +58,8 @@ class ResponsesEndpoints:
         asked = await self._service.read(request, responses_request)
         store = self._store(request)
         items = [*_earlier(store, asked.previous_response_id), *checked_items(asked.input)]
+        if asked.store:
+            store.check(items)
         chat = chat_of(asked, items, self._service.model.defaults)
         words = TokenWords(self._service.model.tokenizer, (chat.top_logprobs or 0) if chat.logprobs else None)
 

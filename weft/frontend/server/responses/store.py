@@ -15,6 +15,8 @@ from weft.frontend.server.responses.requests import Item
 MOST_RESPONSES = 1000
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of JSON of all responses and their items."""
+LARGEST = 8
+"""The items of one response may have at most one part in so many of the bytes: otherwise one request drops the rest."""
 KEPT_S = 3600.0
 """Seconds after which a response is dropped."""
 
@@ -46,6 +48,16 @@ class ResponseStore:
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def check(self, input: Sequence[Item]) -> None:
+        """RequestError: a response to these items would be too large to be stored."""
+        size, most = len(msgspec.json.encode(input)), self._most_bytes // LARGEST
+        if size > most:
+            message = (
+                f"the input, with that of earlier responses, has {size:,} bytes; a response is stored with at most"
+                f" {most:,} bytes of input: give 'store': false, or start a new conversation"
+            )
+            raise RequestError(message, param="store")
 
     def put(self, id: str, body: bytes, input: Sequence[Item], output: Sequence[Item]) -> None:
         """Keeps a response, unless it alone is too large. What is over age or a bound goes."""

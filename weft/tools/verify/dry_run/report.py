@@ -71,4 +71,5 @@ def lines(name: str, shards: Shards, dtype: str, found: DryRun, notes: Sequence[
 def _line(c: Collective) -> str:
     ranks = " ".join(map(str, c.ranks[:SHOWN])) + (f" ... {c.ranks[-1]}" if len(c.ranks) > SHOWN else "")
     most = f" (even choices; at most {binary(c.most)})" if c.most != c.nbytes else ""
+    most = most or ("" if c.nbytes else " (no row comes to this rank)")
     return f"{c.where:<20}{c.kind:<16}{c.calls:>4} x {binary(c.nbytes):>10}{most}  {len(c.ranks)} ranks: {ranks}"
