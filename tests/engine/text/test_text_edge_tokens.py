@@ -116,8 +116,9 @@ def read(path: Path, **config: Any) -> Tokenizer:
 
 
 def compare(path: Path, texts: tuple[str, ...] = TEXTS) -> None:
-    """Ids and texts are those of transformers."""
+    """Ids, texts and tokens that templates name are those of transformers."""
     mine, theirs = read(path), AutoTokenizer.from_pretrained(path)
+    assert mine.chat_templates.variables == theirs.special_tokens_map
     for text in texts:
         ids = theirs.encode(text)
         assert mine.encode(text) == ids, text

@@ -26,7 +26,7 @@ def add_missing(backend: Backend, config: Fields, named: Mapping[str, str], adde
     listed = dict(_numbered(config, named, added))
     if "added_tokens_decoder" not in config:
         listed |= dict(known.values())
-    marked = {*named.values(), *_named_for_the_model(config)}
+    marked = {*named.values(), *named_for_the_model(config).values()}
     for id, token in sorted(listed.items()):
         before = known.get(token.content)
         own = repr(before[1]) if before is not None and before[0] == id else ""
@@ -48,13 +48,21 @@ def add_missing(backend: Backend, config: Fields, named: Mapping[str, str], adde
     backend.add_special_tokens([text for text in dict.fromkeys(special) if text in vocabulary and text not in known])
 
 
-def _named_for_the_model(config: Fields) -> Iterator[str]:
-    """Special tokens beside the usual ones: `<name>_token`, and the objects of tokens by name."""
-    for key, value in config.values.items():
-        if key.endswith("_token") and (text := _content(value)):
-            yield text
-        elif key in BY_NAME and isinstance(value, Mapping):
-            yield from filter(None, map(_content, value.values()))
+def named_for_the_model(config: Fields) -> dict[str, str]:
+    """Name -> special token: each `<name>_token`, and the objects of tokens by name."""
+    found = {key: _content(value) for key, value in config.values.items() if key.endswith("_token")}
+    for field in BY_NAME:
+        if isinstance(tokens := config.values.get(field), Mapping):
+            found |= {str(name): _content(value) for name, value in tokens.items()}
+    return {name: text for name, text in found.items() if text}
+
+
+def token_text(fields: Fields, name: str) -> str | None:
+    """A token of tokenizer_config.json: a string, or {"content": string, ...}."""
+    if isinstance(fields.values.get(name), Mapping):
+        inner = fields.inner(name)
+        return None if inner is None else inner.text("content", longest=LONGEST)
+    return fields.text(name, longest=LONGEST) if name in fields else None
 
 
 def _content(value: Any) -> str:

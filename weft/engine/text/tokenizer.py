@@ -18,7 +18,7 @@ from weft.base.errors import CheckpointError, RequestError, WeftError
 from weft.base.fields import Fields
 from weft.base.printable import printable
 from weft.base.step.vocabulary import Vocabulary
-from weft.engine.text.added_tokens import add_missing
+from weft.engine.text.added_tokens import add_missing, named_for_the_model, token_text
 from weft.engine.text.characters import Characters
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.gguf_vocabulary import adds_bos, gguf_tokenizer
@@ -48,8 +48,10 @@ class Tokenizer:
         eos_token_ids: Sequence[int] = (),
         add_bos: bool | None = None,
         add_eos: bool | None = None,
+        model_named: Mapping[str, str] | None = None,
     ) -> None:
-        """named: bos_token, eos_token ... -> token. add_bos, add_eos: None leaves it to the backend's own rule."""
+        """named: bos_token, eos_token ... -> token; model_named: others (image_token). Templates see both. add_bos,
+        add_eos: None leaves it to the backend's own rule."""
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
@@ -62,7 +64,7 @@ class Tokenizer:
         self.added_tokens = {token.content: id for id, token in added.items()}
         special = {id for id, token in added.items() if token.special}
         self.special_ids = frozenset(special | set(self._named_ids.values()))
-        self.chat_templates = ChatTemplates(templates, named)
+        self.chat_templates = ChatTemplates(templates, {**(model_named or {}), **named})
         self.notes: tuple[str, ...] = ()
         """Lines for a person, of what does not fit the model."""
         self._before, self._after = self._surroundings(add_bos, add_eos)
@@ -93,7 +95,7 @@ class Tokenizer:
         except (FileFault, FileNotFoundError) as fault:
             raise CheckpointError(f"{path}: {fault}") from None
         fields = Fields(source.config, str(path.parent / "tokenizer_config.json"))
-        named = {name: text for name in NAMED if (text := _token_text(fields, name))}
+        named = {name: text for name in NAMED if (text := token_text(fields, name))}
         with the_librarys_faults(path):
             check_merges(source_text)
             backend = Backend.from_str(source_text)
@@ -108,6 +110,7 @@ class Tokenizer:
                 eos_token_ids=eos_token_ids,
                 add_bos=source.add_bos,
                 add_eos=source.add_eos,
+                model_named=named_for_the_model(fields),
             )
             made.decode(made.encode(SAMPLE))  # what the library cannot do fails here, and not at a request
         return made
@@ -204,7 +207,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, added tokens included."""
+        """Added tokens are counted."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -260,14 +263,6 @@ class Tokenizer:
         """The prompt of a conversation, see ChatTemplates.render. RequestError carries the template's own message."""
         self.chat_templates.decide()
         return self.chat_templates.render(messages, **options)
-
-
-def _token_text(fields: Fields, name: str) -> str | None:
-    """A token of tokenizer_config.json: a string, or {"content": string, ...}."""
-    if isinstance(fields.values.get(name), Mapping):
-        inner = fields.inner(name)
-        return None if inner is None else inner.text("content", longest=4096)
-    return fields.text(name, longest=4096) if name in fields else None
 
 
 def _refuse_clean_up(backend: Backend, fields: Fields) -> None:
