@@ -6,6 +6,7 @@ Ranks are processes of this machine that are given hosts of their own: what they
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from weft.base.errors import PeerError
-from weft.compute.comm.distributed.handshake import LinkToken, introduce
+from weft.compute.comm.distributed.handshake import MOST_OF_ADDRESS, LinkToken, UnprovenConnections, introduce
 from weft.compute.comm.distributed.links import connect_all, listen
 
 NEVER = 120.0
@@ -96,6 +97,22 @@ def test_ranks_of_one_start_find_each_other_among_strangers(listener: socket.soc
     assert accepted[1].recv(5) == b"hello"
     for sock in (*strangers, *links.values(), *accepted.values()):
         sock.close()
+
+
+def test_a_connection_that_was_dropped_in_the_same_pass_says_nothing(listener: socket.socket) -> None:
+    with selectors.DefaultSelector() as selector:
+        unproven = UnprovenConnections(listener, LinkToken(3, b"t" * 32), selector, lambda *_: True)
+        peers = [socket.create_connection(listener.getsockname(), 60) for _ in range(MOST_OF_ADDRESS + 1)]
+        unproven.accept()
+        (key,) = selector.get_map().values()
+        for _ in range(MOST_OF_ADDRESS):
+            unproven.accept()
+        dropped = key.fileobj
+        assert isinstance(dropped, socket.socket) and dropped not in unproven
+        assert unproven.read(dropped) is None and len(unproven) == MOST_OF_ADDRESS
+        unproven.close()
+    for peer in peers:
+        peer.close()
 
 
 OTHERS = {"another token": LinkToken(3, b"x" * 32), "an earlier start": LinkToken(2, b"t" * 32)}

@@ -129,8 +129,10 @@ class UnprovenConnections:
 
     def read(self, sock: socket.socket) -> Said | None:
         """Reads what there is; what the connection says, once it has proven itself. It is then the caller's."""
+        if (one := self._all.get(sock)) is None:
+            return None  # `accept` dropped it after the selector had reported it
         try:
-            said = self._advance(sock, self._all[sock])
+            said = self._advance(sock, one)
         except (OSError, PeerError):
             self._drop(sock)
             return None

@@ -204,7 +204,8 @@ class AgentPool:
             return
         agent = self._joining.get(sock) or next((one for one in self._agents.values() if one.sock is sock), None)
         if agent is None:
-            self._selector.unregister(sock)
+            if sock.fileno() >= 0:  # else it was dropped after the selector had reported it
+                self._selector.unregister(sock)
             return
         try:
             for message in agent.read():
