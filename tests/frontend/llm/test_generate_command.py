@@ -68,7 +68,7 @@ def test_without_a_chat_template_the_text_goes_on_and_that_is_said(tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ((), 2, "a prompt is empty"),
+        ((), 2, "no prompt"),
         (("",), 2, "a prompt is empty"),
         (("x", "--temperature", "hot"), 2, "--temperature"),
         (("x", "--logit-bias", "5"), 2, "is not ID:BIAS"),

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.tiny_chat import write_tiny_chat
 from weft.base.errors import ConfigError, LayoutError
-from weft.base.machine.cores import CoreShare
+from weft.base.machine.cores import CoreShare, assign_cores
 from weft.base.machine.own_addresses import Endpoint, own_addresses, parse_endpoint
 from weft.base.settings import EngineConfig
 from weft.compute.comm.registry import choose_backend
 from weft.model.checkpoint import open_checkpoint
 from weft.parallel.layout.resolve import resolve
 from weft.runtime.ipc.messages import PeerAddresses, WorldSetup
-from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
+from weft.runtime.launch_plan.hosts import HostResources, HostsConfig, divide_machines
 from weft.runtime.launch_plan.plan import LaunchPlan, plan_launch
 from weft.runtime.supervisor.setups import setup_of
 
@@ -178,3 +180,29 @@ def test_a_devices_number_counts_on_its_host(tmp_path: Path) -> None:
 def test_ranks_on_devices_of_several_hosts_call_over_tcp(tmp_path: Path) -> None:
     shards = plan(tmp_path, {"attention.tp": 2, "nodes": 2}, hosts(2048 * MIB, 2048 * MIB)).shards
     assert choose_backend("auto", shards, "cuda", hosts=2).name == "tcp"
+
+
+@given(
+    machines=st.lists(st.sampled_from("ab"), min_size=1, max_size=4),
+    ranks=st.integers(1, 3),
+    cores=st.integers(1, 16),
+    apart=st.booleans(),
+)
+def test_hosts_of_one_machine_have_cores_of_their_own(machines: list[str], ranks: int, cores: int, apart: bool) -> None:
+    """Where there are enough; hosts that may use other cores, and the only host of a machine, keep theirs."""
+    found = []
+    for number, machine in enumerate(machines):
+        first = number * cores if apart else 0
+        own = tuple((cpu, cpu + 1000) for cpu in range(first, first + cores))
+        found.append(HostResources(f"h{number}", "", "", 1, assign_cores(own, ranks), None, machine, own))
+    divided = divide_machines(found)
+    for machine in set(machines):
+        mine = [new for new in divided if new.machine == machine]
+        if apart or len(mine) == 1:
+            assert mine == [old for old in found if old.machine == machine]
+            continue
+        used = [cpu for host in mine for share in host.shares for cpu in share.cpus]
+        assert len(used) == len({*used}) and all(len(host.shares) == ranks for host in mine)
+        if len(mine) * ranks <= cores:
+            assert all(share.cpus and share.threads >= 1 for host in mine for share in host.shares)
+            assert sum(share.threads for host in mine for share in host.shares) <= cores

@@ -87,6 +87,14 @@ def available_cores(root: Path = Path("/sys/devices/system/cpu")) -> tuple[Core,
     return tuple(tuple(groups[key]) for key in sorted(groups))
 
 
+def boot_id() -> str:
+    """Equal for all processes of one machine until it starts again; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def numa_node(cpus: Sequence[int], root: Path = Path("/sys/devices/system/cpu")) -> int | None:
     """The memory node of these CPU numbers; None for none, for several nodes, and where the system does not say."""
     nodes = {entry.name for cpu in cpus for entry in (root / f"cpu{cpu}").glob("node[0-9]*")}

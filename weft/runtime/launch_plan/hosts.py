@@ -6,12 +6,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from weft.base import env
 from weft.base.errors import ConfigError, LayoutError
 from weft.base.machine.control_groups import cpu_quota, memory_left
-from weft.base.machine.cores import CoreShare, available_cores
+from weft.base.machine.cores import Core, CoreShare, assign_cores, available_cores, boot_id
 from weft.base.machine.devices import too_few, torch_without_devices
 from weft.base.machine.own_addresses import Endpoint, is_loopback, parse_endpoint
 from weft.base.options import Setting, option, settings_of
@@ -162,7 +163,8 @@ def hosts_settings() -> tuple[Setting, ...]:
 @dataclass(frozen=True, slots=True)
 class HostResources:
     """What one host gives its ranks. `memory`: free bytes; `shares`: cores of each of its ranks, in rank order;
-    `kernels`: the variant of the step library, None where there is none."""
+    `kernels`: the variant of the step library, None where there is none. `machine`: equal for hosts that are containers
+    or network namespaces of one machine; `cores`: those that it may use, none where lists of CPUs were given."""
 
     name: str
     address: str
@@ -170,6 +172,8 @@ class HostResources:
     memory: int
     shares: tuple[CoreShare, ...]
     kernels: str | None
+    machine: str = ""
+    cores: tuple[Core, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address}{f' on {self.interface}' if self.interface else ''})"
@@ -185,9 +189,28 @@ def resources_here(layout: Layout, engine: EngineConfig, name: str, address: str
     """Of this host, for its part of the layout's ranks. ConfigError: lists or threads that cannot be."""
     count, limit = layout.ranks_per_node, process_limit()
     memory = available_bytes(group=memory_left())
-    assigned = assign_cpus(available_cores(), count, cpu_quota(), engine, can_yield=False)
+    cores = available_cores()
+    assigned = assign_cpus(cores, count, cpu_quota(), engine, can_yield=False)
     memory = memory if limit is None else min(memory, max(0, limit) * count)
-    return HostResources(name, address, interface, memory, assigned.shares, kernels())
+    listed = engine.cpus is not None or engine.server_cpus is not None
+    machine, cores = boot_id(), () if listed else cores
+    return HostResources(name, address, interface, memory, assigned.shares, kernels(), machine, cores)
+
+
+def divide_machines(hosts: Sequence[HostResources], threads: int | None = None) -> list[HostResources]:
+    """The hosts with cores of their own where several are on one machine and may use the same cores. `threads`: of each
+    rank, as asked. ConfigError: more threads than cores."""
+    divided = list(hosts)
+    for machine in dict.fromkeys(host.machine for host in hosts if host.machine and host.cores):
+        group = [at for at, host in enumerate(hosts) if host.machine == machine and host.cores]
+        cores = list(dict.fromkeys(core for at in group for core in hosts[at].cores))
+        if len(cores) == sum(len(hosts[at].cores) for at in group):
+            continue
+        given = [share for at in group for share in hosts[at].shares]
+        shares = iter(assign_cores(cores, len(given), sum(share.threads for share in given), threads))
+        for at in group:
+            divided[at] = replace(hosts[at], shares=tuple(islice(shares, len(hosts[at].shares))))
+    return divided
 
 
 def hosts_of(layout: Layout) -> str:

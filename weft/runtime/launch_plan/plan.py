@@ -33,7 +33,14 @@ from weft.parallel.layout.support import refuse_unsupported
 from weft.runtime.launch_plan.cpu_affinity import CpuAssignment, assign_cpus
 from weft.runtime.launch_plan.expert_plan import ExpertPlan, plan_experts
 from weft.runtime.launch_plan.hints import hints
-from weft.runtime.launch_plan.hosts import HostResources, check_hosts, common_kernels, hosts_of_a_replica, spare_cpus
+from weft.runtime.launch_plan.hosts import (
+    HostResources,
+    check_hosts,
+    common_kernels,
+    divide_machines,
+    hosts_of_a_replica,
+    spare_cpus,
+)
 from weft.runtime.launch_plan.memory import MemoryPlan, available_bytes, plan_memory, process_limit
 from weft.runtime.launch_plan.moe_backend import why_not_packed
 from weft.runtime.launch_plan.resolved_engine import resolved_engine
@@ -182,6 +189,7 @@ def plan_launch(
     """Raises ConfigError, LayoutError or CheckpointError for what cannot be served; starts nothing. `hosts`: of a
     layout with several, what each of them gives its ranks."""
     check_hosts(layout, hosts)
+    hosts = divide_machines(hosts, engine.threads)
     limits, able = limits or ProcessLimits(), common_kernels(hosts)
     config = _servable(checkpoint, layout, engine.device)
     engine = resolved_engine(engine, config, layout, able)

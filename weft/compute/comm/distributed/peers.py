@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from weft.base.machine.cores import boot_id
 from weft.base.plural import numbered
 from weft.parallel.layout.ranks import Group
 
@@ -107,5 +108,4 @@ class Peers:
 
 def _machine() -> str:
     """Equal for two processes that can see each other's pids."""
-    with open("/proc/sys/kernel/random/boot_id") as boot:
-        return f"{boot.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return f"{boot_id()} {os.readlink('/proc/self/ns/pid')}"
