@@ -17,8 +17,8 @@ import numpy as np
 
 from weft.base.data_files import read_toml
 from weft.base.fields import Fields
+from weft.base.weight_formats import kept_blocks
 from weft.model.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
-from weft.model.checkpoint.formats import LOADABLE
 from weft.model.checkpoint.forms.counts import count_faults
 from weft.model.checkpoint.gguf.header import GgufHeader, read_gguf_header
 from weft.model.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
@@ -88,8 +88,12 @@ def _vocabulary_faults(header: GgufHeader, config: Json) -> list[str]:
 
 
 def _column_block(tensors: Iterable[TensorInfo]) -> int:
-    """Columns that every matrix whose columns a layout may divide keeps together: its format's block."""
-    return math.lcm(*(LOADABLE[t.dtype].block for t in tensors if COLUMNS_CUT in t.source and t.dtype in LOADABLE))
+    """Columns that every matrix whose columns a layout may divide keeps together: its format's block, where matrices
+    can stay in it."""
+    kept = kept_blocks()
+    return math.lcm(
+        *(kept[tensor.dtype].numbers for tensor in tensors if COLUMNS_CUT in tensor.source and tensor.dtype in kept)
+    )
 
 
 def _renamed(tensor: TensorInfo, family: ModelFamily, config: Json) -> TensorInfo:
