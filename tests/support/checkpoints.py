@@ -170,16 +170,18 @@ def make_gguf(
     tokenizer: Tokenizer | None = None,
     pre: str = "gpt-2",
     metadata: Mapping[str, Any] | None = None,
+    part_tensors: int = 0,
 ) -> Path:
     """Writes a GGUF of the same weights as make_checkpoint's, matrices in format `qtype`, vectors in F32.
 
     Formats that the gguf package cannot write get random blocks instead. tokenizer: byte-level, its vocabulary
-    goes into the metadata. metadata: further keys (str, bool, int, float), e.g. tokenizer.chat_template.
+    goes into the metadata. metadata: further keys (str, bool, int, float), e.g. tokenizer.chat_template. part_tensors:
+    in parts of so many tensors each, of which the first is returned.
     """
     family = str(config["model_type"])
     arch = "llama" if family == "mistral" else family
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=part_tensors)
     _write_sizes(writer, config)
     if tokenizer is not None:
         _write_vocabulary(writer, tokenizer, pre, config)
@@ -194,7 +196,7 @@ def make_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if part_tensors else path
 
 
 def gguf_name(name: str) -> str:

@@ -17,7 +17,13 @@ from weft.model.weights.stored import stored_line
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 
-SIZES = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32, "num_attention_heads": 8, "num_key_value_heads": 4}
+SIZES = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "head_dim": 32,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
 
 
 def line(path: Path, quantization: str = "none") -> str | None:
