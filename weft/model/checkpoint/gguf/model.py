@@ -52,7 +52,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Checkpoint of the .gguf file `path`, or of all parts of which it is one; CheckpointError with all that weft cannot
+    """Checkpoint of the .gguf file `path`, or of all parts where it is one; CheckpointError with all that weft cannot
     serve in it."""
     header = read_gguf(path)
     config, problems = _config(header)
