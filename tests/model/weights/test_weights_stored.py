@@ -18,7 +18,7 @@ from weft.model.weights.stored import stored_line
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 
-SIZES = {
+SIZES: Any = {
     "hidden_size": 256,
     "intermediate_size": 512,
     "head_dim": 32,
