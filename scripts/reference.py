@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from weft.base.options import Setting, settings_of, shown
 from weft.base.settings import EngineConfig
-from weft.base.weight_formats import Chosen, chosen_by
+from weft.base.weight_formats import Chosen, FormatSizes, chosen_by
 from weft.cli.args.familiar import WORDS, FamiliarWord
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
@@ -221,8 +221,11 @@ def models() -> str:
     ]
     blocks = chosen_by(Chosen.FILE)
     stored = [
-        *((f"`{each.name}`", "safetensors, GGUF", "") for each in PLAIN),
-        *((f"`{name}`", "GGUF", "in its blocks, or unpacked" if blocks[name].kept else "unpacked") for name in blocks),
+        *((f"`{each.name}`", "safetensors, GGUF", "", f"{8 * each.nbytes}") for each in PLAIN),
+        *(
+            (f"`{name}`", "GGUF", "in its blocks, or unpacked" if each.kept else "unpacked", bits_of(each))
+            for name, each in blocks.items()
+        ),
     ]
     rounded = [
         (f"`{name}`", str(each.bits), f"{each.nbytes / each.numbers:.2f}")
@@ -231,10 +234,15 @@ def models() -> str:
     return (
         f"{MADE_BY}# Models and formats of weights\n\n## Families\n\n"
         f"{table(('model_type', 'architectures', 'architecture in GGUF files'), families)}\n## Formats of files\n\n"
-        f"{table(('format', 'files', 'kept in memory'), stored)}\n## `--quantization`\n\n"
+        f"{table(('format', 'files', 'kept in memory', 'bits a weight in the file'), stored)}\n## `--quantization`\n\n"
         "Matrices are rounded when they are loaded. [Serving](../serving.md#weights-in-8-or-4-bits) says how.\n\n"
         f"{table(('value', 'bits of a number', 'bytes of a number, scales of blocks included'), rounded)}"
     )
+
+
+def bits_of(row: FormatSizes) -> str:
+    """Bits of a weight, scales included."""
+    return f"{8 * row.nbytes / row.numbers:.5g}"
 
 
 MADE: dict[str, Callable[[], str]] = {

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.support.checkpoints import random_blocks
 from weft.base.weight_formats import FORMATS, LOSSLESS, Chosen
 from weft.compute.ops import Numerics, make_ops
 from weft.compute.ops.native.packed import PackedWeight
@@ -42,15 +43,11 @@ def packed(name: str, weight: Tensor, peaks: Tensor | None = None) -> PackedPart
 
 
 def file_rows(name: str, weight: Tensor) -> np.ndarray:
-    """uint8 [rows, bytes]; of formats that the gguf package cannot write, any bytes with scales of 0.01."""
-    kind = gguf.GGMLQuantizationType[name]
-    if name not in ("Q4_K", "Q6_K"):
-        return np.array(gguf.quants.quantize(weight.float().numpy(), kind))
-    raw = np.random.default_rng(0).integers(0, 256, (ROWS, DEPTH // 256, FORMATS[name].nbytes), np.uint8)
-    at = raw.shape[2] - 2 if name == "Q6_K" else 0
-    raw[..., at : at + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
-    raw[..., 2:4] = raw[..., 2:4] if name == "Q6_K" else raw[..., 0:2]
-    return raw.reshape(ROWS, -1)
+    """uint8 [rows, bytes]; of formats that the gguf package cannot write, random blocks."""
+    try:
+        return np.array(gguf.quants.quantize(weight.float().numpy(), gguf.GGMLQuantizationType[name]))
+    except NotImplementedError:
+        return random_blocks(name, ROWS, DEPTH, np.random.default_rng(0))
 
 
 def _close(name: str, weight: Tensor, values: Tensor) -> None:

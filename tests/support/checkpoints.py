@@ -52,7 +52,16 @@ FAMILIES: dict[str, Config] = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
 }
-SCALES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q4_K": (0, 2), "Q6_K": (208,)}
+SCALES = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q5_0", "IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), (0,)),
+    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), (0,)),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+}
 """Where the fp16 numbers of a block lie, in bytes."""
 GGUF_LAYER = {
     "input_layernorm": "attn_norm",
@@ -161,16 +170,18 @@ def make_gguf(
     tokenizer: Tokenizer | None = None,
     pre: str = "gpt-2",
     metadata: Mapping[str, Any] | None = None,
+    part_tensors: int = 0,
 ) -> Path:
     """Writes a GGUF of the same weights as make_checkpoint's, matrices in format `qtype`, vectors in F32.
 
-    Q4_K and Q6_K, which the gguf package cannot write, get random blocks instead. tokenizer: byte-level, its vocabulary
-    goes into the metadata. metadata: further keys (str, bool, int, float), e.g. tokenizer.chat_template.
+    Formats that the gguf package cannot write get random blocks instead. tokenizer: byte-level, its vocabulary
+    goes into the metadata. metadata: further keys (str, bool, int, float), e.g. tokenizer.chat_template. part_tensors:
+    in parts of so many tensors each, of which the first is returned.
     """
     family = str(config["model_type"])
     arch = "llama" if family == "mistral" else family
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=part_tensors)
     _write_sizes(writer, config)
     if tokenizer is not None:
         _write_vocabulary(writer, tokenizer, pre, config)
@@ -185,7 +196,7 @@ def make_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if part_tensors else path
 
 
 def gguf_name(name: str) -> str:
@@ -232,15 +243,28 @@ def random_blocks(qtype: str, rows: int, columns: int, draw: np.random.Generator
     """Random quantized rows: every bit pattern in the quants, finite scales. uint8 [rows, bytes of a row]."""
     block, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[qtype]]
     blocks = draw.integers(0, 256, (rows * columns // block, nbytes), dtype=np.uint8)
-    for at in SCALES[qtype]:
-        blocks[:, at : at + 2] = (draw.normal(size=(len(blocks), 1)) / 64).astype(np.float16).view(np.uint8)
+    for at in SCALES.get(qtype, ()):
+        blocks[:, at : at + 2] = _halves(len(blocks), draw).view(np.uint8)
+    if qtype == "IQ1_M":  # its scale is the highest bits of four words
+        words = blocks[:, 48:].view(np.uint16)
+        parts = _halves(len(blocks), draw).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) << np.uint16(12)
+        words[:] = words & 0xFFF | parts
+    if qtype == "MXFP4":
+        blocks[:, 0] = draw.integers(100, 128, len(blocks))
+    if qtype == "NVFP4":
+        blocks[:, :4] &= 0x5F
     return blocks.reshape(rows, columns // block * nbytes)
 
 
+def _halves(rows: int, draw: np.random.Generator) -> npt.NDArray[np.float16]:
+    return (draw.normal(size=(rows, 1)) / 64).astype(np.float16)
+
+
 def _encoded(x: Array, kind: gguf.GGMLQuantizationType, draw: np.random.Generator) -> npt.NDArray[Any]:
-    if kind.name in ("Q4_K", "Q6_K"):
+    try:
+        return gguf.quants.quantize(x, kind)
+    except NotImplementedError:
         return random_blocks(kind.name, x.shape[0], x.shape[1], draw)
-    return gguf.quants.quantize(x, kind)
 
 
 def _heads(name: str, config: Mapping[str, Any]) -> int:

@@ -59,8 +59,32 @@ FORMATS: dict[str, FormatSizes] = {
     "Q8_0": FormatSizes(Chosen.FILE, bits=8, numbers=32, nbytes=34, scale_bytes=2, dtypes=("bfloat16",)),
     "Q4_0": FormatSizes(Chosen.FILE, bits=4, numbers=32, nbytes=18, scale_bytes=2, dtypes=("bfloat16",)),
     "Q4_1": FormatSizes(Chosen.FILE, bits=4, numbers=32, nbytes=20, scale_bytes=4, dtypes=("bfloat16",)),
-    "Q4_K": FormatSizes(Chosen.FILE, bits=4, numbers=256, nbytes=144, kept=False),
-    "Q6_K": FormatSizes(Chosen.FILE, bits=6, numbers=256, nbytes=210, kept=False),
+    # Blocks whose scales no kernel holds: bits of a value, numbers and bytes of a block.
+    **{
+        name: FormatSizes(Chosen.FILE, bits, numbers, nbytes, kept=False)
+        for name, bits, numbers, nbytes in (
+            ("Q5_0", 5, 32, 22),
+            ("Q5_1", 5, 32, 24),
+            ("Q2_K", 2, 256, 84),
+            ("Q3_K", 3, 256, 110),
+            ("Q4_K", 4, 256, 144),
+            ("Q5_K", 5, 256, 176),
+            ("Q6_K", 6, 256, 210),
+            ("IQ1_S", 1, 256, 50),
+            ("IQ1_M", 1, 256, 56),
+            ("IQ2_XXS", 2, 256, 66),
+            ("IQ2_XS", 2, 256, 74),
+            ("IQ2_S", 2, 256, 82),
+            ("IQ3_XXS", 3, 256, 98),
+            ("IQ3_S", 3, 256, 110),
+            ("IQ4_NL", 4, 32, 18),
+            ("IQ4_XS", 4, 256, 136),
+            ("TQ1_0", 1, 256, 54),
+            ("TQ2_0", 2, 256, 66),
+            ("MXFP4", 4, 32, 17),
+            ("NVFP4", 4, 64, 36),
+        )
+    },
 }
 
 

@@ -168,6 +168,17 @@ def test_one_gguf_of_several(hub: Hub, tmp_path: Path) -> None:
     assert set(hub.asked) == {"m-q4.gguf"}
 
 
+def test_all_parts_of_the_one_that_is_named(hub: Hub, tmp_path: Path, contents: dict[str, dict[str, bytes]]) -> None:
+    names = [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    contents["some-org/parts"] = {name: name.encode() for name in names}
+    done = fetch(hub, tmp_path, f"some-org/parts:{names[1]}")
+    assert done.returncode == 0 and {*hub.asked} == {*names}, done.stderr
+    assert Path(done.stdout.strip()).name == names[1]
+    del contents["some-org/parts"][names[2]]
+    assert f"the repository has no {names[2]}" in fetch(hub, tmp_path / "other", f"some-org/parts:{names[1]}").stderr
+    del contents["some-org/parts"]
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(
     hub: Hub, tmp_path: Path, contents: dict[str, dict[str, bytes]]
 ) -> None:

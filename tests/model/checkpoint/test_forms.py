@@ -193,7 +193,7 @@ def other_index(path: Path) -> None:
 
 
 def split_gguf(path: Path) -> None:
-    make_gguf(path / "model.gguf", small_config(**SIZES), metadata={"split.count": 2})
+    make_gguf(path / "model.gguf", small_config(**SIZES), part_tensors=9)
 
 
 def index_beside(path: Path) -> None:
@@ -265,7 +265,7 @@ MADE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "layers without a tensor": (few_layers, "num_hidden_layers 2: the files hold tensors of 1 layer, none of layer 0"),
     "index that differs from the files": (other_index, f"{EMBEDDING}: not named by"),
-    "split GGUF": (split_gguf, "gguf-split --merge"),
+    "split GGUF": (split_gguf, ""),
     "no regular file": (fifo, "config.json: a FIFO; a regular file is needed"),
 }
 """Form -> what makes it, and words of what is said."""
@@ -277,7 +277,7 @@ def test_the_catalog_names_what_is_made_here() -> None:
 
 def opened(path: Path) -> Checkpoint:
     """The checkpoint, whose tensors are all that the model needs."""
-    place = path / "model.gguf" if (path / "model.gguf").exists() else path
+    place = min(path.glob("*.gguf"), default=path)
     checkpoint = open_checkpoint(place)
     check_checkpoint(checkpoint, param_specs(checkpoint.model_config()))
     return checkpoint

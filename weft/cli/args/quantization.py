@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from weft.base.options import check_range
 from weft.base.settings import EngineConfig
 from weft.cli.args.model_config import model_checkpoint
 from weft.compute.native import isa
 from weft.compute.native.libraries import disabled
+from weft.model.checkpoint import Checkpoint
 from weft.model.weights.storage import weight_storage
+from weft.model.weights.stored import stored_line
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.params import param_specs
 from weft.parallel.arch.quantization import WeightStorage
-from weft.tools.explain.choices import KernelChoices, Machine, choices_of
+from weft.tools.explain.choices import KernelChoices, Machine, choices_of, for_checkpoint
+from weft.tools.explain.notes import LayoutNote
 
 COUNTED = (
     "dtype",
@@ -36,17 +40,25 @@ def check_batch(rows: int) -> None:
     check_range("--batch", rows, 1, MOST_ROWS)
 
 
-def storage_from(args: argparse.Namespace, engine: EngineConfig, config: ModelConfig) -> WeightStorage:
-    """From `engine`, with its dtype resolved; opens MODEL where the file's blocks matter. ConfigError: not possible."""
-    if engine.quantization != "gguf":
-        return weight_storage(engine, None, (), _variant())
-    file = None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
+def storage_from(engine: EngineConfig, config: ModelConfig, file: Checkpoint | None) -> WeightStorage:
+    """From `engine`, with its dtype resolved, and the `file` that MODEL is. ConfigError: not possible."""
     return weight_storage(engine, file, param_specs(config), _variant())
 
 
-def choices_from(engine: EngineConfig) -> KernelChoices:
-    """From `engine`, with its dtype resolved; this machine's defaults where it does not say."""
-    return choices_of(engine, _machine())
+def file_from(args: argparse.Namespace) -> Checkpoint | None:
+    """The tensor table of MODEL where it is one file."""
+    return None if args.without_checkpoint else model_checkpoint(args.model, args.revision)
+
+
+def choices_from(
+    engine: EngineConfig, config: ModelConfig, file: Checkpoint | None, storage: WeightStorage
+) -> KernelChoices:
+    """From `engine`, with its dtype resolved; this machine's defaults where it does not say. Notes say what becomes of
+    what is quantized in `file`."""
+    choices = for_checkpoint(choices_of(engine, _machine()), config.quantization)
+    line = None if file is None else stored_line(file, config, engine, storage)
+    notes = () if line is None else (LayoutNote("info", "stored", line),)
+    return replace(choices, notes=(*notes, *choices.notes))
 
 
 def _variant() -> str | None:

@@ -10,11 +10,10 @@ from weft.base.options import check_range
 from weft.base.settings import resolve_dtype
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
-from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
+from weft.cli.args.quantization import COUNTED, check_batch, choices_from, file_from, storage_from
 from weft.parallel.arch.shards import Shards
 from weft.runtime.launch_plan.step_limits import with_step_tokens
 from weft.runtime.worker.numerics import torch_dtype
-from weft.tools.explain.choices import for_checkpoint
 from weft.tools.explain.largest import largest_bytes, largest_note
 from weft.tools.explain.notes import refusals
 from weft.tools.verify.dry_run.report import document, lines
@@ -48,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt_rows is not None:
         check_range("--prompt-rows", args.prompt_rows, 1, config.context)
     engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
-    storage = storage_from(args, engine, config)
-    choices = for_checkpoint(choices_from(engine), config.quantization)
+    file = file_from(args)
+    storage = storage_from(engine, config, file)
+    choices = choices_from(engine, config, file, storage)
     storage = replace(storage, compressed=choices.compressed)
     shards = Shards(config, layout, storage=storage)
     prompt = PromptStep(args.prompt_rows, engine.tokens_per_block) if args.prompt_rows else None

@@ -18,7 +18,7 @@ from weft.base.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.model import add_engine_arguments, add_layout_arguments, engine_config_from, layout_from
 from weft.cli.args.model_config import add_config_model, model_config
-from weft.cli.args.quantization import COUNTED, check_batch, choices_from, storage_from
+from weft.cli.args.quantization import COUNTED, check_batch, choices_from, file_from, storage_from
 from weft.cli.view.console import PipedConsole
 from weft.engine.core.limits import max_logprobs
 from weft.parallel.arch.config import ModelConfig
@@ -26,7 +26,6 @@ from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.ranks import describe
 from weft.runtime.launch_plan.step_limits import check_context, with_step_tokens
 from weft.tools.explain import document, explain, json_schema, print_report, to_svg
-from weft.tools.explain.choices import for_checkpoint
 from weft.tools.explain.cores import Cores, RankCores
 from weft.tools.explain.fits import CacheLimits, StepLoad, budget, cache_lines, fit, lines
 
@@ -72,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_from(args, config, runnable=False)
     check_context(engine.max_model_len, config.longest_position)
     engine = with_step_tokens(replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype)), layout)
-    storage, cores = storage_from(args, engine, config), _cores(engine, layout)
-    choices = for_checkpoint(choices_from(engine), config.quantization)
+    file = file_from(args)
+    storage, cores = storage_from(engine, config, file), _cores(engine, layout)
+    choices = choices_from(engine, config, file, storage)
     report = explain(
         name, config, layout, dtype=engine.dtype, batch=args.batch, storage=storage, choices=choices, cores=cores,
         logprobs=_logprobs(args.logprobs, engine, config),

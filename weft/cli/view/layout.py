@@ -15,6 +15,6 @@ ROWS = 8
 
 def layout_of(name: str, plan: LaunchPlan) -> LayoutView:
     """What `weft explain` says of the plan."""
-    choices = choices_from(plan.engine)
+    choices = choices_from(plan.engine, plan.config, plan.checkpoint, plan.storage)
     view = partial(explain, name, plan.config, plan.layout, dtype=plan.engine.dtype, batch=ROWS)
     return LayoutView(partial(view, storage=plan.storage, choices=choices))

@@ -19,6 +19,8 @@ def summary(name: str, plan: LaunchPlan) -> Iterator[str]:
     )
     yield f"layout: {one_line(plan.layout)}, on {engine.device}"
     yield f"memory: {_memory(plan)}"
+    if (stored := plan.stored_line()) is not None:
+        yield stored
     yield from plan.hints()
     yield f"starting {counted(plan.layout.world, 'rank')}; --log-level debug shows every decision and step"
 

@@ -1,18 +1,20 @@
 """Quantization formats by name: that of row NAME of `weft/base/weight_formats.py` is `FORMAT` of module
-weft.compute.quant.NAME."""
+weft.compute.quant.NAME. Blocks of files that are only unpacked need no module."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from weft.base.weight_formats import FORMATS, format_name
+from weft.base.weight_formats import FORMATS, Chosen, format_name
 from weft.compute.quant.base import QuantFormat
 
 
 def format_of(name: str) -> QuantFormat:
     """The format of one row. KeyError: there is none."""
-    if name not in FORMATS:
-        raise KeyError(name)
+    row = FORMATS[name]
+    if row.chosen is Chosen.FILE and not row.kept:
+        unpacked: QuantFormat = import_module("weft.compute.quant.package_blocks").PackageBlocks(name)
+        return unpacked
     found: QuantFormat = import_module(f"weft.compute.quant.{name.lower()}").FORMAT
     return found
 

@@ -1,5 +1,5 @@
-"""Unpacks the quantized blocks of a checkpoint: in C++ where there is a library, else in torch
-(`weft/compute/quant/`)."""
+"""Unpacks the quantized blocks of a checkpoint: the common ones in C++ where there is a library, else as
+`weft/compute/quant/` does."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ def decode(
 ) -> Tensor:
     """Elements of `raw`: uint8 [rows, bytes of a row] in format `name` -> [rows, columns], in the format's own dtype
     where it is plain, where it is quantized in `dtype`, fp32 or bf16, to which fp32 is rounded. A plain result shares
-    memory with `raw`. `library`: the step library, which unpacks blocks; None: torch does."""
+    memory with `raw`. `library`: the step library."""
     if name in PLAIN:
         return raw.view(PLAIN[name])
-    if library is None:
-        return format_of(name).unpack(PackedParts.of_blocks(raw), columns, as_bf16=False).to(dtype)
-    blocks = raw.view(-1, FORMATS[name].nbytes)
     out = torch.empty(raw.shape[0], columns, dtype=dtype)
-    if not library.weft_decode_blocks(name.encode(), blocks.data_ptr(), len(blocks), DTYPES[dtype], out.data_ptr()):
-        raise KeyError(name, dtype)
-    return out
+    if library is not None:
+        blocks = raw.view(-1, FORMATS[name].nbytes)
+        if library.weft_decode_blocks(name.encode(), blocks.data_ptr(), len(blocks), DTYPES[dtype], out.data_ptr()):
+            return out
+    return out.copy_(format_of(name).unpack(PackedParts.of_blocks(raw), columns, as_bf16=False))

@@ -22,6 +22,7 @@ from weft.engine.core.seeds import derive_seed
 from weft.model.checkpoint import Checkpoint
 from weft.model.weights.check import check_checkpoint
 from weft.model.weights.storage import weight_storage
+from weft.model.weights.stored import stored_line
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.fit import check_fit
 from weft.parallel.arch.quantization import WeightStorage
@@ -136,6 +137,10 @@ class LaunchPlan:
             world=self.layout,
         )
 
+    def stored_line(self) -> str | None:
+        """What becomes of weights that are quantized in the files, for people; None: there are none."""
+        return stored_line(self.checkpoint, self.config, self.engine, self.storage)
+
     def hints(self) -> list[str]:
         """What would do better than what was asked, for people."""
         return list(hints(self.engine, self.checkpoint, self.shards.specs, kernels()))
@@ -151,6 +156,8 @@ class LaunchPlan:
             f" max_num_batched_tokens {engine.tokens_per_step}, block_size {engine.block_size}",
             f"collectives: {self.comm}",
         ]
+        if (stored := self.stored_line()) is not None:
+            lines.append(stored)
         lines += self.hints()
         if (dispatch := self.shards.forward_plan.dispatch) is not None:
             reached = f"{dispatch.form} ({dispatch.reason})"

@@ -17,10 +17,10 @@ import numpy as np
 
 from weft.base.data_files import read_toml
 from weft.base.fields import Fields
+from weft.base.weight_formats import kept_blocks
 from weft.model.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
-from weft.model.checkpoint.formats import LOADABLE
 from weft.model.checkpoint.forms.counts import count_faults
-from weft.model.checkpoint.gguf.header import GgufHeader, read_gguf_header
+from weft.model.checkpoint.gguf.parts import GgufModel, read_gguf
 from weft.model.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
 from weft.model.checkpoint.tensors import TensorInfo, raise_all
 from weft.parallel.arch.families.registry import FAMILIES, gguf_architectures, gguf_families, parse_config
@@ -52,8 +52,9 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Checkpoint of the .gguf file `path`; CheckpointError with all that weft cannot serve in it."""
-    header = read_gguf_header(path)
+    """Checkpoint of the .gguf file `path`, or of all parts where it is one; CheckpointError with all that weft cannot
+    serve in it."""
+    header = read_gguf(path)
     config, problems = _config(header)
     raise_all(str(path), [f"{path}: {problem}" for problem in problems])
     family = FAMILIES[config["model_type"]]
@@ -71,11 +72,11 @@ def open_gguf(path: Path) -> Checkpoint:
         tensors=tensors,
         tokenizer=_tokenizer(path, header.metadata),
         ignored=tuple(tensor.source for tensor in header.tensors if tensor.source == ROPE_FREQS),
-        states={str(path): header.state},
+        states=header.states,
     )
 
 
-def _vocabulary_faults(header: GgufHeader, config: Json) -> list[str]:
+def _vocabulary_faults(header: GgufModel, config: Json) -> list[str]:
     """Where sizes of the vocabulary in the metadata are not the embedding's rows."""
     rows, arch = config["vocab_size"], header.metadata["general.architecture"]
     said, tokens = header.metadata.get(f"{arch}.vocab_size", rows), header.metadata.get("tokenizer.ggml.tokens", ())
@@ -88,8 +89,12 @@ def _vocabulary_faults(header: GgufHeader, config: Json) -> list[str]:
 
 
 def _column_block(tensors: Iterable[TensorInfo]) -> int:
-    """Columns that every matrix whose columns a layout may divide keeps together: its format's block."""
-    return math.lcm(*(LOADABLE[t.dtype].block for t in tensors if COLUMNS_CUT in t.source and t.dtype in LOADABLE))
+    """Columns that every matrix whose columns a layout may divide keeps together: its format's block, where matrices
+    can stay in it."""
+    kept = kept_blocks()
+    return math.lcm(
+        *(kept[tensor.dtype].numbers for tensor in tensors if COLUMNS_CUT in tensor.source and tensor.dtype in kept)
+    )
 
 
 def _renamed(tensor: TensorInfo, family: ModelFamily, config: Json) -> TensorInfo:
@@ -115,15 +120,12 @@ def _tokenizer(path: Path, metadata: Json) -> TokenizerSource:
     )
 
 
-def _config(header: GgufHeader) -> tuple[Json, list[str]]:
+def _config(header: GgufModel) -> tuple[Json, list[str]]:
     """HF config of the file, and what stands against serving it."""
     arch = header.metadata.get("general.architecture")
     families = gguf_families(arch)
     if not families:
         return {}, [f"architecture {arch!r} is not supported; supported: {', '.join(gguf_architectures())}"]
-    split = header.metadata.get("split.count", 0)
-    if split not in (0, 1):
-        return {}, [f"part of a model split over {split} files: join them first (gguf-split --merge)"]
     prefix = f"{arch}."
     found = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
     keys = {key: _common(value) if key in _KEYS.per_layer else value for key, value in found.items()}

@@ -17,6 +17,7 @@ from huggingface_hub import constants, errors
 from weft.base.errors import CheckpointError, UnavailableError, WeftError
 from weft.model.checkpoint.directory import CONFIG, INDEX, SINGLE, TEXT, pickle_among
 from weft.model.checkpoint.files import FileFault
+from weft.model.checkpoint.gguf.part_names import part_names
 from weft.model.checkpoint.hub.client import check_answers
 from weft.model.checkpoint.hub.names import HubModel, Say
 from weft.model.checkpoint.safetensors.weight_files import read_index
@@ -54,10 +55,12 @@ def _listed(model: HubModel) -> dict[str, int]:
 def _wanted(model: HubModel, sizes: dict[str, int], weights: bool) -> list[str]:
     """The files to fetch, by name; CheckpointError where there is nothing that weft can load."""
     if model.file is not None:
-        if model.file not in sizes:
-            found = sorted(name for name in sizes if name.endswith(".gguf"))
-            raise CheckpointError(f"model {model}: the repository has no {model.file}; {_listing(found, '.gguf')}")
-        return [model.file]
+        parts = part_names(model.file)
+        for name in parts:
+            if name not in sizes:
+                found = sorted(name for name in sizes if name.endswith(".gguf"))
+                raise CheckpointError(f"model {model}: the repository has no {name}; {_listing(found, '.gguf')}")
+        return parts
     if "config.json" not in sizes:
         found = sorted(name for name in sizes if name.endswith(".gguf"))
         hint = f"; name one: {model.repo}:{found[0]}" if found else ""
@@ -107,7 +110,7 @@ def _snapshot(model: HubModel, names: Sequence[str], *, offline: bool = False) -
 
 def _cached(model: HubModel, weights: bool) -> Path:
     """The model as the cache has it; files that are missing there are reported when the checkpoint is opened."""
-    names = [model.file] if model.file is not None else [*CONFIG, *TEXT]
+    names = part_names(model.file) if model.file is not None else [*CONFIG, *TEXT]
     place = _place(model, _snapshot(model, names, offline=True))
     if not (place if model.file is not None else place / "config.json").is_file():
         raise errors.LocalEntryNotFoundError(f"{model}: not in the cache")

@@ -55,7 +55,7 @@ def files_read(checkpoint: Checkpoint) -> list[Path]:
     """Every file that something of the model is read from."""
     weights, place = weight_files(checkpoint), Path(checkpoint.path)
     if checkpoint.kind == "gguf":
-        return weights or [place]
+        return [*map(Path, checkpoint.states)] or [place]
     names = (*CONFIG, *TEXT) if (place / SINGLE).is_file() else (*CONFIG, *TEXT, INDEX)
     return [*(place / name for name in names if (place / name).is_file()), *weights]
 
