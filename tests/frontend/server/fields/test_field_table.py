@@ -89,7 +89,8 @@ def test_an_unknown_field_is_left_out_and_said(
     body, draw = BODIES[path], random.Random(5)
     name = "zq_" + path.replace("/", "_")
     with caplog.at_level(logging.INFO):
-        for value in (1, "x", {"a": None}, [], True):
+        values: tuple[Any, ...] = (1, "x", {"a": None}, [], True)
+        for value in values:
             answer = alphabet.http.post(path, json=body | {name: value, f"zq_{draw.random()}": None})
             assert answer.status_code == 200 and answer.headers[HEADER] == name, answer.text
     assert sum(name in record.getMessage() for record in caplog.records) == 1
