@@ -12,11 +12,18 @@ from weft.engine.core.limits import Limits
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.bodies import Bodies
-from weft.frontend.server.openai.fields import FIELDS
 from weft.frontend.server.openai.formats import ChatFormat, CompletionFormat, Echo
 from weft.frontend.server.openai.models import check_length, kept_of, prompts_of, saying_shortage, truncated
 from weft.frontend.server.openai.params import completion_params, is_mute
-from weft.frontend.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
+from weft.frontend.server.openai.parsing import (
+    CHATS,
+    COMPLETIONS,
+    TOKENIZER,
+    chat_request,
+    completion_request,
+    detokenize_request,
+    tokenize_request,
+)
 from weft.frontend.server.openai.records import ChatCompletion, Completion, Text, Tokens
 from weft.frontend.server.openai.requests import (
     ChatRequest,
@@ -29,7 +36,7 @@ from weft.frontend.server.operations import Api
 from weft.frontend.server.replies import json_response
 from weft.frontend.text_worker.jobs import Detokenize, Tokenize
 
-OPENAI = Api(left_aside=FIELDS.left_aside)
+OPENAI = Api(left_aside=CHATS.left_aside | COMPLETIONS.left_aside | TOKENIZER.left_aside)
 HELLO = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 64}
 user = partial(OPENAI.route, "POST", access=Access.USER)
 
