@@ -12,7 +12,8 @@ class TensorInfo(msgspec.Struct, frozen=True):
 
     shape: in HF order (rows first). dtype: a name in `formats` (or one that no loader takes). file: path.
     offset, nbytes: absolute, in bytes. source: its name in the file. heads: when not 0, the rows lie as GGUF's llama
-    architecture writes q and k: inside each of this many heads, row 2i+j of the file is row j*(head_dim/2)+i.
+    architecture writes q and k: inside each of this many heads, row 2i+j of the file is row j*(head_dim/2)+i. rotated:
+    when not 0, so lie only that many rows of each head, the first ones.
     """
 
     name: str
@@ -23,6 +24,7 @@ class TensorInfo(msgspec.Struct, frozen=True):
     nbytes: int
     source: str
     heads: int = 0
+    rotated: int = 0
 
     @property
     def end(self) -> int:
