@@ -59,7 +59,7 @@ RAW: dict[str, Any] = {
     "torch_dtype": "float64",
 }
 LAYOUTS: tuple[dict[str, object], ...] = tuple(
-    {f"attention.{name}": size for name, size in sizes.items()} | rest
+    {**{f"attention.{name}": size for name, size in sizes.items()}, **rest}
     for rest in ({}, {"lm_head.tp": 1}, {"o_proj.tp": 1}, {"pipeline.stages": 2})
     for sizes in (
         {"tp": 2}, {"tp": 4}, {"tp": 3}, {"dp": 2}, {"tp": 2, "dp": 2}, {"cp": 2}, {"tp": 2, "cp": 2}, {"cp": 4},
@@ -97,7 +97,7 @@ def write(path: Path, weight: Callable[[str, Tensor], Tensor]) -> Path:
 
 def near_one(name: str, x: Tensor) -> Tensor:
     if x.dim() > 1:
-        return x * (8 if "embed" in name else 1) / x.shape[-1] ** 0.5
+        return x * ((8 if "embed" in name else 1) / math.sqrt(x.shape[-1]))
     return 0.3 * x if name.endswith("bias") else 1 + 0.3 * x
 
 

@@ -189,7 +189,7 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     shape = SHAPES[name]
     case = make(shape, torch.float64)
     norms = [None if x is None else snap(x).double() for x in (case.q_norm, case.k_norm)]
-    case = Case(snap(case.x), case.meta, case.cos_sin, *norms, case.q_scale)
+    case = Case(snap(case.x), case.meta, case.cos_sin, norms[0], norms[1], case.q_scale)
     wanted_cache = empty_cache(shape, case, torch.float64)
     wanted = twin(shape, case, wanted_cache, exact=True)
     for threads in THREADS:
