@@ -12,6 +12,9 @@ RUN pip install --no-cache-dir -c /src/constraints.txt /src && rm -r /src
 RUN python -m weft.compute.native.build --all
 ENV WEFT_CACHE=/var/cache/weft
 ENV HF_HOME=/var/cache/weft/huggingface
+# Of the user alone: downloads and compiled parts, and the agent's socket.
+RUN useradd --uid 1000 --create-home weft && install -d -o weft -g weft /var/cache/weft /run/weft /run/weft/runtime
+USER 1000:1000
 EXPOSE 8000 25000
 ENTRYPOINT ["weft"]
 CMD ["--help"]

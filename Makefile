@@ -25,7 +25,7 @@ PORT ?= 8000
 CPP := $(wildcard weft/compute/native/*.cpp) $(shell find weft/compute/native tests/compute/native -name "*.h") $(shell find tests/compute/native benchmarks/peers -name "*.cpp")
 ARGS ?=
 
-.PHONY: help venv native serve docs generated test test-long lint format size clean
+.PHONY: help venv native serve docs generated test test-long sanitize lint format size clean
 
 help:
 	@echo "make venv       $(VENV) with the pinned dependencies, development tools and weft itself"
@@ -33,6 +33,7 @@ help:
 	@echo "make serve      serve the embedded model on 127.0.0.1:$(PORT); PORT=, LAYOUT=FILE; ARGS= adds flags"
 	@echo "make docs       the documents as a site, in build/docs/index.html"
 	@echo "make test       lint, sizes, generated documents and the CPU suite; make test-long adds the long tests"
+	@echo "make sanitize   the C++ parts under address, undefined and thread sanitizers, 40 minutes at most"
 	@echo "make generated  write the documents that are made from the code; fails where that changes them"
 	@echo "make lint       ruff, mypy and clang-format only"
 	@echo "make format     rewrite the code in ruff's and clang-format's format"
@@ -115,6 +116,10 @@ test: lint size generated native
 
 test-long: lint size generated native
 	$(PYTEST) -m "long or not long"
+
+# Builds and runs in a copy: what is compiled here stays as it is.
+sanitize: $(STAMP)
+	@$(PY) -m scripts.sanitize
 
 clean:
 	rm -rf $(VENV) weft/compute/native/_build build *.egg-info

@@ -21,10 +21,14 @@ from weft.cli.args.familiar import WORDS, FamiliarWord
 from weft.cli.args.parser import CommandParser, Expert
 from weft.cli.dispatch import COMMANDS
 from weft.frontend.chat.config import chat_settings
+from weft.frontend.server.fields.table import ApiName, FieldRow, paths_of, shape_of, written_rows
 from weft.frontend.server.http.config import HttpConfig
+from weft.frontend.server.messages.requests import MessagesRequest
 from weft.frontend.server.metrics.expert_metrics import expert_families
 from weft.frontend.server.metrics.metrics import Metrics
+from weft.frontend.server.openai.requests import ChatRequest, CompletionRequest, TokenizeChatRequest
 from weft.frontend.server.operations import Operation
+from weft.frontend.server.responses.requests import ResponsesRequest
 from weft.frontend.server.routes import all_operations, whole_document
 from weft.model.checkpoint.formats import PLAIN
 from weft.model.checkpoint.forms.catalog import checkpoint_forms
@@ -34,6 +38,10 @@ from weft.parallel.layout.serialize import json_schema
 from weft.runtime.launch_plan.hosts import HostsConfig
 from weft.runtime.launch_plan.timeouts import process_settings
 
+BODIES: Mapping[ApiName, type] = {
+    "chat": ChatRequest, "completions": CompletionRequest, "tokenizer": TokenizeChatRequest,
+    "responses": ResponsesRequest, "messages": MessagesRequest,
+}  # fmt: skip
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MADE_BY = "<!-- made by scripts/reference.py; `make docs` writes it -->\n"
 
@@ -181,6 +189,30 @@ def routes(operations: Iterable[Operation]) -> str:
     return f"{MADE_BY}# Routes\n\n{head}\n\n{table(('route', 'access', 'what it does'), rows)}"
 
 
+def fields() -> str:
+    """Every field of requests, by API."""
+    rows = [
+        *(
+            FieldRow((api,), path, "heeded", "")
+            for api, record in BODIES.items()
+            for path in paths_of(shape_of(record))
+        ),
+        *written_rows(),
+    ]
+    apis: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        apis.setdefault((row.path, row.verdict, row.reason), []).extend(row.apis)
+    shown = [
+        (f"`{path}`", ", ".join(names), verdict, f"weft has no {reason}" if verdict == "refused" else reason)
+        for (path, verdict, reason), names in sorted(apis.items())
+    ]
+    head = (
+        "[Serving](../serving.md) and [other APIs](../apis.md) say what the heeded ones do. A field in no row is\n"
+        "left out, and named in the header `x-weft-left-out`; `--strict-requests` refuses it. Null is never refused."
+    )
+    return f"{MADE_BY}# Fields of requests\n\n{head}\n\n{table(('field', 'APIs', 'verdict', 'why'), shown)}"
+
+
 def models() -> str:
     """Families of models and formats of their weights."""
     families = [
@@ -224,6 +256,7 @@ MADE: dict[str, Callable[[], str]] = {
     "checkpoints.md": checkpoints,
     "familiar_options.md": familiar_options,
     "routes.md": lambda: routes(all_operations()),
+    "fields.md": fields,
     "models.md": models,
     "layout_schema.json": lambda: pretty(json_schema()),
     "openapi.json": lambda: pretty(json.loads(whole_document())),

@@ -7,6 +7,7 @@ cores; what is not there yet when a test needs it is compiled then.
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,10 +22,13 @@ SHARED = ("avx512vnni", "avx512")
 
 
 def tried(variants: Iterable[str]) -> list[Any]:
-    """Parameters of tests: those of `SHARED` in the long version only, but for the best that this CPU runs."""
+    """Parameters of tests: those of `SHARED` in the long version only, but for the best that this CPU runs. Of a run
+    with WEFT_NATIVE_ISA, that variant alone."""
+    alone = os.environ.get("WEFT_NATIVE_ISA")
     return [
         pytest.param(each, marks=pytest.mark.long) if each in SHARED and each != isa.runnable()[0] else each
         for each in variants
+        if not alone or each == alone
     ]
 
 

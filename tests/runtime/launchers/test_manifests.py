@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -22,7 +24,7 @@ from tests.runtime.launchers.containers import Document, Running
 from tests.runtime.launchers.packages import packages
 from tests.support.namespaces import ROOT, Host, hosts, need_namespaces
 from tests.support.tiny_chat import write_tiny_chat
-from tests.support.waiting import until
+from tests.support.waiting import children, until
 from weft.base.errors import ConfigError
 from weft.base.machine.cores import CoreShare
 from weft.base.settings import EngineConfig
@@ -52,7 +54,7 @@ for document in json.load(sys.stdin):
     except Exception as error:
         print(type(error).__name__, str(error).splitlines()[0])
 """
-KEYS = {"WEFT_DIST_SECRET": "correct horse", "WEFT_API_KEY": "battery staple"}
+KEYS = {"WEFT_DIST_SECRET": "correct horse battery", "WEFT_API_KEY": "staple"}
 
 
 @pytest.fixture
@@ -65,7 +67,8 @@ def write(model: Path, capsys: pytest.CaptureFixture[str]) -> Write:
     """The documents that `weft manifest MODEL ...` prints."""
 
     def documents(*words: str, named: bool = True) -> list[Document]:
-        assert main(["manifest", *([str(model)] if named else []), *words]) == 0, capsys.readouterr().err
+        here = ["--model-host-path"] if {"--model-claim", "compose"}.isdisjoint(words) else []
+        assert main(["manifest", *([str(model)] if named else []), *here, *words]) == 0, capsys.readouterr().err
         return [*yaml.safe_load_all(capsys.readouterr().out)]
 
     return documents
@@ -121,6 +124,77 @@ def test_documents_are_valid(write: Write) -> None:
     results = checked([*found, *broken])
     assert results[: len(found)] == ["valid"] * len(found)
     assert "valid" not in results[len(found) :] and len(results) == len(found) + 3
+
+
+ALLOWED_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+"""By Pod Security "restricted": https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+
+
+@pytest.mark.parametrize("kind", ["lws", "statefulset"])
+def test_pods_keep_the_rules_of_restricted_namespaces(write: Write, kind: str) -> None:
+    documents = write(*two(kind), "--model-claim", "models")
+    pods = pods_of(documents[-1]) if kind == "lws" else [each["spec"]["template"] for each in documents[-2:]]
+    for spec in (pod["spec"] for pod in pods):
+        (container,) = spec["containers"]
+        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert all(volume.keys() - {"name"} <= ALLOWED_VOLUMES for volume in spec["volumes"])
+        assert all("hostPort" not in port for port in container.get("ports", []))
+        (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+        # The kubelet gives such a file to root and the group.
+        assert (
+            secret["defaultMode"] == 0o440
+            and spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]
+        )
+
+
+SRUN = """#!/bin/bash
+# Runs the words once for each of two nodes of this machine.
+export SLURM_STEP_ID=0 SLURM_STEP_NUM_NODES=2 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=127.0.0.1,127.0.0.2
+trap 'kill $(jobs -p)' TERM
+SLURM_NODEID=0 "$@" & SLURM_NODEID=1 "$@" &
+wait; wait
+"""
+
+
+def test_a_job_script_runs_a_layout(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Slurm runs it, with an `srun` of two nodes; nothing is left of its folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        free_port = free.getsockname()[1]
+    given = ["--kv-cache-memory", "4MiB", "--served-model-name", "small", "--port", str(free_port)]
+    assert main(["manifest", str(model), "--kind", "slurm", "--tp", "2", "--nnodes", "2", *given]) == 0
+    script, programs = capsys.readouterr().out, tmp_path / "bin"
+    programs.mkdir()
+    (programs / "srun").write_text(SRUN)
+    (programs / "srun").chmod(0o755)
+    assert re.findall(r"^#SBATCH --nodes=(\d+) --ntasks-per-node=1", script, re.M) == ["2"]
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "7"}
+    words = ["bash", "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environ) as job:
+        assert job.stdout is not None
+        (key_file,) = re.findall(r"key in (\S+)", next(job.stdout))
+        key = Path(key_file).read_text().strip()
+        assert Path(key_file).stat().st_mode & 0o077 == 0
+        assert any(line.startswith("ready on") for line in job.stdout)
+        asked = ASK.replace("KEY", key).replace("8000", str(free_port))
+        assert subprocess.check_output([sys.executable, "-c", asked], text=True).strip() == "200"
+        (srun,) = children(job.pid)
+        os.kill(srun, signal.SIGTERM)
+        job.stdout.read()
+    assert not [*tmp_path.glob("weft-7-*")]
 
 
 def words(document: Document) -> list[str]:
@@ -194,6 +268,10 @@ def test_memory_is_what_the_plan_needs(write: Write, model: Path) -> None:
         (["--port", "0"], "--port 0: a manifest names its port"),
         (["--node-rank", "1", "--nnodes", "2", "--tp", "2"], "--node-rank 1: a manifest is of all hosts"),
         (["--model-claim", "x"], "--model-claim x: Docker compose has none; leave it out"),
+        (["--model-host-path"], "--model-host-path: Docker compose has none; leave it out"),
+        (["--kind", "slurm", "--secret-name", "x"], "--secret-name x: Slurm has none; leave it out"),
+        (["--kind", "lws"], "give --model-claim NAME"),
+        (["--kind", "lws", "--model-claim", "x", "--model-host-path"], "--model-claim says where MODEL is"),
         (["--layout", str(ROOT / "layouts" / "two-ranks.yaml"), "--nnodes", "3"], "nodes 3"),
     ],
 )

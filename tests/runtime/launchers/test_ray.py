@@ -101,6 +101,25 @@ def test_a_head_that_is_killed_leaves_nothing(ray: RayHosts) -> None:
 
 
 @pytest.mark.long
+def test_a_server_outlives_the_cluster(ray: RayHosts) -> None:
+    """Ray's library ends the process that it is in a minute after the head of the cluster is gone."""
+    ray.start()
+    server = ray.serve(*DP)
+    for raylet in ray.raylets:
+        raylet.send(signal.SIGTERM)  # ends all of Ray's on that host
+        raylet.end()
+    server.says("the process that speaks to Ray has ended", 150)
+    assert server.process.poll() is None
+    ray.raylets.clear()
+    before = len(server.text)
+    ray.start()
+    server.says("^joined the Ray cluster again", 60, before)
+    server.says("^ready again", 180, before)
+    with ray.cluster.client() as client:
+        assert answer(client).status_code == 200
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["raylet", "link"])
 def test_a_replica_of_a_lost_node_is_placed_elsewhere(three: RayHosts, fault: str) -> None:
     """Each replica has a group of its own. The other one answers all the time; the lost one is back on the third host,

@@ -20,8 +20,8 @@ from weft.parallel.layout.layout import Layout
 from weft.runtime.launch_plan.hosts import HostResources, HostsConfig
 from weft.runtime.launchers.config import LauncherConfig
 from weft.runtime.launchers.environment import PORT
-from weft.runtime.launchers.ray_cluster import RayCluster
 from weft.runtime.launchers.ray_hosts import RayHosts
+from weft.runtime.launchers.ray_process import RayProcess
 from weft.runtime.supervisor.hosts.agent_pool import AgentPool
 from weft.runtime.supervisor.hosts.opening import open_hosts
 
@@ -57,7 +57,7 @@ def met_by_ray(
 ) -> tuple[AgentPool, list[HostResources]]:
     """As `open_hosts`, of agents that Ray starts with the command's own words. Each start has a secret of its own."""
     _refuse(config, layout)
-    cluster = RayCluster(launcher_of(args).ray_address)
+    cluster = RayProcess(launcher_of(args).ray_address)
     words, secret = _words(args.command_words), secrets.token_hex(32)
     if config.dist_init_addr is None:
         config = replace(config, dist_init_addr=str(Endpoint(cluster.own_node().address, PORT)))

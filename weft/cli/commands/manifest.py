@@ -1,4 +1,4 @@
-"""`weft manifest`: what starts a layout's hosts as containers, for `kubectl apply -f` or `docker compose`. No torch."""
+"""`weft manifest`: what starts a layout's hosts: for `kubectl apply -f`, `docker compose` or `sbatch`. No torch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,12 @@ from weft.runtime.launchers.manifests.deployment import (
     host_memory,
 )
 from weft.runtime.launchers.manifests.kubernetes import lws, statefulset
+from weft.runtime.launchers.manifests.slurm import slurm
 
 KINDS = {"lws": lws, "statefulset": statefulset, "compose": compose}
+SLURM = "slurm"
+NAMES = {"compose": "Docker compose", SLURM: "Slurm"}
+"""Kinds without Kubernetes' objects, as their users call them."""
 OWN = frozenset(("host", "port", "uds", "api_key", "api_key_file"))
 """Of the server's options, what the manifest itself gives."""
 NOT_THERE = (
@@ -58,10 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of weft serve, and what to write."""
     serve.add_arguments(parser)
     group = parser.add_argument_group("manifest")
-    group.add_argument("--kind", required=True, choices=tuple(KINDS), help="what to write")
+    group.add_argument("--kind", required=True, choices=(*KINDS, SLURM), help="what to write")
     group.add_argument("--name", default="weft", help="of what is made (default: weft)")
     group.add_argument("--image", default="weft", help="the image that the Dockerfile builds (default: weft)")
     group.add_argument("--model-claim", metavar="NAME", help="PersistentVolumeClaim with the files of MODEL's folder")
+    group.add_argument(
+        "--model-host-path", action="store_true", help="mount MODEL's folder of each node; needs a privileged namespace"
+    )
     group.add_argument(
         "--secret-name", metavar="NAME", help=f"a Secret that exists, with the keys {DIST_SECRET} and {API_KEY}"
     )
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     )
     for number, each in enumerate(memory):
         _say(f"host {number}: {size(each)} of memory")
-    print(_text(args, KINDS[args.kind](deployment)), end="")
+    print(slurm(deployment) if args.kind == SLURM else _text(args, KINDS[args.kind](deployment)), end="")
     return 0
 
 
@@ -142,8 +149,11 @@ def _refuse(args: argparse.Namespace, engine: EngineConfig) -> None:
     if not args.image or any(letter.isspace() for letter in args.image):
         raise ConfigError(f"--image {args.image!r}: give the name of an image, without spaces", field="image")
     for flag, value in (("--model-claim", args.model_claim), ("--secret-name", args.secret_name)):
-        if args.kind == "compose" and value is not None:
-            raise ConfigError(f"{flag} {value}: Docker compose has none; leave it out", field=flag, value=value)
+        if args.kind in NAMES and value is not None:
+            raise ConfigError(f"{flag} {value}: {NAMES[args.kind]} has none; leave it out", field=flag, value=value)
+    if args.model_host_path and (args.kind in NAMES or args.model_claim is not None):
+        reason = f"{NAMES[args.kind]} has none" if args.kind in NAMES else "--model-claim says where MODEL is"
+        raise ConfigError(f"--model-host-path: {reason}; leave it out", field="model_host_path")
 
 
 def _memory(checkpoint: Checkpoint, layout: Layout, engine: EngineConfig, comm: str) -> tuple[int, ...]:
@@ -170,6 +180,12 @@ def _model(args: argparse.Namespace) -> tuple[list[str], ModelFiles]:
             raise ConfigError(message, field="model_claim", value=args.model_claim)
         return [args.model], ModelFiles(None)
     path = path.resolve()
+    if args.kind not in NAMES and args.model_claim is None and not args.model_host_path:
+        message = (
+            f"{args.model} is a folder of this machine: give --model-claim NAME, a PersistentVolumeClaim that has its"
+            " files, or --model-host-path where each node has it and Pod Security allows hostPath"
+        )
+        raise ConfigError(message, field="model_claim")
     return [str(path)], ModelFiles(str(path if path.is_dir() else path.parent), args.model_claim)
 
 

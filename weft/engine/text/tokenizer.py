@@ -210,11 +210,18 @@ class Tokenizer:
         """Added tokens are counted."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; special tokens written out in it become their ids. A prompt from a chat template has its
-        own BOS: encode it without add_special_tokens."""
+    @property
+    def surroundings(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Ids that stand before and after every text."""
+        return self._before, self._after
+
+    def encode(self, text: str, *, add_special_tokens: bool = True, plain: bool = False) -> list[int]:
+        """Token ids of `text`; added tokens written out in it become their ids, but not if `plain`. A prompt from a
+        chat template has its own BOS: encode it without add_special_tokens."""
         try:
-            if len(text) <= SHORT:
+            if plain:
+                ids = self._without_added(text)
+            elif len(text) <= SHORT:
                 ids = self._backend.encode(text, add_special_tokens=False).ids
             else:
                 # Of the library's calls, only that for several texts lets other threads of the interpreter run.
@@ -224,6 +231,13 @@ class Tokenizer:
                 raise
             raise RequestError("the model's tokenizer fails on this text", status=500) from None
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
+
+    def _without_added(self, text: str) -> list[int]:
+        """By the backend's parts, one after the other, without the one that finds added tokens."""
+        backend = self._backend
+        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        pieces = [(normal, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(normal)
+        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""

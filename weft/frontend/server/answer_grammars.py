@@ -20,6 +20,7 @@ from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.answer_grammar import Words
 from weft.frontend.chat.elements import left_out_of
 from weft.frontend.chat.tools import Tool
+from weft.frontend.server.fields.notes import Notes, notes_of
 from weft.frontend.server.openai.structured import LEFT_OUT, MAX_SHOWN, left_out_header
 from weft.frontend.server.text_jobs import result_of
 from weft.frontend.text_worker.jobs import CheckSchemas, TryGrammar
@@ -50,7 +51,9 @@ class AnswerGrammars:
         RequestError: a schema is none, or is strict and cannot be held."""
         if not rules.use.callable and (params.grammar is None or rules.plain) and not rules.budgeted:
             return params, headers
-        self._check_budget(rules)
+        rules = self._bounded(rules, notes_of(request.scope))
+        if rules.budget is None and not rules.use.callable and (params.grammar is None or rules.plain):
+            return params, headers
         if params.grammar is None and not _needs_grammar(rules) and _ruled(params):
             return params, headers  # the request's own rules stay, and calls are read without a grammar
         text, named = await self._made(request, rules, params.grammar)
@@ -58,15 +61,18 @@ class AnswerGrammars:
         check(guided, self._vocab_size)
         return guided, _joined(headers, left_out_header(named))
 
-    def _check_budget(self, rules: AnswerRules) -> None:
-        form = rules.forms.reasoning
-        if rules.budgeted and rules.budget and form is not None and form.end not in self._words.ids:
+    def _bounded(self, rules: AnswerRules, notes: Notes) -> AnswerRules:
+        """Without the budget where nothing can hold it. RequestError: `notes` are strict."""
+        form, name = rules.forms.reasoning, "thinking_token_budget"
+        if not rules.budgeted or not rules.budget or form is None or form.end in self._words.ids:
+            return rules
+        why = f"{form.end} is no token of this model, so the tokens before it cannot be bounded"
+        if notes.strict:
             raise RequestError(
-                f"'thinking_token_budget': {form.end} is no token of this model, so the tokens before it cannot be"
-                " bounded; leave it out, or give 0 for no reasoning",
-                param="thinking_token_budget",
-                code="unsupported_parameter",
+                f"'{name}': {why}; leave it out, or give 0 for no reasoning", param=name, code="unsupported_parameter"
             )
+        notes.leave_out(name, why)
+        return replace(rules, budget=None)
 
     async def _made(self, request: Request, rules: AnswerRules, content: str | None) -> Found:
         key = msgspec.msgpack.encode(

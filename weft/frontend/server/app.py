@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from weft.base.step.sampling_params import SamplingParams
 from weft.engine.core.choice import Choice
+from weft.frontend.server.fields.notes import Notes, keep_notes
 from weft.frontend.server.http.access import Keys
 from weft.frontend.server.http.body import BodyBudget, off_loop, read_body
 from weft.frontend.server.http.gate import Gate
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 class Service:
     """All replicas of one model. `always_usage`: the last chunk of every stream has the usage, whether or not it is
-    asked for."""
+    asked for. `strict`: requests have no field that this server does not know."""
 
     def __init__(
         self,
@@ -50,21 +51,24 @@ class Service:
         hosts: Hosts = Hosts(),  # noqa: B008
         queue_timeout_s: float = QUEUE_TIMEOUT_S,
         always_usage: bool = False,
+        strict: bool = False,
     ) -> None:
         self.engines, self.model, self.gate = engines, model, Gate(hosts, keys or Keys())
         self.metrics = Metrics(engines, model.name)
         self.always_usage, self.fingerprint = always_usage, engines.fingerprint
-        self._queue_timeout_s = queue_timeout_s
+        self._queue_timeout_s, self._strict, self._logged = queue_timeout_s, strict, set[str]()
         self._bodies, self._memory = BodyBudget(), MemoryGuard()
         self._draw = random.Random(secrets.randbits(128))
 
-    async def read(self, request: Request, parse: Callable[[bytes], T]) -> T:
+    async def read(self, request: Request, parse: Callable[[bytes, Notes], T]) -> T:
         """The request's body as a record."""
         self._memory.check()
+        notes = Notes(self._logged, strict=self._strict)
+        keep_notes(request, notes)
         body = await read_body(request, self._bodies)
         length = len(body)
         try:
-            return await off_loop(length, parse, body)
+            return await off_loop(length, parse, body, notes)
         finally:
             self._bodies.give_back(length)
 

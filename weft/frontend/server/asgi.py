@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from weft.base.errors import RequestError
 from weft.frontend.server.app import Service
 from weft.frontend.server.errors import error_response
+from weft.frontend.server.fields.notes import HEADER
 from weft.frontend.server.http.access import GuardedRoute, check_declared
 from weft.frontend.server.http.middleware import RequestMiddleware
 from weft.frontend.server.http.path_lookup import PathLookup
@@ -53,7 +54,7 @@ def make_app(
     inner.router.redirect_slashes = False  # a redirect names the host that the client gave, before it is checked
     app: ASGIApp = PathLookup(inner, routes)
     if origins:
-        shown = ["x-request-id", "retry-after", "x-should-retry", LEFT_OUT]
+        shown = ["x-request-id", "retry-after", "x-should-retry", LEFT_OUT, HEADER]
         app = CORSMiddleware(
             app,
             origins,

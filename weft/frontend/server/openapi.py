@@ -83,5 +83,5 @@ def _as_read(schema: Schema, left_aside: Iterable[str]) -> None:
             default = {"default": field.pop("default")} if "default" in field else {}
             schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **default}
     label = {"description": "Accepted; changes nothing."}
-    schema["properties"] |= dict.fromkeys(sorted(left_aside), label)
+    schema["properties"] = dict.fromkeys(sorted(left_aside), label) | schema["properties"]
     schema["additionalProperties"] = False

@@ -110,7 +110,7 @@ async def serve(
     http = http or HttpConfig()
     service = Service(
         engines, model, http.keys(), hosts=http.hosts(sock), queue_timeout_s=http.queue_timeout,
-        always_usage=http.enable_force_include_usage,
+        always_usage=http.enable_force_include_usage, strict=http.strict_requests,
     )  # fmt: skip
     config = _config(service, http, layout)
     config.load()

@@ -1,7 +1,8 @@
 """RayHosts: places the agents of a layout's hosts on a Ray cluster, and places them again when they are lost.
 
 Ray places, weft watches: whether a host is there is asked of the agent pool, which sees a cut link within seconds;
-Ray takes a minute. Each replica's hosts are a placement group.
+Ray takes a minute. Each replica's hosts are a placement group. Where the cluster itself ends, hosts that run go on, and
+those that are lost are placed when a cluster is there again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from weft.base.errors import ConfigError, WeftError
 from weft.base.log import get_logger
 from weft.base.settings import EngineConfig
 from weft.parallel.layout.layout import Layout
 from weft.runtime.launchers.ray_actor import versions
-from weft.runtime.launchers.ray_cluster import PlacedGroup, RayCluster
+from weft.runtime.launchers.ray_cluster import PlacedGroup
+from weft.runtime.launchers.ray_process import RayGoneError, RayProcess
 from weft.runtime.supervisor.hosts.agent_pool import AgentPool
 
 _log = get_logger(__name__)
@@ -29,11 +32,11 @@ AGAIN_S = 2.0
 
 
 class RayHosts:
-    """`words`: of each agent, without what says which host it is. ConfigError: as of `RayCluster`."""
+    """`words`: of each agent, without what says which host it is."""
 
     def __init__(
         self,
-        cluster: RayCluster,
+        cluster: RayProcess,
         layout: Layout,
         engine: EngineConfig,
         words: Sequence[str],
@@ -49,7 +52,7 @@ class RayHosts:
         self._placed: list[PlacedGroup | None] = [None] * len(self._members)
         self._missing_since: dict[int, float] = {}
         self._again_at: dict[int, float] = {}
-        self._ending, self._closed = threading.Event(), False
+        self._ending, self._closed, self._gone = threading.Event(), False, False
         self._thread: threading.Thread | None = None
 
     def place(self) -> None:
@@ -98,14 +101,33 @@ class RayHosts:
         self._thread.start()
 
     def _watch(self, pool: AgentPool) -> None:
-        while not self._ending.wait(LOOK_S):
+        while not self._ending.wait(AGAIN_S if self._gone else LOOK_S):
+            if self._gone and not self._joined_again():
+                continue
             for number, members in enumerate(self._members):
                 try:
                     self._look(number, [host for host in members if host > 0], pool)
+                except RayGoneError as error:
+                    self._lose(str(error))
+                    break
                 except ConfigError as error:  # what the cluster has now: it may have more later
                     self._later(number, str(error))
                 except Exception as error:  # of Ray: the watch over the other groups must go on
                     self._later(number, f"{type(error).__name__}: {error}")
+
+    def _lose(self, reason: str) -> None:
+        _log.warning("%s; hosts that run go on, lost ones are placed when the Ray cluster is back", reason)
+        self._gone, self._placed = True, [None] * len(self._members)
+        self._cluster.close()
+
+    def _joined_again(self) -> bool:
+        try:
+            self._cluster = RayProcess(self._cluster.address)
+        except WeftError:
+            return False
+        self._say("joined the Ray cluster again")
+        self._gone = False
+        return True
 
     def _later(self, number: int, reason: str) -> None:
         if number not in self._again_at:
@@ -119,7 +141,8 @@ class RayHosts:
             return
         placed = self._placed[number]
         if placed is None:
-            self._again(number, frozenset())
+            if pool.lacking(hosts):
+                self._again(number, frozenset())
             return
         lost = frozenset(placed.hosts[host].node.number for host in hosts if self._is_missing(host, pool))
         for host in hosts:
@@ -191,9 +214,10 @@ class RayHosts:
         if self._closed:
             return
         self._closed = True
-        for placed in self._placed:
-            if placed is not None:
-                self._cluster.remove(placed)
+        with suppress(RayGoneError):
+            for placed in self._placed:
+                if placed is not None:
+                    self._cluster.remove(placed)
         self._cluster.close()
 
 

@@ -12,6 +12,7 @@ from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
 from tests.frontend.server.conftest import ARGUMENTS, TWO_CALLS, Running, Start, serving
 from tests.support.bodies.strict_models import frames, strict
 from tests.support.waiting import PATIENCE_S
+from weft.frontend.server.fields.notes import Notes
 from weft.frontend.server.http.config import HttpConfig
 from weft.frontend.server.messages.chats import chat_of
 from weft.frontend.server.messages.requests import count_tokens_request
@@ -176,7 +177,7 @@ def test_a_conversation_with_calls_goes_on(caller: Running) -> None:
 
 def written(server: Running, **fields: Any) -> str:
     """The prompt that a request becomes: that of the chat which has the same number of tokens."""
-    chat = chat_of(count_tokens_request(json.dumps(fields).encode()), {})
+    chat = chat_of(count_tokens_request(json.dumps(fields).encode(), Notes()), {})
     names = ("messages", "tools", "continue_final_message", "enable_thinking")
     body = {name: value for name in names if (value := getattr(chat, name)) is not None}
     ids = server.http.post("/tokenize", json=body).json()["tokens"]
@@ -209,7 +210,7 @@ def test_older_thoughts_may_be_cleared() -> None:
     for keep, left in (({"type": "thinking_turns", "value": 2}, ["two", "three"]), ("all", ["one", "two", "three"])):
         edit = {"type": "clear_thinking_20251015", "keep": keep}
         body = {"messages": [*turns, *HELLO], "context_management": {"edits": [edit]}}
-        chat = chat_of(count_tokens_request(json.dumps(body).encode()), {})
+        chat = chat_of(count_tokens_request(json.dumps(body).encode(), Notes()), {})
         assert [one["reasoning_content"] for one in chat.messages if "reasoning_content" in one] == left
 
 

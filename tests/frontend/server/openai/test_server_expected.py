@@ -35,7 +35,10 @@ NOTHING: list[dict[str, Any]] = [
     {"reasoning_effort": "none", "enable_thinking": False, "thinking_token_budget": 5, "include_reasoning": False},
     {"chat_template_kwargs": {"enable_thinking": True}},
     {"truncation_side": "left"},
-    {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+    {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": True}},
+    {"stream": True, "stream_options": {"include_usage": None}},
+    {"verbosity": "low", "moderation": None, "client_metadata": {"a": 1}, "thread": {}, "cache_prompt": True},
+    {"reasoning": {"effort": "low", "exclude": True, "summary": "auto"}, "thinking": {"type": "disabled"}},
     {"messages": [{"role": "assistant", "content": "a", "reasoning_content": None}, *CHAT["messages"]]},
 ]
 
@@ -49,14 +52,10 @@ def test_values_that_ask_for_what_happens_anyway(alphabet: Running, change: dict
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
-        ({"best_of": 3}, "best_of", "best_of for chats"),
+        ({"best_of": 3}, "best_of", "for chats"),
         ({"prompt_embeds": "x"}, "prompt_embeds", "prompts other than text and token ids"),
         ({"length_penalty": 1.5}, "length_penalty", "beam search"),
-        (
-            {"stream": True, "stream_options": {"include_obfuscation": True}},
-            "stream_options.include_obfuscation",
-            "fal",
-        ),
+        ({"top_a": 0.5}, "top_a", "sampler"),
     ],
 )
 def test_what_is_not_done_is_refused_in_its_own_words(

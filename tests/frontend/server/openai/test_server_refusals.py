@@ -60,7 +60,7 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"logit_bias": {"9" * 500: 1}}, "logit_bias"),
     ({"stream": "yes"}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
-    ({"stream": True, "stream_options": {"usage": True}}, "stream_options"),
+    ({"stream": True, "stream_options": {"includeUsage": True}}, "stream_options.includeUsage"),
     ({"model": 5}, "model"),
     ({"functions": [{}]}, "functions"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
@@ -90,7 +90,8 @@ BAD_EITHER: list[tuple[dict[str, Any], str | None]] = [
     ({"timeout": 10**9}, "timeout"),
     ({"priority": 2**31}, "priority"),
     ({"temprature": 1}, "temprature"),
-    ({"x" * 500: 1}, "x" * 61 + "..."),
+    ({"maxTokens": 1}, "maxTokens"),
+    ({f"x{at}": 1 for at in range(40)}, "x32"),
 ]
 BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
@@ -143,7 +144,8 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"reasoning_effort": "huge"}, "reasoning_effort"),
     ({"thinking_token_budget": -1}, "thinking_token_budget"),
     ({"thinking_token_budget": 2**70}, "thinking_token_budget"),
-    ({"verbosity": "low"}, "verbosity"),
+    ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+    ({"thinking": {"type": "hard"}}, "thinking.type"),
     ({"messages": [{"role": "user", "content": "x" * 400}]}, "messages"),
     ({"logprobs": 3}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),

@@ -103,7 +103,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_json": PERSON, "guided_whitespace_pattern": " |x"}, "guided_whitespace_pattern", "white space"),
     ({"structured_outputs": {"json_object": True, "disable_additional_properties": True}},
      "structured_outputs.disable_additional_properties", "it goes with: json, structural_tag"),
-    ({"structured_outputs": {"yaml": "a"}}, "structured_outputs", "yaml"),
+    ({"structured_outputs": {"yaml": "a"}}, "structured_outputs", "has nothing"),
     ({"structured_outputs": {"structural_tag": {"triggers": ["x"], "structures": [{"begin": "y", "end": ""}]}}},
      "structured_outputs.structural_tag", "none of the triggers"),
     ({"guided_json": PERSON, "guided_regex": "a"}, "guided_regex", "both"),

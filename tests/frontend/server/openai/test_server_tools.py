@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openai import BadRequestError
 
-from tests.frontend.server.conftest import Running, Start, serving
+from tests.frontend.server.conftest import THINKS, Running, Start, serving
 from weft.engine.core.choice import ChoiceDelta
 from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.config import ChatConfig, ChatForms
@@ -264,12 +264,15 @@ def test_usage_of_an_answer_without_reasoning(caller: Running) -> None:
     assert "completion_tokens_details" not in usage
 
 
-def test_a_budget_that_cannot_be_counted_is_refused(thinker: Running) -> None:
+def test_a_budget_that_cannot_be_counted_is_left_out(thinker: Running, start_server: Start) -> None:
     """The end of thinking is no token of this vocabulary."""
-    with pytest.raises(BadRequestError) as refused:
-        ask(thinker, extra_body={"thinking_token_budget": 5})
-    assert refused.value.param == "thinking_token_budget" and "</think>" in str(refused.value)
+    body = {"messages": HELLO, "thinking_token_budget": 5}
+    answer = thinker.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200 and answer.headers["x-weft-left-out"] == "thinking_token_budget"
     assert ask(thinker, extra_body={"thinking_token_budget": 0}).choices
+    with serving(start_server, THOUGHT, chat=THINKS, http=HttpConfig(strict_requests=True)) as strict:
+        refused = strict.http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400 and "</think>" in refused.json()["error"]["message"]
 
 
 def test_reasoning_streams(thinker: Running) -> None:

@@ -249,7 +249,7 @@ def test_each_key_has_its_own_store(start_server: Start) -> None:
         ({"metadata": {str(at): "" for at in range(17)}}, "metadata"),
         ({"background": True}, "background"),
         ({"stream_options": {}}, "stream_options"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"text": {"formats": {}}}, "text.formats"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_named_in_this_apis_words(alphabet: Running, fields: Any, param: str) -> None:

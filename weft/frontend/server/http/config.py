@@ -91,6 +91,12 @@ class HttpConfig:
         "--enable-force-include-usage",
         expert=True,
     )
+    strict_requests: bool = option(
+        False,
+        "refuse fields and tools of requests that the server does not know, instead of leaving them out",
+        "--strict-requests",
+        expert=True,
+    )
     log_level: str | None = option(
         None, "what is logged (also WEFT_LOG)", "--log-level", choices=("debug", "info", "warning", "error")
     )

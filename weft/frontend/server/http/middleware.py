@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.base.log import get_logger
 from weft.frontend.server.errors import CLIENT_GONE
+from weft.frontend.server.fields.notes import notes_of
 
 _log = get_logger(__name__)
 Answered = Callable[[str, str, int, float], None]
@@ -48,7 +49,8 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+                own = ((b"x-request-id", request_id), *notes_of(scope).headers())
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
         try:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from weft.base.errors import RequestError
 from weft.base.step.sampling_params import MAX_INTEGER, MAX_STOPS
-from weft.frontend.server.openai.fields import FieldTables
+from weft.frontend.server.fields.notes import Notes
+from weft.frontend.server.fields.table import FieldTable, leave_out
 from weft.frontend.server.openai.parsing import converted, json_object, need
 from weft.frontend.server.openai.requests import MAX_TOOLS, bounded
 
-FIELDS = FieldTables("weft.frontend.server.messages")
+FIELDS = FieldTable("messages")
 
+CLEAR_THINKING = "clear_thinking_20251015"
+Asked = TypeVar("Asked", bound="CountTokensRequest")
 Tools = Annotated[list[dict[str, Any]], bounded(maxItems=MAX_TOOLS)]
 Blocks = list[dict[str, Any]]
 
 
-class ThinkingChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ThinkingChoice(msgspec.Struct, frozen=True, kw_only=True):
     """`thinking`. `adaptive`: as the model's chat template has it."""
 
     type: Literal["enabled", "disabled", "adaptive"]
@@ -28,7 +31,7 @@ class ThinkingChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`omitted`: thoughts are left out of the answer. Otherwise they come whole."""
 
 
-class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     """`tool_choice`. `any`: one tool or more; `tool`: the one named."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -36,29 +39,29 @@ class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     disable_parallel_tool_use: bool = False
 
 
-class JsonFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JsonFormat(msgspec.Struct, frozen=True, kw_only=True):
     """`output_config.format`: the answer keeps to a JSON schema."""
 
     type: Literal["json_schema"]
     schema: dict[str, Any]
 
 
-class OutputConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`output_config`."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: JsonFormat | None = None
 
 
-class ThinkingEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ThinkingEdit(msgspec.Struct, frozen=True, kw_only=True):
     """An edit of `context_management`. `keep`: of which of the last turns the thoughts stay in the prompt."""
 
-    type: Literal["clear_thinking_20251015"]
+    type: str
     keep: Literal["all"] | dict[str, Any] | None = None
 
 
-class ContextManagement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`context_management`: only thoughts are cleared."""
+class ContextManagement(msgspec.Struct, frozen=True, kw_only=True):
+    """`context_management`: only thoughts are cleared; other edits are left out."""
 
     edits: list[ThinkingEdit] = []
 
@@ -90,12 +93,12 @@ class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True):
     stop_sequences: Annotated[list[str], bounded(maxItems=MAX_STOPS)] = []
 
 
-def messages_request(body: bytes) -> MessagesRequest:
+def messages_request(body: bytes, notes: Notes) -> MessagesRequest:
     """RequestError names the field that is wrong."""
-    fields = FIELDS.known(json_object(body), frozenset(MessagesRequest.__struct_fields__))
+    fields = FIELDS.known(json_object(body), MessagesRequest, notes)
     need(fields, "messages")
     need(fields, "max_tokens")
-    asked = converted(fields, MessagesRequest)
+    asked = _with_edits(converted(fields, MessagesRequest), notes)
     if not 0 <= asked.max_tokens <= MAX_INTEGER:
         shown = str(asked.max_tokens)[:20]
         message = f"'max_tokens' is {shown}; legal: from 0 to {MAX_INTEGER}"
@@ -103,8 +106,18 @@ def messages_request(body: bytes) -> MessagesRequest:
     return asked
 
 
-def count_tokens_request(body: bytes) -> CountTokensRequest:
+def count_tokens_request(body: bytes, notes: Notes) -> CountTokensRequest:
     """RequestError names the field that is wrong."""
-    fields = FIELDS.known(json_object(body), frozenset(CountTokensRequest.__struct_fields__))
+    fields = FIELDS.known(json_object(body), CountTokensRequest, notes)
     need(fields, "messages")
-    return converted(fields, CountTokensRequest)
+    return _with_edits(converted(fields, CountTokensRequest), notes)
+
+
+def _with_edits(asked: Asked, notes: Notes) -> Asked:
+    """With those edits of `context_management` that this server makes."""
+    given = asked.context_management.edits if asked.context_management else []
+    for index, edit in enumerate(given):
+        if edit.type != CLEAR_THINKING:
+            leave_out(edit.type, [CLEAR_THINKING], notes, f"context_management.edits[{index}].")
+    kept = [edit for edit in given if edit.type == CLEAR_THINKING]
+    return msgspec.structs.replace(asked, context_management=ContextManagement(edits=kept))

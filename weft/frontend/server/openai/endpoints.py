@@ -12,11 +12,18 @@ from weft.engine.core.limits import Limits
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.bodies import Bodies
-from weft.frontend.server.openai.fields import FIELDS
 from weft.frontend.server.openai.formats import ChatFormat, CompletionFormat, Echo
 from weft.frontend.server.openai.models import check_length, kept_of, prompts_of, saying_shortage, truncated
 from weft.frontend.server.openai.params import completion_params, is_mute
-from weft.frontend.server.openai.parsing import chat_request, completion_request, detokenize_request, tokenize_request
+from weft.frontend.server.openai.parsing import (
+    CHATS,
+    COMPLETIONS,
+    TOKENIZER,
+    chat_request,
+    completion_request,
+    detokenize_request,
+    tokenize_request,
+)
 from weft.frontend.server.openai.records import ChatCompletion, Completion, Text, Tokens
 from weft.frontend.server.openai.requests import (
     ChatRequest,
@@ -29,7 +36,7 @@ from weft.frontend.server.operations import Api
 from weft.frontend.server.replies import json_response
 from weft.frontend.text_worker.jobs import Detokenize, Tokenize
 
-OPENAI = Api(left_aside=FIELDS.left_aside)
+OPENAI = Api(left_aside=CHATS.left_aside | COMPLETIONS.left_aside | TOKENIZER.left_aside)
 HELLO = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 64}
 user = partial(OPENAI.route, "POST", access=Access.USER)
 
@@ -87,7 +94,7 @@ class OpenAIEndpoints:
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self._model.check_bytes(texts, longest, "prompt")
         keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
-        job = Tokenize(texts, asked.add_special_tokens, longest, "prompt", keep)
+        job = Tokenize(texts, asked.add_special_tokens, longest, "prompt", keep, self._model.special_in_prompts)
         found = iter(await self._service.run(request, job))
         prompts = [next(found) if isinstance(one, str) else self._model.checked(one, "prompt") for one in given]
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
@@ -106,7 +113,8 @@ class OpenAIEndpoints:
         if isinstance(asked, TokenizeChatRequest):
             ids = await self._chats.ids_of(request, asked)
         else:
-            (ids,) = await self._service.run(request, Tokenize([asked.prompt], asked.add_special_tokens))
+            job = Tokenize([asked.prompt], asked.add_special_tokens, special=self._model.special_in_prompts)
+            (ids,) = await self._service.run(request, job)
         words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         found = Tokens(len(ids), limits.max_model_len, ids, words)
         return json_response(found)

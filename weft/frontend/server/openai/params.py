@@ -73,8 +73,6 @@ def outputs_of(request: Common) -> int:
 def _check_common(request: Common, outputs: int, num_prompts: int) -> None:
     if request.stream_options is not None and not request.stream:
         raise RequestError("'stream_options' needs 'stream': true", param="stream_options", code="invalid_value")
-    if request.stream_options is not None and request.stream_options.include_obfuscation:
-        _refuse("stream_options.include_obfuscation", "true", "false")
     if request.prompt_logprobs is not None and request.stream:
         _refuse("prompt_logprobs", f"{request.prompt_logprobs} with 'stream': true", "without a stream")
     if num_prompts > MAX_N:

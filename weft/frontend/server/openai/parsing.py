@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from weft.base.errors import RequestError
-from weft.frontend.server.openai.fields import FIELDS
+from weft.frontend.server.fields.notes import Notes
+from weft.frontend.server.fields.table import FieldTable
 from weft.frontend.server.openai.requests import (
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
     TokenizeChatRequest,
     TokenizeRequest,
+    with_reasoning,
 )
 
+CHATS, COMPLETIONS, TOKENIZER = FieldTable("chat"), FieldTable("completions"), FieldTable("tokenizer")
 MAX_DETOKENIZED = 1 << 18
 """Token ids that are made text in one answer."""
 MAX_SEPARATORS = 1 << 20
@@ -41,10 +44,12 @@ _LONG = re.compile(r"(?P<start>(?<=['`]).{80}).+(?=['`])", re.DOTALL)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
-def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | None = None) -> CompletionRequest:
+def completion_request(
+    body: bytes, notes: Notes, defaults: Mapping[str, Any], longest: int | None = None
+) -> CompletionRequest:
     """`defaults` for fields that are not given. RequestError names the field that is wrong; a prompt of more than
     `longest` ids that is not to be cut is refused before each is checked."""
-    fields = {**defaults, **_fields(body, CompletionRequest)}
+    fields = {**defaults, **COMPLETIONS.known(json_object(body), CompletionRequest, notes)}
     need(fields, "prompt")
     if longest is not None and "truncate_prompt_tokens" not in fields:
         _check_size(fields["prompt"], longest)
@@ -52,39 +57,31 @@ def completion_request(body: bytes, defaults: Mapping[str, Any], longest: int | 
     return converted(fields, CompletionRequest)
 
 
-def chat_request(body: bytes, defaults: Mapping[str, Any]) -> ChatRequest:
+def chat_request(body: bytes, notes: Notes, defaults: Mapping[str, Any]) -> ChatRequest:
     """`defaults` for fields that are not given. RequestError names the field that is wrong."""
-    fields = {**defaults, **_fields(body, ChatRequest)}
+    fields = {**defaults, **CHATS.known(json_object(body), ChatRequest, notes)}
     need(fields, "messages")
-    return converted(fields, ChatRequest)
+    return with_reasoning(converted(fields, ChatRequest))
 
 
-def tokenize_request(body: bytes) -> TokenizeRequest | TokenizeChatRequest:
+def tokenize_request(body: bytes, notes: Notes) -> TokenizeRequest | TokenizeChatRequest:
     """A text or a conversation."""
     given = json_object(body)
     if "messages" in given:
-        return converted(_known(given, TokenizeChatRequest), TokenizeChatRequest)
-    fields = _known(given, TokenizeRequest)
+        return converted(TOKENIZER.known(given, TokenizeChatRequest, notes), TokenizeChatRequest)
+    fields = TOKENIZER.known(given, TokenizeRequest, notes)
     need(fields, "prompt")
     return converted(fields, TokenizeRequest)
 
 
-def detokenize_request(body: bytes) -> DetokenizeRequest:
+def detokenize_request(body: bytes, notes: Notes) -> DetokenizeRequest:
     """Ids."""
-    fields = _fields(body, DetokenizeRequest)
+    fields = TOKENIZER.known(json_object(body), DetokenizeRequest, notes)
     need(fields, "tokens")
     if isinstance(fields["tokens"], list) and len(fields["tokens"]) > MAX_DETOKENIZED:
         message = f"'tokens' has {len(fields['tokens'])} entries; legal: at most {MAX_DETOKENIZED}"
         raise RequestError(message, param="tokens", code="invalid_value")
     return converted(fields, DetokenizeRequest)
-
-
-def _fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return _known(json_object(body), kind)
-
-
-def _known(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return FIELDS.known(given, frozenset(kind.__struct_fields__))
 
 
 def need(fields: Mapping[str, Any], name: str) -> None:

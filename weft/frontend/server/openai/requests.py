@@ -48,13 +48,11 @@ TokenId = Annotated[int, bounded(minimum=0)]
 StopText = Annotated[str, bounded(minLength=1, maxLength=MAX_STOP_LENGTH)]
 
 
-class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StreamOptions(msgspec.Struct, frozen=True):
     """`stream_options`: usage in a last chunk of its own, or with every chunk."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
-    include_obfuscation: bool = False
-    """OpenAI's: events of like length, by padding; only false is served."""
 
 
 class Common(Guided, frozen=True, kw_only=True):
@@ -124,6 +122,22 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     add_special_tokens: bool = True
 
 
+class ReasoningWords(msgspec.Struct, frozen=True, kw_only=True):
+    """`reasoning`, in OpenRouter's words. `max_tokens`: of reasoning, at most."""
+
+    effort: Effort | None = None
+    max_tokens: Count | None = None
+    enabled: bool | None = None
+    exclude: bool = False
+
+
+class ThinkingWords(msgspec.Struct, frozen=True, kw_only=True):
+    """`thinking`, in the words of Anthropic, DeepSeek and GLM. `adaptive`, `auto`: as the chat template has it."""
+
+    type: Literal["enabled", "disabled", "adaptive", "auto"] = "auto"
+    budget_tokens: Count | None = None
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     """/v1/chat/completions."""
 
@@ -145,6 +159,24 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     thinking_token_budget: Count | None = None
     """Tokens of reasoning, at most."""
     include_reasoning: bool = True
+    reasoning: ReasoningWords = ReasoningWords()
+    thinking: ThinkingWords = ThinkingWords()
+    thinking_budget: Count | None = None
+    """The same as `thinking_token_budget`, as Qwen's servers name it."""
+
+
+def with_reasoning(asked: ChatRequest) -> ChatRequest:
+    """What other servers' words ask of reasoning, in this server's, which come first where both are given."""
+    switch = {"enabled": True, "disabled": False}.get(asked.thinking.type)
+    budgets = (asked.thinking_budget, asked.reasoning.max_tokens, asked.thinking.budget_tokens)
+    words = {
+        "reasoning_effort": asked.reasoning.effort,
+        "enable_thinking": switch if asked.reasoning.enabled is None else asked.reasoning.enabled,
+        "thinking_token_budget": next((budget for budget in budgets if budget is not None), None),
+    }
+    given = {name: word for name, word in words.items() if word is not None and getattr(asked, name) is None}
+    shown = asked.include_reasoning and not asked.reasoning.exclude
+    return msgspec.structs.replace(asked, **given, include_reasoning=shown)
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):

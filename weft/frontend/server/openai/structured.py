@@ -21,7 +21,7 @@ MAX_SHOWN = 1024
 """Characters of that header."""
 
 
-class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NamedSchema(msgspec.Struct, frozen=True, kw_only=True):
     """`response_format.json_schema`. Without a schema any object is meant."""
 
     name: str | None = None
@@ -31,7 +31,7 @@ class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether a keyword that no grammar holds is refused; else it is left out, and a header names it."""
 
 
-class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     """`response_format`. `schema`: of the type `json_object`, as llama.cpp and hosted engines have it."""
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]

@@ -8,21 +8,22 @@ import msgspec
 
 from weft.base.step.sampling_params import MAX_INTEGER, MAX_PRIORITY, MAX_SALT, MAX_STOPS
 from weft.frontend.server.errors import refuse
-from weft.frontend.server.openai.fields import FieldTables
+from weft.frontend.server.fields.notes import Notes
+from weft.frontend.server.fields.table import FieldTable, leave_out
 from weft.frontend.server.openai.parsing import converted, json_object, need
 from weft.frontend.server.openai.requests import MAX_TOOLS, Effort, Logprobs, Penalty, Scalar, StopText, bounded
 
-FIELDS = FieldTables("weft.frontend.server.responses")
+FIELDS = FieldTable("responses")
 MOST_LABELS, LONGEST_LABEL, LONGEST_VALUE = 16, 64, 512
 """Of `metadata`: entries, characters of a name, characters of a value."""
 
 Item = dict[str, Any]
 Items = list[Item]
-Included = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
+INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 """The second changes nothing: reasoning comes in the clear."""
 
 
-class TextFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class TextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`text.format`."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -32,27 +33,20 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strict: bool | None = None
 
 
-class TextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`text`. Only medium verbosity is served: a model has no switch for it."""
+class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`text`."""
 
     format: TextFormat | None = None
-    verbosity: Literal["medium"] | None = None
 
 
-class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`reasoning`. Thoughts come whole, so that no summary is made of them."""
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`reasoning`."""
 
     effort: Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
-    context: Literal["auto", "all_turns"] | None = None
-    mode: Literal["standard"] | None = None
 
 
-class ResponseStreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`stream_options`."""
-
-    include_obfuscation: Literal[False] | None = None
+class ResponseStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`stream_options`: nothing in it is heeded."""
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,11 +67,10 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     store: bool = True
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
-    include: list[Included] = []
+    include: list[str] = []
     temperature: Annotated[float, bounded(minimum=0)] | None = None
     top_p: Annotated[float, bounded(exclusiveMinimum=0, maximum=1)] | None = None
     top_logprobs: Logprobs | None = None
-    truncation: Literal["disabled"] = "disabled"
     top_k: Annotated[int, bounded(minimum=-1, maximum=MAX_INTEGER)] | None = None
     min_p: Annotated[float, bounded(minimum=0, maximum=1)] | None = None
     seed: Annotated[int, bounded(minimum=-MAX_INTEGER - 1, maximum=MAX_INTEGER)] | None = None
@@ -91,11 +84,14 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_reasoning: bool = True
 
 
-def responses_request(body: bytes) -> ResponsesRequest:
+def responses_request(body: bytes, notes: Notes) -> ResponsesRequest:
     """RequestError names the field that is wrong."""
-    fields = FIELDS.known(json_object(body), frozenset(ResponsesRequest.__struct_fields__))
+    fields = FIELDS.known(json_object(body), ResponsesRequest, notes)
     need(fields, "input")
     asked = converted(fields, ResponsesRequest)
+    for index, name in enumerate(asked.include):
+        if name not in INCLUDED:
+            leave_out(name, INCLUDED, notes, f"include[{index}].")
     if asked.stream_options is not None and not asked.stream:
         refuse("stream_options", "it needs 'stream': true")
     if len(asked.metadata) > MOST_LABELS:

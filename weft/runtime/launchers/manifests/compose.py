@@ -10,6 +10,7 @@ from weft.runtime.launchers.manifests.deployment import (
     DIST_SECRET,
     LAYOUT,
     SECRETS,
+    USER,
     ContainerDeployment,
     escaped,
     probe,
@@ -19,6 +20,7 @@ from weft.runtime.launchers.manifests.deployment import (
 Document = dict[str, object]
 VARIABLES = {DIST_SECRET: "WEFT_DIST_SECRET", API_KEY: "WEFT_API_KEY"}
 """Secrets, by name -> variables of the shell that starts compose."""
+_OWN: Document = {"uid": str(USER), "gid": str(USER), "mode": 0o400}
 
 
 def compose(deployment: ContainerDeployment) -> list[Document]:
@@ -47,7 +49,8 @@ def _service(deployment: ContainerDeployment, number: int) -> Document:
         "image": deployment.image,
         "command": escaped(deployment.words_of(str(number), str(deployment.hosts), "host0", leader=leader), "$"),
         "configs": [{"source": "layout", "target": str(LAYOUT)}],
-        "secrets": [{"source": name, "target": str(SECRETS / name), "mode": 0o400} for name in names],
+        "user": f"{USER}:{USER}",
+        "secrets": [{"source": name, "target": str(SECRETS / name), **_OWN} for name in names],
         "volumes": volumes,
         "healthcheck": {
             "test": ["CMD", *probe(asked)],
@@ -58,6 +61,7 @@ def _service(deployment: ContainerDeployment, number: int) -> Document:
         },
         "deploy": {"resources": {"limits": limits}},
         "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
         "stop_grace_period": f"{int(deployment.drain_s) + 15}s",
         "restart": "unless-stopped",
     }

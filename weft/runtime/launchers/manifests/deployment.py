@@ -16,8 +16,11 @@ LAYOUT = FOLDER / "layout" / "layout.yaml"
 SECRETS = FOLDER / "secrets"
 DIST_SECRET, API_KEY = "dist-secret", "api-key"
 """Files of `SECRETS`."""
-AGENT_SOCKET = str(FOLDER / "agent.sock")
+RUNTIME = FOLDER / "runtime"
+AGENT_SOCKET = str(RUNTIME / "agent.sock")
 CACHE = "/var/cache/weft"
+USER = 1000
+"""User and group of the image, as the Dockerfile makes them."""
 SERVER_BYTES, AGENT_BYTES = 768 * MIB, 192 * MIB
 """Memory of a host's processes that are no ranks: front end with text worker, agent. Measured at 330 and 70 MiB with
 the embedded model; tokenizers of large vocabularies take more."""

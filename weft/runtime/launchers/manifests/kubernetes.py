@@ -11,7 +11,9 @@ from weft.runtime.launchers.manifests.deployment import (
     AGENT_SOCKET,
     CACHE,
     LAYOUT,
+    RUNTIME,
     SECRETS,
+    USER,
     ContainerDeployment,
     escaped,
     probe,
@@ -135,6 +137,14 @@ def _template(deployment: ContainerDeployment, role: str, place: tuple[str, str,
     spec: Document = {
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": int(deployment.drain_s) + 15,
+        # What Pod Security "restricted" asks for; with the group, files of the volumes can be read.
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [apart]}},
         "containers": [{name: value for name, value in container.items() if value != []}],
         "volumes": volumes,
@@ -173,18 +183,20 @@ def _volumes(deployment: ContainerDeployment, *, leader: bool) -> tuple[list[Doc
     names = secret_names(deployment, leader=leader)
     secret = {
         "secretName": deployment.secret_name,
-        "defaultMode": 0o400,
+        "defaultMode": 0o440,
         "items": [{"key": name, "path": name} for name in names],
     }
     volumes: list[Document] = [
         {"name": "layout", "configMap": {"name": f"{deployment.name}-layout"}},
         {"name": "secrets", "secret": secret},
         {"name": "cache", "emptyDir": {}},
+        {"name": "runtime", "emptyDir": {}},
     ]
     mounts: list[Document] = [
         {"name": "layout", "mountPath": str(LAYOUT.parent), "readOnly": True},
         {"name": "secrets", "mountPath": str(SECRETS), "readOnly": True},
         {"name": "cache", "mountPath": CACHE},
+        {"name": "runtime", "mountPath": str(RUNTIME)},
     ]
     folder, claim = deployment.model.folder, deployment.model.claim
     if folder is not None:

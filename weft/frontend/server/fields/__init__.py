@@ -1,0 +1,1 @@
+"""Which fields of requests are heeded, which change nothing, which are refused."""
