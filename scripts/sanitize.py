@@ -43,12 +43,13 @@ THREADS = "-std=c++17 -O1 -g -pthread -fsanitize=thread -ffp-contract=off -Wno-m
 NATIVE = Path("weft/compute/native")
 PROGRAMS = Path("tests/compute/native/threads")
 BARRIER = "int weft_comm_barrier(Comm* c, uint32_t group) {"
+BUILD = f"from weft.compute.native import build; build.MOST_SECONDS = {LIMIT_S}; raise SystemExit(build.main())"
 PLANTED_TESTS = ("tests/compute/comm/test_comm_conformance.py", "-k", "test_between_processes and shared_memory-2")
 PLANTED = (
     ("comm.cpp", BARRIER, "volatile char* planted = new char[4]; delete[] planted; planted[0] = 1;"),
     ("comm.cpp", BARRIER, "volatile int planted = 2147483647; planted = planted + 1;"),
 )
-"""File, the line behind which a fault is planted, and the fault: a write to freed memory, and an overflow."""
+"""File, the line that a fault is planted after, and the fault: a write to freed memory, and an overflow."""
 RACE = ("runtime/pool.h", "bool barrier(int thread) {", "static int planted; ++planted;")
 
 
@@ -109,7 +110,7 @@ def tests_fail(tree: Path, tests: Sequence[str]) -> list[str]:
         "ASAN_OPTIONS": "detect_leaks=0:handle_segv=0:handle_abort=0",
     }
     here = {**os.environ, **settings}
-    if run([sys.executable, "-m", "weft.compute.native.build"], tree, here):
+    if run([sys.executable, "-c", BUILD], tree, here):
         return ["the libraries were not built"]
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={LIMIT_S}", *tests]
     status = run(words, tree, {**here, "LD_PRELOAD": " ".join(runtimes)})

@@ -18,7 +18,7 @@ from weft.base.errors import CheckpointError, RequestError, WeftError
 from weft.base.fields import Fields
 from weft.base.printable import printable
 from weft.base.step.vocabulary import Vocabulary
-from weft.engine.text.added_tokens import add_missing, named_for_the_model, token_text
+from weft.engine.text.added_tokens import add_missing, ids_without_added, named_for_the_model, token_text
 from weft.engine.text.characters import Characters
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.gguf_vocabulary import adds_bos, gguf_tokenizer
@@ -210,11 +210,18 @@ class Tokenizer:
         """Added tokens are counted."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; special tokens written out in it become their ids. A prompt from a chat template has its
-        own BOS: encode it without add_special_tokens."""
+    @property
+    def surroundings(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Ids that stand before and after every text."""
+        return self._before, self._after
+
+    def encode(self, text: str, *, add_special_tokens: bool = True, plain: bool = False) -> list[int]:
+        """Token ids of `text`; added tokens written out in it become their ids, but not if `plain`. A prompt from a
+        chat template has its own BOS: encode it without add_special_tokens."""
         try:
-            if len(text) <= SHORT:
+            if plain:
+                ids = ids_without_added(self._backend, text)
+            elif len(text) <= SHORT:
                 ids = self._backend.encode(text, add_special_tokens=False).ids
             else:
                 # Of the library's calls, only that for several texts lets other threads of the interpreter run.

@@ -43,6 +43,13 @@ class ChatConfig:
         expert=True,
     )
 
+    special_tokens_in_text: bool = option(
+        True,
+        "special tokens that are written out in messages and prompts are these tokens; else they are text",
+        "--special-tokens-in-text",
+        expert=True,
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
 
@@ -63,6 +70,8 @@ class ChatForms:
     describes: bool = True
     open_objects: bool = False
     """Objects whose schema is silent about further properties may have some."""
+    special_tokens_in_text: bool = True
+    """Special tokens that users write out are these tokens."""
 
     @property
     def shown_tokens(self) -> tuple[str, ...]:
@@ -88,7 +97,7 @@ class ChatForms:
 def chat_forms(knows: TemplateKnows | None, config: ChatConfig) -> ChatForms:
     """For a model whose template `knows`; None: it has none."""
     forms = ChatForms() if knows is None else chosen(knows, config)
-    return replace(forms, open_objects=config.open_objects)
+    return replace(forms, open_objects=config.open_objects, special_tokens_in_text=config.special_tokens_in_text)
 
 
 def chosen(knows: TemplateKnows, config: ChatConfig) -> ChatForms:

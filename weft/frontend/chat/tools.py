@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Schema = Mapping[str, Any]
@@ -33,6 +33,11 @@ class Tool:
         if self.description is not None:
             function["description"] = self.description
         return {"type": "function", "function": {**function, "parameters": dict(self.parameters)}}
+
+    def changed(self, change: Callable[[Any], Any]) -> Tool:
+        """With all of its texts changed."""
+        found = {name: change(getattr(self, name)) for name in ("name", "description", "parameters")}
+        return replace(self, **found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

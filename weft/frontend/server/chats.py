@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 from starlette.requests import Request
@@ -109,6 +109,7 @@ class Chats:
         size = BYTES_OF_MESSAGE * len(messages)
         conversation = await off_loop(size, self._model.conversation, asked, messages, use)
         text = conversation.text(await self.service.run(request, conversation.render))
-        job = Tokenize([text], asked.add_special_tokens, longest, "messages", keep)
+        special: Literal["tokens", "marked"] = "tokens" if self._model.forms.special_tokens_in_text else "marked"
+        job = Tokenize([text], asked.add_special_tokens, longest, "messages", keep, special)
         (ids,) = await self.service.run(request, job)
         return ChatPrompt(ids, self._model.thinking(text, conversation))

@@ -14,6 +14,7 @@ from weft.engine.text import Tokenizer
 from weft.engine.text.bad_words import bad_runs
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.length import fewest_tokens
+from weft.engine.text.marked_text import MarkedText, unmarked
 from weft.frontend.chat.template_probe import probe
 from weft.frontend.text_worker.jobs import (
     MOST_IDS,
@@ -62,7 +63,13 @@ class Handler:
         return [self._ids(text, job) for text in job.texts]
 
     def _ids(self, text: str, job: Tokenize) -> list[int]:
-        ids = ids_of(self.tokenizer, text, job.add_special_tokens, job.longest, job.param)
+        if job.longest is not None and len(text) > LONG:
+            check_fits(self.tokenizer, unmarked(text), job.longest, job.param)
+        if job.special == "tokens":
+            ids = self.tokenizer.encode(text, add_special_tokens=job.add_special_tokens)
+        else:
+            marked = text if job.special == "marked" else self._marks.mark(text)
+            ids = self._marks.encode(marked, add_special_tokens=job.add_special_tokens)
         if job.keep is None and len(ids) > MOST_IDS:
             raise RequestError(
                 f"'{job.param}' has {len(ids)} tokens; legal: at most {MOST_IDS}", param=job.param, code="invalid_value"
@@ -121,6 +128,10 @@ class Handler:
         return self._check
 
     @cached_property
+    def _marks(self) -> MarkedText:
+        return MarkedText(self.tokenizer)
+
+    @cached_property
     def _check(self) -> Check | None:
         vocabulary = self.tokenizer.vocabulary(self._vocab_size, self._eos)
         if vocabulary is None:
@@ -130,15 +141,11 @@ class Handler:
         return Check(LLGuidanceCompiler(vocabulary).check, added)
 
 
-def ids_of(
-    tokenizer: Tokenizer, text: str, add_special_tokens: bool, max_model_len: int | None, param: str
-) -> list[int]:
-    """Ids of a text. RequestError: a part of it has too many for `max_model_len` (None: any length will do)."""
-    if max_model_len is not None and len(text) > LONG:
-        found = fewest_tokens(tokenizer, text, max_model_len)
-        if found >= max_model_len:
-            raise too_long(f"at least {found}", max_model_len, param)
-    return tokenizer.encode(text, add_special_tokens=add_special_tokens)
+def check_fits(tokenizer: Tokenizer, text: str, max_model_len: int, param: str) -> None:
+    """RequestError: a part of the text has too many tokens."""
+    found = fewest_tokens(tokenizer, text, max_model_len)
+    if found >= max_model_len:
+        raise too_long(f"at least {found}", max_model_len, param)
 
 
 def too_long(tokens: str, max_model_len: int, param: str) -> RequestError:

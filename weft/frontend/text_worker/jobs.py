@@ -6,7 +6,7 @@ that its time follows from; None: it runs what a template, a schema or a grammar
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -36,7 +36,8 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
 
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     """Ids of each text. RequestError naming `param`: one has `longest` tokens or more (None: any length will do), or
-    more than MOST_IDS. `keep`: only so many of its last ids (None: all)."""
+    more than MOST_IDS. `keep`: only so many of its last ids (None: all). `special`: special tokens that are written out
+    are tokens, text, or text where they are marked (`engine.text.marked_text`)."""
 
     result: ClassVar[Any] = list[list[int]]
     work: ClassVar[str] = "tokenize"
@@ -46,6 +47,7 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     longest: int | None = None
     param: str = "prompt"
     keep: int | None = None
+    special: Literal["tokens", "text", "marked"] = "tokens"
 
     @property
     def size(self) -> int:

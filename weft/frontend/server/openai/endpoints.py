@@ -94,7 +94,7 @@ class OpenAIEndpoints:
         longest = limits.max_model_len if asked.truncate_prompt_tokens is None else None
         self._model.check_bytes(texts, longest, "prompt")
         keep = kept_of(asked.truncate_prompt_tokens, limits.max_model_len)
-        job = Tokenize(texts, asked.add_special_tokens, longest, "prompt", keep)
+        job = Tokenize(texts, asked.add_special_tokens, longest, "prompt", keep, self._model.special_in_prompts)
         found = iter(await self._service.run(request, job))
         prompts = [next(found) if isinstance(one, str) else self._model.checked(one, "prompt") for one in given]
         return [truncated(ids, asked.truncate_prompt_tokens, limits.max_model_len) for ids in prompts]
@@ -113,7 +113,8 @@ class OpenAIEndpoints:
         if isinstance(asked, TokenizeChatRequest):
             ids = await self._chats.ids_of(request, asked)
         else:
-            (ids,) = await self._service.run(request, Tokenize([asked.prompt], asked.add_special_tokens))
+            job = Tokenize([asked.prompt], asked.add_special_tokens, special=self._model.special_in_prompts)
+            (ids,) = await self._service.run(request, job)
         words = [self._model.tokenizer.token(token) for token in ids] if asked.return_token_strs else None
         found = Tokens(len(ids), limits.max_model_len, ids, words)
         return json_response(found)

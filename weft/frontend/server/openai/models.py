@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import InitVar, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from weft.base.errors import RequestError
 from weft.engine.core.limits import Limits
 from weft.engine.text import Tokenizer
+from weft.engine.text.marked_text import MarkedText, unmarked
 from weft.frontend.chat.answer_grammar import Words
 from weft.frontend.chat.config import ChatForms
 from weft.frontend.chat.history import for_template
@@ -65,14 +66,21 @@ class ServedModel:
     texts: Texts = field(init=False)
     """Does jobs with texts: short ones at once, the others in the text worker, where one is given."""
     text_worker: InitVar[Texts | None] = None
+    _marks: MarkedText = field(init=False)
 
     def __post_init__(self, text_worker: Texts | None) -> None:
+        object.__setattr__(self, "_marks", MarkedText(self.tokenizer))
         object.__setattr__(self, "texts", LocalTexts(Handler(self.tokenizer, self.vocab_size), text_worker))
 
     @property
     def names(self) -> tuple[str, ...]:
         """All that requests may call it by."""
         return (self.name, *self.aliases)
+
+    @property
+    def special_in_prompts(self) -> Literal["tokens", "text"]:
+        """What special tokens are that a prompt's text writes out."""
+        return "tokens" if self.forms.special_tokens_in_text else "text"
 
     @property
     def words(self) -> Words:
@@ -105,13 +113,16 @@ class ServedModel:
 
     def conversation(self, asked: ChatFields, messages: list[dict[str, Any]], use: ToolUse = NO_TOOLS) -> Conversation:
         """A conversation on its way to become a prompt."""
-        tools = use.offered if use.mode != "none" else ()
+        tools, variables = use.offered if use.mode != "none" else (), self._variables(asked)
+        if not self.forms.special_tokens_in_text:
+            messages, variables = self._marks.mark(messages), self._marks.mark(variables)
+            tools = tuple(tool.changed(self._marks.mark) for tool in tools)
         turns = for_template(messages, self.forms, tools)
         continued = None
         if asked.continue_final_message:
-            continued = str(turns[-1]["content"])
-            turns[-1] = {**turns[-1], "content": continued + GOES_ON}
-        options = self._variables(asked) | {
+            last = str(turns[-1]["content"])
+            continued, turns[-1] = unmarked(last), {**turns[-1], "content": last + GOES_ON}
+        options = variables | {
             "tools": [tool.as_sent() for tool in tools] if tools and not self.forms.describes else None,
             "add_generation_prompt": not asked.continue_final_message and asked.add_generation_prompt is not False,
         }
@@ -119,7 +130,7 @@ class ServedModel:
 
     def thinking(self, text: str, conversation: Conversation) -> Thinking:
         """How an answer to a conversation begins, whose prompt is `text`."""
-        return thinking_after(text, self.forms.reasoning, conversation.continued)
+        return thinking_after(unmarked(text), self.forms.reasoning, conversation.continued)
 
     def _variables(self, asked: ChatFields) -> dict[str, Any]:
         """What the template sees besides the conversation. Thinking goes under the name that it looks for."""
