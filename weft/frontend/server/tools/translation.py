@@ -18,7 +18,7 @@ INPUT = "input"
 
 
 def custom_function(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """The function that a custom tool becomes. A grammar of its text is told to the model, not held."""
+    """The function that a custom tool becomes. A grammar of its text stands in the description, and is not held."""
     schema = {"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]}
     return {"name": tool.get("name"), "description": _described(tool), "parameters": schema}
 
