@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.gguf_files import Tensors, rewritten
+from tests.model.checkpoint.gguf_files import Tensors, rewritten
 from weft.base.errors import CheckpointError
 from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.model.weights.loader import load_params

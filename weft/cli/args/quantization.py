@@ -58,10 +58,11 @@ def choices_from(
     choices = for_checkpoint(choices_of(engine, _machine()), config.quantization)
     if file is None:
         return choices
-    refused = [LayoutNote("warning", "not_served", line) for line in refused_formats(file)]
+    notes = [LayoutNote("warning", "not_served", line) for line in refused_formats(file)]
     line = stored_line(file, config, engine, storage)
-    stored = [LayoutNote("info", "stored", line)] * (line is not None and not refused)
-    return replace(choices, notes=(*refused, *stored, *choices.notes))
+    if line is not None and not notes:
+        notes.append(LayoutNote("info", "stored", line))
+    return replace(choices, notes=(*notes, *choices.notes))
 
 
 def _variant() -> str | None:
