@@ -216,7 +216,11 @@ def fields() -> str:
 def models() -> str:
     """Families of models and formats of their weights."""
     families = [
-        (f"`{name}`", code(family.architectures), f"`{family.gguf.architecture}`" if family.gguf else "")
+        (
+            f"`{name}`",
+            code(family.architectures),
+            code((form.architecture, *form.also)) if (form := family.gguf) else "",
+        )
         for name, family in FAMILIES.items()
     ]
     blocks = chosen_by(Chosen.FILE)

@@ -49,7 +49,7 @@ PLANTED = (
     ("comm.cpp", BARRIER, "volatile char* planted = new char[4]; delete[] planted; planted[0] = 1;"),
     ("comm.cpp", BARRIER, "volatile int planted = 2147483647; planted = planted + 1;"),
 )
-"""File, the line behind which a fault is planted, and the fault: a write to freed memory, and an overflow."""
+"""File, the line that a fault is planted after, and the fault: a write to freed memory, and an overflow."""
 RACE = ("runtime/pool.h", "bool barrier(int thread) {", "static int planted; ++planted;")
 
 

@@ -46,7 +46,7 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"prompt": "x" * 10**6},
     {"prompt": "x", "model": "no such model"},
     {"prompt": "x", "max_tokens": 10**12},
-    {"prompt": "x", "no_such_field": 1},
+    {"prompt": "x", "temperatur": 1},
     {"prompt": []},
     {"messages": "x"},
     {"prompt": "x", "logit_bias": {"a": 1}},

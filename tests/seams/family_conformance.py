@@ -50,10 +50,13 @@ def _named(family: ModelFamily, raw: Raw) -> None:
     if family.gguf is not None:
         names = family.names
         layer = names.layer.format(0)
-        read = {*names.of_gguf.values()}
-        read |= {f"{layer}.{name}.{kind}" for name in names.of_gguf_layer.values() for kind in ("weight", "bias")}
-        assert {spec.name for spec in specs if spec.target.startswith("layers.0.")} <= read
-        assert family.gguf.permuted <= set(names.of_gguf_layer)
+        places = {**names.of_gguf_layer, **family.gguf.tensors}
+        read = {f"{layer}.{name}{kind}" for name in places.values() for kind in ("", ".weight", ".bias")}
+        modules = {module for parts in names.of_gguf_experts.values() for module in parts}
+        read |= {f"{layer}.{names.experts}.experts.0.{module}.weight" for module in modules}
+        own = {spec.name for spec in specs if spec.target.startswith("layers.0.") and spec.expert in (None, 0)}
+        assert own <= read
+        assert family.gguf.permuted <= places.keys()
 
 
 def _cut(raw: Raw) -> None:

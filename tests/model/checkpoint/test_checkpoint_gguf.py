@@ -19,6 +19,7 @@ from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.model.checkpoint.gguf.header import read_gguf_header
 from weft.model.checkpoint.gguf.rope import llama3_factors
 from weft.parallel.arch import param_specs, parse_config
+from weft.parallel.arch.families.registry import gguf_architectures
 
 
 def problems(path: Path) -> tuple[str, ...]:
@@ -200,7 +201,8 @@ def test_other_frequency_factors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("llama.expert_count", 8, "llama.expert_count: 8 is not supported"),
+        ("llama.expert_count", 8, "llama.expert_used_count: missing"),
+        ("llama.expert_used_count", 8, "llama.expert_used_count: 8 is not supported"),
         ("llama.residual_scale", 2.0, "llama.residual_scale: not known"),
         ("llama.rope.dimension_count", 8, "only the head size 32"),
         ("llama.rope.scaling.type", "longrope", "'longrope' is not supported; supported: none, linear, yarn"),
@@ -242,8 +244,9 @@ def test_floats_beyond_those_of_llama_cpp_are_refused(tmp_path: Path) -> None:
 
 
 def test_unsupported_architecture_is_named(tmp_path: Path) -> None:
-    found = problems(write_keys(tmp_path / "m.gguf", "gemma3", {}))
-    assert found == (f"{tmp_path / 'm.gguf'}: architecture 'gemma3' is not supported; supported: llama, qwen2, qwen3",)
+    found = problems(write_keys(tmp_path / "m.gguf", "starcoder2", {}))
+    supported = ", ".join(gguf_architectures())
+    assert found == (f"{tmp_path / 'm.gguf'}: architecture 'starcoder2' is not supported; supported: {supported}",)
 
 
 def test_missing_and_odd_sizes_are_all_named(tmp_path: Path) -> None:

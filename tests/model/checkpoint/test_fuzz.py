@@ -36,6 +36,8 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}{% endf
 SLOWEST_S, MOST_BYTES, MOST_LINES = 5.0, 200 << 20, 12
 """Seconds are of processor time: the machine may be busy."""
 ENGINE = EngineConfig(kv_cache_memory=8 << 20, max_num_seqs=2)
+TYPES = ("Q2_K", "Q5_K", "IQ4_XS", "IQ1_M", "MXFP4", "TQ1_0")
+DATA = Path(__file__).parents[1] / "models" / "data"
 Change = Callable[[random.Random, Path], None]
 
 
@@ -62,7 +64,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     make_tokenizer(experts, vocab_size=280, chat_template=TEMPLATE)
     keys = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.add_bos_token": True}
     make_gguf(root / "m.gguf", small_config(**SIZES), tokenizer=trained_tokenizer(280), metadata=keys)
-    return {"plain": plain, "experts": experts, "gguf": root / "m.gguf"}
+    wide = {**SIZES, "hidden_size": 256, "intermediate_size": 256, "head_dim": 128}
+    for kind in TYPES:
+        own = {**keys, "general.name": kind}
+        make_gguf(
+            root / f"{kind}.gguf", small_config(**wide), qtype=kind, tokenizer=trained_tokenizer(280), metadata=own
+        )
+    stacked = {name: DATA / f"{name}.gguf" for name in ("qwen3moe", "deepseek-v3")}
+    return {"plain": plain, "experts": experts, "gguf": root / "m.gguf", **stacked} | {
+        kind: root / f"{kind}.gguf" for kind in TYPES
+    }
 
 
 def changes(name: str) -> Change:
@@ -124,7 +135,7 @@ def runs(models: dict[str, Path], place: Path, seed: int, count: int) -> Iterato
     for name, source in models.items():
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, own[name])
     for _ in range(count):
-        name = draw.choice(("plain", "plain", "experts", "gguf"))
+        name = draw.choice(("plain", "plain", "experts", "gguf", "gguf", "qwen3moe", "deepseek-v3", draw.choice(TYPES)))
         file = draw.choice(sorted(own[name].iterdir())) if own[name].is_dir() else own[name]
         whole = file.read_bytes()
         changes(file.name)(draw, file)
@@ -142,7 +153,7 @@ def check(models: dict[str, Path], place: Path, seed: int, count: int) -> None:
 
 
 def test_the_models_are_served_unchanged(models: dict[str, Path]) -> None:
-    assert [outcome(place) for place in models.values()] == ["served"] * 3
+    assert [outcome(place) for place in models.values()] == ["served"] * len(models)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from tests.model.checkpoint.gguf_files import rewritten
 from tests.model.models.test_families import (
     LATENT,
     LLAMA3,
@@ -154,3 +155,14 @@ def test_what_llama_cpps_converter_writes(name: str) -> None:
         mine = torch.log_softmax(answer.logits[0].double(), -1)[prompt[length]].item()
         assert mine == pytest.approx(known["logprobs"][length - 1], abs=1e-4), length
     assert found[-1].tokens[0] == known["next"]
+
+
+@pytest.mark.parametrize("file", sorted(DATA.glob("*.*.gguf")), ids=lambda file: file.stem)
+def test_what_llama_cpps_quantizer_writes(tmp_path: Path, file: Path) -> None:
+    """Answers are those of the numbers that the package unpacks."""
+    prompts = [tuple(GGUF["prompt"][:length]) for length in LENGTHS]
+    wanted = ours(rewritten(file, tmp_path / "plain.gguf"), prompts, 1)
+    for world in (1, 2):
+        for mine, plain in zip(ours(file, prompts, world), wanted, strict=True):
+            assert mine.tokens == plain.tokens
+            torch.testing.assert_close(mine.logits, plain.logits, atol=1e-4, rtol=1e-4)

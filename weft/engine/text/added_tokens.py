@@ -97,3 +97,10 @@ def _extra(config: Fields) -> Iterator[str]:
             if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
                 raise config.wrong(key, "a list of tokens")
             yield text
+
+
+def ids_without_added(backend: Backend, text: str) -> list[int]:
+    """Ids of a text by the backend's parts, one after the other, without the one that finds added tokens."""
+    normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    pieces = [(normal, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(normal)
+    return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]

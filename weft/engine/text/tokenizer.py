@@ -18,7 +18,7 @@ from weft.base.errors import CheckpointError, RequestError, WeftError
 from weft.base.fields import Fields
 from weft.base.printable import printable
 from weft.base.step.vocabulary import Vocabulary
-from weft.engine.text.added_tokens import add_missing, named_for_the_model, token_text
+from weft.engine.text.added_tokens import add_missing, ids_without_added, named_for_the_model, token_text
 from weft.engine.text.characters import Characters
 from weft.engine.text.chat_template import ChatTemplates
 from weft.engine.text.gguf_vocabulary import adds_bos, gguf_tokenizer
@@ -220,7 +220,7 @@ class Tokenizer:
         chat template has its own BOS: encode it without add_special_tokens."""
         try:
             if plain:
-                ids = self._without_added(text)
+                ids = ids_without_added(self._backend, text)
             elif len(text) <= SHORT:
                 ids = self._backend.encode(text, add_special_tokens=False).ids
             else:
@@ -231,13 +231,6 @@ class Tokenizer:
                 raise
             raise RequestError("the model's tokenizer fails on this text", status=500) from None
         return [*self._before, *ids, *self._after] if add_special_tokens else ids
-
-    def _without_added(self, text: str) -> list[int]:
-        """By the backend's parts, one after the other, without the one that finds added tokens."""
-        backend = self._backend
-        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-        pieces = [(normal, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(normal)
-        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""

@@ -66,6 +66,9 @@ class SliceReader:
         values: [rows, columns] ([rows] for a vector) in the format's own dtype, the reader's where it is quantized,
         valid until the next piece. Not `decoded`: uint8 [rows, bytes of whole blocks] instead.
         """
+        if info.by_head:
+            yield from self._by_head(info, interval or (0, info.shape[0]))
+            return
         rows, columns = _extent(info)
         row_run, column_run = (0, rows), (0, columns)
         if interval is not None and dim is not None:
@@ -79,6 +82,17 @@ class SliceReader:
             values = self._values(info, (lo, min(lo + step, row_run[1])), column_run, decoded)
             values = _unpermuted(values, unit, info.rotated or unit) if info.heads else values
             yield lo - row_run[0], values if len(info.shape) > 1 else values.view(-1)
+
+    def _by_head(self, info: TensorInfo, rows: Interval) -> Iterator[tuple[int, Tensor]]:
+        """Whole heads in `rows` of what two matrices hold."""
+        first, second = info.by_head
+        heads = (info.shape[0] - second.shape[0]) // first.shape[1]
+        unit, (depth, width) = info.shape[0] // heads, (first.shape[0] // heads, second.shape[0] // heads)
+        assert rows[0] % unit == rows[1] % unit == 0, f"{info.name}: rows {rows} are not whole heads of {unit}"
+        for head in range(rows[0] // unit, rows[1] // unit):
+            turned = self._values(first, (head * depth, (head + 1) * depth), (0, first.shape[1]), True).T.contiguous()
+            below = self._values(second, (head * width, (head + 1) * width), (0, second.shape[1]), True)
+            yield head * unit - rows[0], torch.cat((turned, below))
 
     def _values(self, info: TensorInfo, rows: Interval, columns: Interval, decoded: bool) -> Tensor:
         fmt = LOADABLE[info.dtype]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class TensorNames:
 
     @property
     def of_gguf_layer(self) -> dict[str, str]:
-        """GGUF's name of a module in `blk.<number>` -> its name in a layer."""
+        """GGUF's name of a module, or of a tensor, in `blk.<number>` -> its name in a layer."""
         q, k, v = (f"{self.attention}.{name}" for name in self.qkv)
         q_norm, k_norm = (f"{self.attention}.{name}" for name in self.qk_norms)
         gate, up = (f"{self.dense}.{name}" for name in self.gate_up)
@@ -61,17 +61,62 @@ class TensorNames:
             "ffn_gate": gate,
             "ffn_up": up,
             "ffn_down": f"{self.dense}.{self.down}",
+            "ffn_gate_inp": f"{self.experts}.{self.router}",
+            "exp_probs_b.bias": f"{self.experts}.{self.router}.e_score_correction_bias",
+            "ffn_gate_shexp": f"{self.experts}.{self.shared_experts}.{self.gate_up[0]}",
+            "ffn_up_shexp": f"{self.experts}.{self.shared_experts}.{self.gate_up[1]}",
+            "ffn_down_shexp": f"{self.experts}.{self.shared_experts}.{self.down}",
         }
+
+    @property
+    def of_gguf_experts(self) -> dict[str, tuple[str, ...]]:
+        """GGUF's name of a module with all experts of a layer -> the names of an expert's modules, whose rows follow
+        one another."""
+        gate, up = self.expert_gate_up
+        return {
+            "ffn_gate_exps": (gate,),
+            "ffn_up_exps": (up,),
+            "ffn_gate_up_exps": (gate, up),
+            "ffn_down_exps": (self.expert_down,),
+        }
+
+
+Json = Mapping[str, Any]
+
+
+def _always(keys: Json) -> bool:
+    return True
+
+
+def _no_words(keys: Json, tensors: Collection[str]) -> Json:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufForm:
-    """What a family's GGUF files are like. `permuted`: GGUF's modules whose rows have rotated pairs side by side.
-    `windowed`: of several families with this architecture, the one whose layers have a window."""
+    """What a family's GGUF files are like, beside what all of them have (`weft/model/checkpoint/gguf/keys.toml`). Keys
+    are those of the metadata without the architecture before them."""
 
     architecture: str
+    also: tuple[str, ...] = ()
+    """Further architectures whose text models are this family."""
+    chosen: Callable[[Json], bool] = _always
+    """Whether a file with these keys is this family's, where several have its architecture."""
     permuted: frozenset[str] = frozenset()
-    windowed: bool = False
+    """GGUF's modules whose rows have rotated pairs side by side."""
+    keys: Mapping[str, tuple[str, type]] = field(default_factory=dict)
+    """A key -> config.json's word for it, and its type. One whose word is not in `fixed` must be there."""
+    fixed: Json = field(default_factory=dict)
+    """What a missing key means, and config.json's words that no key stands for."""
+    words: Callable[[Json, Collection[str]], Json] = _no_words
+    """Words of config.json that follow from several keys, or from the names of the tensors that are there."""
+    only: Json = field(default_factory=dict)
+    """Keys that are accepted with one value."""
+    unused: frozenset[str] = frozenset()
+    """Keys that change nothing in what is computed for text."""
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    """GGUF's name of a module, or of a tensor, in `blk.<number>` -> its name in a layer, beside those of
+    `TensorNames.of_gguf_layer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from weft.runtime.launchers.ray_cluster import PlacedGroup, PlacedHost, RayClust
 
 LOOK_S = 0.2
 """How soon a call that waits hears that it is not wanted any more."""
-# Leaving a cluster whose head is gone takes Ray longer than anybody waits.
+# Ray takes longer to leave a cluster whose head is gone.
 END_S = 5.0
 SAYS, ANSWERS, FAILS, CANCEL = "says", "answers", "fails", "cancel"
 

@@ -1,7 +1,10 @@
 """Makes the GGUF files of this folder with llama.cpp's own converter, and what transformers answers for each.
 
     pip download --no-deps --no-binary :all: llama-cpp-python    # its sources bring the converter; unpack them
-    python -m tests.model.models.data.convert LLAMA_CPP                # vendor/llama.cpp in them
+    python -m tests.model.models.data.convert LLAMA_CPP [NAME ...]     # vendor/llama.cpp in them; some files, or all
+
+The converter needs the package sentencepiece. Files with a type in their name are quantized by llama.cpp's own
+`llama-quantize` (`benchmarks/peers` builds it), which has to be on the PATH.
 
 The converter knows vocabularies by the hash of what they make of a text; the small one here is called gpt-2.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import tempfile
 from importlib import import_module
@@ -28,6 +32,20 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "vocab_size": 288, "max_position_embeddings": 128, "initializer_range": 0.3,
     "bos_token_id": 1, "eos_token_id": 0,
 }  # fmt: skip
+EXPERTS: dict[str, Any] = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
+LATENT: dict[str, Any] = {
+    "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 20, "num_key_value_heads": 4,
+    "head_dim": 8,
+}  # fmt: skip
+MSCALE = {
+    "rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32,
+    "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 0.7, "mscale_all_dim": 0.7,
+}  # fmt: skip
+WIDE: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "initializer_range": 0.06, "tie_word_embeddings": True,
+}  # fmt: skip
+"""Rows of whole blocks of 256, or of none."""
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -45,6 +63,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3": ("qwen3", {"head_dim": 16}),
     "qwen3-f16": ("qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "mixtral": ("mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None}),
+    "qwen3moe": ("qwen3_moe", {**EXPERTS, "num_experts": 5, "head_dim": 16, "norm_topk_prob": True}),
+    "deepseek-v3": (
+        "deepseek_v3",
+        {**LATENT, **EXPERTS, "q_lora_rank": 24, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
+         "n_shared_experts": 2, "first_k_dense_replace": 1, "scoring_func": "sigmoid", "rope_parameters": MSCALE},
+    ),
+    "deepseek-v2-lite": (
+        "deepseek_v2",
+        {**LATENT, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 4, "n_shared_experts": 1,
+         "first_k_dense_replace": 1, "topk_method": "greedy", "n_group": 1, "topk_group": 1,
+         "routed_scaling_factor": 1.5},
+    ),
+    "llama.Q5_K_M": ("llama", {**WIDE, "hidden_size": 896, "num_attention_heads": 14, "head_dim": 16}),
+    "qwen3moe.Q4_K_M": (
+        "qwen3_moe", {**WIDE, **EXPERTS, "num_experts": 3, "moe_intermediate_size": 256, "head_dim": 32}
+    ),
+    **{f"qwen2.{name}": ("qwen2", WIDE) for name in ("Q2_K", "Q5_1", "Q6_K", "Q8_0", "IQ3_S", "IQ4_NL", "TQ1_0")},
+    "qwen3.Q3_K_M": ("qwen3", {**WIDE, "head_dim": 64}),
+    "mistral.IQ4_XS": ("mistral", {**WIDE, "sliding_window": None}),
 }  # fmt: skip
 PROMPT = [(7 * i + 3) % 270 + 5 for i in range(24)]
 
@@ -55,8 +93,9 @@ def main(words: list[str]) -> None:
     sys.path[:0] = [str(place), str(place / "gguf-py")]
     for module in [name for name in sys.modules if name.partition(".")[0] == "gguf"]:
         del sys.modules[module]  # the converter needs the package that comes with it
-    answers: dict[str, Any] = {"prompt": PROMPT, "cases": {}}
-    for name, (kind, changes) in CASES.items():
+    answers = json.loads((HERE / "answers.json").read_text())
+    for name in words[1:] or CASES:
+        kind, changes = CASES[name]
         torch.manual_seed(5)
         model = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(kind, **{**SIZES, **changes}), dtype=torch.float32
@@ -73,7 +112,12 @@ def main(words: list[str]) -> None:
             PreTrainedTokenizerFast(
                 tokenizer_object=tokenizer, bos_token="<|start|>", eos_token="<|end|>"
             ).save_pretrained(folder)
-            convert(Path(folder), HERE / f"{name}.gguf", "f16" if half else "f32")
+            quantize = name.rpartition(".")[2] if "." in name else ""
+            plain = Path(folder) / "plain.gguf" if quantize else HERE / f"{name}.gguf"
+            convert(Path(folder), plain, "f16" if half else "f32")
+            if quantize:
+                subprocess.run(["llama-quantize", plain, HERE / f"{name}.gguf", quantize], check=True)
+                continue
             logits = torch.log_softmax(model(torch.tensor([PROMPT])).logits[0].double(), -1)
         digest = hashlib.sha256((HERE / f"{name}.gguf").read_bytes()).hexdigest()
         chosen = [round(logits[i, PROMPT[i + 1]].item(), 6) for i in range(len(PROMPT) - 1)]
@@ -90,6 +134,7 @@ def convert(model: Path, out: Path, kind: str) -> None:
     """Runs the converter in this process."""
     base = import_module("conversion.base")
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    base.ModelBase.no_mtp = True
     converter = import_module("convert_hf_to_gguf")
     sys.argv = ["convert_hf_to_gguf.py", str(model), "--outtype", kind, "--outfile", str(out)]
     converter.main()

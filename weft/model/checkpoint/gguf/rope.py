@@ -49,6 +49,9 @@ def _keyed(prefix: str, keys: Json, kind: str) -> Result:
     scaling: Json = {"rope_type": kind, "factor": float32_decimal(keys["rope.scaling.factor"])}
     if (length := keys.get("rope.scaling.original_context_length")) is not None:
         scaling["original_max_position_embeddings"] = length
+    for word in ("beta_fast", "beta_slow"):
+        if (value := keys.get(f"rope.scaling.yarn_{word}")) is not None:
+            scaling[word] = float32_decimal(value)
     return scaling, []
 
 

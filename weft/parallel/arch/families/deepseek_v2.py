@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from weft.base.fields import Fields
 from weft.parallel.arch.block import BlockSpec
 from weft.parallel.arch.config import MLAConfig, ModelConfig, MoEConfig
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import (
     MOST_EXPERTS,
     MOST_LAYERS,
@@ -79,10 +81,73 @@ def _config(fields: Fields) -> ModelConfig:
     return read_config(fields, "deepseek_v2", block, moe=checked_experts(fields, moe), mla=mla)
 
 
+def gguf_latents(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
+    """Dims of heads, and what the rotary scaling has in common for both factors. Newer files keep a head's dims beside
+    those of the latents, which are one head there."""
+    form = "_mla" if "attention.key_length_mla" in keys else ""
+    nope = keys.get(f"attention.key_length{form}", 0) - keys.get("rope.dimension_count", 0)
+    words = {"qk_nope_head_dim": nope, "v_head_dim": keys.get(f"attention.value_length{form}", 0)}
+    if factor := keys.get("rope.scaling.yarn_log_multiplier"):
+        both = round(10 * factor, 6)  # a tenth of it is stored
+        words["rope_scaling"] = {"mscale": both, "mscale_all_dim": both}
+    return words
+
+
+def _gguf_words(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
+    grouped = keys.get("expert_group_count", 1) > 1
+    return {**gguf_latents(keys, tensors), "topk_method": "group_limited_greedy" if grouped else "greedy"}
+
+
+LATENT_GGUF = GgufForm(
+    architecture="deepseek2",
+    keys={
+        "expert_count": ("n_routed_experts", int),
+        "expert_used_count": ("num_experts_per_tok", int),
+        "expert_feed_forward_length": ("moe_intermediate_size", int),
+        "expert_shared_count": ("n_shared_experts", int),
+        "expert_weights_scale": ("routed_scaling_factor", float),
+        "expert_group_count": ("n_group", int),
+        "expert_group_used_count": ("topk_group", int),
+        "leading_dense_block_count": ("first_k_dense_replace", int),
+        "attention.q_lora_rank": ("q_lora_rank", int),
+        "attention.kv_lora_rank": ("kv_lora_rank", int),
+        "rope.dimension_count": ("qk_rope_head_dim", int),
+    },
+    fixed={
+        "n_shared_experts": 0, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
+        "q_lora_rank": None,
+    },
+    words=gguf_latents,
+    unused=frozenset(
+        {
+            "attention.key_length", "attention.value_length", "attention.key_length_mla", "attention.value_length_mla",
+            "rope.scaling.yarn_log_multiplier",
+        }
+    ),
+    tensors={
+        "attn_q_a": "self_attn.q_a_proj",
+        "attn_q_a_norm": "self_attn.q_a_layernorm",
+        "attn_q_b": "self_attn.q_b_proj",
+        "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+        "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+        "attn_kv_b": "self_attn.kv_b_proj",
+        "attn_k_b": "self_attn.k_b_proj",
+        "attn_v_b": "self_attn.v_b_proj",
+    },
+)  # fmt: skip
+"""What files of latent attention have in common. Rows are not permuted: rotated pairs stand side by side anyway."""
+
+
 FAMILY = ModelFamily(
     name="deepseek_v2",
     architectures=("DeepseekV2ForCausalLM",),
     config=_config,
     defaults={**LATENT, "n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1407},
     words={"n_routed_experts": ("num_experts", "n_routed_experts")},
+    gguf=replace(
+        LATENT_GGUF,
+        chosen=lambda keys: keys.get("expert_gating_func", 1) == 1,
+        words=_gguf_words,
+        only={"expert_gating_func": 1, "expert_weights_norm": False},
+    ),
 )

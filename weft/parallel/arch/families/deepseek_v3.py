@@ -6,7 +6,14 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig, MoEConfig
-from weft.parallel.arch.families.deepseek_v2 import LATENT, experts, grouped, latent_attention, latent_block
+from weft.parallel.arch.families.deepseek_v2 import (
+    LATENT,
+    LATENT_GGUF,
+    experts,
+    grouped,
+    latent_attention,
+    latent_block,
+)
 from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.config import checked_experts, read_config
 
@@ -41,6 +48,13 @@ FAMILY = ModelFamily(
         "norm_topk_prob": True,
         "rope_interleave": True,
     },
+    gguf=replace(
+        LATENT_GGUF,
+        chosen=lambda keys: keys.get("expert_gating_func", 1) != 1,
+        keys={**LATENT_GGUF.keys, "expert_weights_norm": ("norm_topk_prob", bool)},
+        fixed={**LATENT_GGUF.fixed, "norm_topk_prob": False},
+        only={"expert_gating_func": 2},
+    ),
     words={
         "n_routed_experts": ("num_local_experts", "n_routed_experts"),
         "num_nextn_predict_layers": ("num_nextn_predict_layers", "num_mtp_layers"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
@@ -17,9 +19,13 @@ def _config(fields: Fields) -> ModelConfig:
     return read_config(fields, "llama", replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias))
 
 
+def _in_gguf(keys: Mapping[str, Any]) -> bool:
+    return not keys.get("attention.sliding_window") and not keys.get("expert_count")
+
+
 FAMILY = ModelFamily(
     name="llama",
     architectures=("LlamaForCausalLM",),
     config=_config,
-    gguf=GgufForm(architecture="llama", permuted=frozenset({"attn_q", "attn_k"})),
+    gguf=GgufForm(architecture="llama", chosen=_in_gguf, permuted=frozenset({"attn_q", "attn_k"})),
 )

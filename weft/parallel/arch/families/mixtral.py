@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig, MoEConfig
-from weft.parallel.arch.family import ModelFamily, TensorNames
+from weft.parallel.arch.family import GgufForm, ModelFamily, TensorNames
 from weft.parallel.arch.reading.config import (
     MOST_EXPERTS,
     MOST_WIDTH,
@@ -42,5 +42,11 @@ FAMILY = ModelFamily(
         "num_key_value_heads": 8,
     },
     words={"num_local_experts": ("num_experts", "num_local_experts")},
+    gguf=GgufForm(
+        architecture="llama",
+        chosen=lambda keys: bool(keys.get("expert_count")),
+        permuted=frozenset({"attn_q", "attn_k"}),
+        keys={"expert_count": ("num_local_experts", int), "expert_used_count": ("num_experts_per_tok", int)},
+    ),
     names=TensorNames(experts="block_sparse_moe", expert_gate_up=("w1", "w3"), expert_down="w2"),
 )

@@ -10,6 +10,9 @@ from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import attention_biases, read_block, read_config, upper_windows
 
+GGUF_PICTURES = frozenset({"n_deepstack_layers", "rope.dimension_sections"})
+"""Keys of models that read pictures too: for text alone all sections turn alike."""
+
 
 def qwen3_block(fields: Fields) -> BlockSpec:
     """The block of Qwen3 and Qwen3-MoE, without windows."""
@@ -26,5 +29,5 @@ FAMILY = ModelFamily(
     architectures=("Qwen3ForCausalLM",),
     config=_config,
     defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28, "max_position_embeddings": 32768},
-    gguf=GgufForm(architecture="qwen3"),
+    gguf=GgufForm(architecture="qwen3", also=("qwen3vl",), unused=GGUF_PICTURES),
 )

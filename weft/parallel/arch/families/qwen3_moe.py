@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig, MoEConfig
-from weft.parallel.arch.families.qwen3 import qwen3_block
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.families.qwen3 import GGUF_PICTURES, qwen3_block
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import (
     MOST_EXPERTS,
     MOST_LAYERS,
@@ -51,4 +51,15 @@ FAMILY = ModelFamily(
         "moe_intermediate_size": 768,
     },
     words={"num_experts": ("num_local_experts", "num_experts")},
+    gguf=GgufForm(
+        architecture="qwen3moe",
+        also=("qwen3vlmoe",),
+        keys={
+            "expert_count": ("num_experts", int),
+            "expert_used_count": ("num_experts_per_tok", int),
+            "expert_feed_forward_length": ("moe_intermediate_size", int),
+        },
+        fixed={"norm_topk_prob": True},
+        unused=GGUF_PICTURES,
+    ),
 )

@@ -65,12 +65,15 @@ def _word_notes(fields: Fields) -> list[str]:
 
 def gguf_families(architecture: object) -> tuple[ModelFamily, ...]:
     """The families that a GGUF file of this architecture may hold."""
-    return tuple(each for each in FAMILIES.values() if each.gguf and each.gguf.architecture == architecture)
+    return tuple(
+        each for each in FAMILIES.values() if each.gguf and architecture in (each.gguf.architecture, *each.gguf.also)
+    )
 
 
 def gguf_architectures() -> tuple[str, ...]:
     """Every architecture of GGUF files that is read."""
-    return tuple(dict.fromkeys(each.gguf.architecture for each in FAMILIES.values() if each.gguf))
+    forms = (each.gguf for each in FAMILIES.values() if each.gguf)
+    return tuple(dict.fromkeys(name for form in forms for name in (form.architecture, *form.also)))
 
 
 def family_of(fields: Fields) -> ModelFamily:
