@@ -20,6 +20,12 @@ class Tool:
     parameters: Schema = field(default_factory=lambda: dict(ANY_OBJECT))
     strict: bool = False
     """Its schema is held to the letter, or refused."""
+    custom: bool = False
+    """It takes a text, which is the one argument of the function that it became."""
+    namespace: str | None = None
+    """Stands before its name, where the request has that apart."""
+    at: str = "tools[0]"
+    """Its place in the request."""
 
     def as_sent(self) -> dict[str, Any]:
         """As chat templates take it."""

@@ -15,6 +15,7 @@ from weft.base.errors import RequestError
 from weft.engine.core.choice import ChoiceDelta
 from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from weft.frontend.chat.tools import Tool, by_name
 from weft.frontend.server.answer_reader import AnswerReader
 from weft.frontend.server.errors import error_response
 from weft.frontend.server.renamed import renamed
@@ -28,12 +29,14 @@ Change = Literal["begins", "grows", "ends"]
 
 @dataclass(slots=True, kw_only=True)
 class AnswerBlock:
-    """`index`: from 0, in the answer. `id`, `name`: a call's. `text`: so far; of a call, the JSON of its arguments."""
+    """`index`: from 0, in the answer. `id`, `name`, `tool`: a call's. `text`: so far; of a call, the JSON of its
+    arguments."""
 
     index: int
     kind: Kind
     id: str = ""
     name: str = ""
+    tool: Tool | None = None
     text: str = ""
 
 
@@ -41,7 +44,7 @@ class AnswerBlocks:
     """`blocks`: all so far; `open`: the one that may grow. `reasoning`: whether blocks of reasoning are made."""
 
     def __init__(self, rules: AnswerRules, *, reasoning: bool = True) -> None:
-        self._reader = AnswerReader(rules)
+        self._reader, self._tools = AnswerReader(rules), by_name(rules.use.offered)
         self._reasoning = reasoning
         self.open: AnswerBlock | None = None
         self.blocks: list[AnswerBlock] = []
@@ -71,7 +74,7 @@ class AnswerBlocks:
                 continue
             if self.open is None or self.open.kind != kind or isinstance(part, CallStart):
                 yield from self._end()
-                self.open = _begun(len(self.blocks), kind, part)
+                self.open = self._begun(kind, part)
                 self.blocks.append(self.open)
                 yield "begins", self.open, ""
             if not isinstance(part, CallStart):
@@ -79,6 +82,12 @@ class AnswerBlocks:
                 yield "grows", self.open, part.text
         if piece.finish_reason is not None:
             yield from self._end()
+
+    def _begun(self, kind: Kind, part: Part) -> AnswerBlock:
+        block = AnswerBlock(index=len(self.blocks), kind=kind)
+        if isinstance(part, CallStart):
+            block.id, block.name, block.tool = part.id, part.name, self._tools.get(part.name)
+        return block
 
     def _end(self) -> Iterator[tuple[Change, AnswerBlock, str]]:
         if self.open is not None:
@@ -131,9 +140,3 @@ def _kind(part: Part) -> Kind:
             return "reasoning"
         case CallStart() | CallArguments():
             return "call"
-
-
-def _begun(index: int, kind: Kind, part: Part) -> AnswerBlock:
-    if isinstance(part, CallStart):
-        return AnswerBlock(index=index, kind=kind, id=part.id, name=part.name)
-    return AnswerBlock(index=index, kind=kind)

@@ -91,18 +91,15 @@ class AnswerGrammars:
 
     async def _make(self, request: Request, rules: AnswerRules, content: str | None) -> Found:
         tools = rules.use.callable
-        offered = [tool.name for tool in rules.use.offered]
         schemas: list[Grammar] = []
         if tools:
-            job = CheckSchemas(
-                [_constraint(tool, offered.index(tool.name), rules.forms.open_objects) for tool in tools]
-            )
+            job = CheckSchemas([_constraint(tool, rules.forms.open_objects) for tool in tools])
             schemas = await result_of(self._texts, request, job)
         held = tuple(replace(tool, parameters=_schema(found)) for tool, found in zip(tools, schemas, strict=True))
         named = tuple(
             f"{tool.name}: {keyword}"
             for tool, found in zip(held, schemas, strict=True)
-            for keyword in (*found.left_out, *_left_out_by_form(rules, tool, offered.index(tool.name)))
+            for keyword in (*found.left_out, *_left_out_by_form(rules, tool))
         )
         if named:
             _log.warning("keywords of tools are left out: %s", "; ".join(named)[:MAX_SHOWN])
@@ -116,24 +113,24 @@ class AnswerGrammars:
         return text, named
 
 
-def _left_out_by_form(rules: AnswerRules, tool: Tool, at: int) -> list[str]:
+def _left_out_by_form(rules: AnswerRules, tool: Tool) -> list[str]:
     """Keywords that a grammar of JSON holds, and not one of the form of calls. RequestError: the tool is strict."""
     form = rules.forms.tools
     found = left_out_of(tool.parameters) if form is not None and form.arguments == "xml" else []
     if found and tool.strict:
-        raise not_held(_param(at), *found[0])
+        raise not_held(_param(tool), *found[0])
     return [left_out(*one) for one in found]
 
 
-def _param(at: int) -> str:
-    return f"tools[{at}].function.parameters"
+def _param(tool: Tool) -> str:
+    return f"{tool.at}.function.parameters"
 
 
-def _constraint(tool: Tool, at: int, open_objects: bool) -> Constraint:
+def _constraint(tool: Tool, open_objects: bool) -> Constraint:
     """Arguments are an object, whatever else their schema says. Where it is silent about other properties it has none:
     a small model would go on with them for ever."""
     schema = {**tool.parameters, "type": "object"}
-    return Constraint(kind="json", value=schema, strict=tool.strict, param=_param(at), closed=not open_objects)
+    return Constraint(kind="json", value=schema, strict=tool.strict, param=_param(tool), closed=not open_objects)
 
 
 def _schema(found: Grammar) -> dict[str, Any]:

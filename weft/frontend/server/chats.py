@@ -14,6 +14,7 @@ from weft.frontend.chat.answer import AnswerRules
 from weft.frontend.chat.tools import ToolUse
 from weft.frontend.server.answer_grammars import AnswerGrammars
 from weft.frontend.server.app import Service
+from weft.frontend.server.fields.notes import notes_of
 from weft.frontend.server.http.body import off_loop
 from weft.frontend.server.openai.base import Shown
 from weft.frontend.server.openai.messages import checked_messages
@@ -60,7 +61,7 @@ class Chats:
         service, model = self.service, self._model
         most = service.engines.check_room(1).max_logprobs
         messages = self._checked(asked)
-        use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, model.forms)
+        use = tool_use(asked.tools, asked.tool_choice, asked.parallel_tool_calls, model.forms, notes_of(request.scope))
         params, shown = chat_params(asked, model.vocab_size, most)
         params, headers = await service.ruled(request, asked, params)
         limits = service.engines.check_room(params.n)
@@ -87,7 +88,7 @@ class Chats:
         self.service.engines.check_ready()
         messages = self._checked(asked)
         choice = asked.tool_choice if isinstance(asked, ChatRequest) else "auto"
-        use = tool_use(asked.tools, choice, True, self._model.forms)
+        use = tool_use(asked.tools, choice, True, self._model.forms, notes_of(request.scope))
         return (await self._prompt(request, asked, messages, use)).ids
 
     def _checked(self, asked: ChatFields) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def events(server: Running, **fields: Any) -> list[dict[str, Any]]:
 
 def test_a_whole_answer(alphabet: Running) -> None:
     found = ask(alphabet)
-    assert found["content"] == [{"type": "text", "text": "abcdefghijklmnopqrstuvwxyz", "citations": None}]
+    assert found["content"] == [{"type": "text", "text": "abcdefghijklmnopqrstuvwxyz"}]
     assert found["stop_reason"] == "end_turn" and found["stop_sequence"] is None and found["role"] == "assistant"
     assert found["id"].startswith("msg_") and found["model"] == "tiny" and found["usage"]["output_tokens"] == 27
 
@@ -88,8 +88,7 @@ def test_the_client_reads_whole_answers_streams_and_counts(alphabet: Running) ->
 def test_events_of_text(alphabet: Running) -> None:
     first, start, *deltas, stop, end, _ = events(alphabet, max_tokens=6)
     assert first["message"]["stop_reason"] is None and first["message"]["usage"]["output_tokens"] == 0
-    assert start == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "",
-                                                                                 "citations": None}}  # fmt: skip
+    assert start == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     assert "".join(delta["delta"]["text"] for delta in deltas) == "abcdef"
     assert stop == {"type": "content_block_stop", "index": 0}
     assert end["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
@@ -252,7 +251,10 @@ def test_a_schema_that_cannot_be_held_is_refused(alphabet: Running) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "'messages[0].role'"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "'messages[0].content[0].type'"),
         ({"system": [{"type": "image"}]}, "'system[0].type'"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "it is 'web_search_20250305'"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "any"}},
+         "'tool_choice'"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}, *TOOLS],
+          "tool_choice": {"type": "tool", "name": "web_search"}}, "'tool_choice'"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "'tools[0].name'"),
         ({"tools": [{"name": "a", "input_schema": []}]}, "'tools[0].input_schema'"),
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "other"}}, "'tool_choice'"),

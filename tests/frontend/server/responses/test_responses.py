@@ -12,6 +12,7 @@ from openai.types.responses.response_item_list import ResponseItemList
 
 from tests.frontend.server.conftest import ARGUMENTS, Running, Start, serving
 from tests.support.bodies.strict_models import frames, strict
+from weft.frontend.server.fields.notes import Notes
 from weft.frontend.server.http.config import HttpConfig
 from weft.frontend.server.responses.items import chat_messages, checked_items
 
@@ -236,7 +237,12 @@ def test_each_key_has_its_own_store(start_server: Start) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "tool", "content": "a"}]}, "input[0].role"),
         ({"input": [{"type": "function_call", "name": "a", "arguments": "{}"}]}, "input[0].call_id"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": 1}]}, "tools[0].tools"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "function", "name": "b c"}]}]},
+         "tools[0].tools[0].name"),
+        ({"tools": [{"type": "custom", "name": "b c"}]}, "tools[0].name"),
+        ({"input": [{"type": "custom_tool_call", "call_id": "a", "name": "a"}]}, "input[0].input"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
         ({"tools": [{"type": "function", "name": "a", "parameters": []}]}, "tools[0].parameters"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
@@ -295,7 +301,7 @@ def test_items_of_an_assistant_become_messages() -> None:
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "r"}]},
         reasoning("two"), text, call, reasoning("three"), text,
     ]  # fmt: skip
-    made = chat_messages(checked_items(json.loads(json.dumps(items))), "i")
+    made = chat_messages(checked_items(json.loads(json.dumps(items)), Notes()), "i")
     shown = [
         (one["role"], one["content"], one.get("reasoning_content"), len(one.get("tool_calls", []))) for one in made
     ]

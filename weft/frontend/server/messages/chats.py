@@ -11,7 +11,8 @@ from weft.frontend.server.messages.conversation import chat_messages
 from weft.frontend.server.messages.requests import CountTokensRequest, MessagesRequest, ToolChoice
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.openai.structured import NamedSchema, ResponseFormat
-from weft.frontend.server.openai.tool_fields import check_own
+from weft.frontend.server.openai.tool_fields import PLACE
+from weft.frontend.server.tools.client_tools import client_function
 
 NAMES: Mapping[str, str] = {
     "tools[].function.parameters": "tools[].input_schema",
@@ -86,8 +87,12 @@ def _format(asked: CountTokensRequest) -> ResponseFormat | None:
 
 
 def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """A tool of the client's own; `cache_control` and `eager_input_streaming` change nothing."""
-    check_own(tool, at, (None, "custom"))
+    """A tool of the client's own; others keep their type, and are left out later. `cache_control`, `defer_loading` and
+    `eager_input_streaming` change nothing."""
+    if (function := client_function(tool)) is not None:
+        return {"type": "function", "function": function, PLACE: at}
+    if tool.get("type") not in (None, "custom"):
+        return {"type": tool["type"], PLACE: at}
     callers = tool.get("allowed_callers")
     if callers is not None and (not isinstance(callers, list) or "direct" not in callers):
         refuse(f"{at}.allowed_callers", "only the model calls tools; legal: lists with 'direct'", "unsupported_value")
@@ -99,7 +104,7 @@ def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
         "parameters": tool["input_schema"],
         "strict": tool.get("strict"),
     }
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": function, PLACE: at}
 
 
 def _described(tool: Mapping[str, Any], at: str) -> object:

@@ -16,10 +16,10 @@ from weft.frontend.server.chats import BegunChat
 from weft.frontend.server.messages import records
 from weft.frontend.server.messages.chats import NAMES
 from weft.frontend.server.messages.errors import messages_error, refusal
-from weft.frontend.server.messages.json_prefix import object_so_far
 from weft.frontend.server.messages.requests import MessagesRequest
 from weft.frontend.server.renamed import renamed
 from weft.frontend.server.replies import Answer
+from weft.frontend.server.tools.json_prefix import object_so_far
 
 Delta = records.TextDelta | records.ThinkingDelta | records.InputJsonDelta
 _DELTAS: dict[Kind, Callable[[str], Delta]] = {

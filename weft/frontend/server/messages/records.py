@@ -13,7 +13,6 @@ class TextBlock(msgspec.Struct, frozen=True, tag="text"):
     """Text for the reader."""
 
     text: str
-    citations: None = None
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag="thinking"):

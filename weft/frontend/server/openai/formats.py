@@ -14,7 +14,7 @@ from weft.engine.core.outputs import TokenLogprob
 from weft.engine.text import Tokenizer
 from weft.engine.text.offsets import TextOffsets
 from weft.frontend.chat.answer import AnswerRules
-from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from weft.frontend.chat.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart, ToolCall
 from weft.frontend.server.answer_reader import AnswerReader, reasoning_tokens_of
 from weft.frontend.server.openai.base import Shown
 from weft.frontend.server.openai.records import (
@@ -26,6 +26,7 @@ from weft.frontend.server.openai.records import (
     ChatLogprobs,
     CompletionChoice,
     CompletionLogprobs,
+    CustomCall,
     Delta,
     FunctionCall,
     FunctionDelta,
@@ -34,6 +35,8 @@ from weft.frontend.server.openai.records import (
     PromptLogprobs,
     TopLogprob,
 )
+from weft.frontend.server.tools.custom_calls import CustomCalls
+from weft.frontend.server.tools.translation import text_of
 
 
 class _Words:
@@ -81,6 +84,7 @@ class ChatFormat(_Words):
         super().__init__(tokenizer, shown)
         self._prompt_ids, self._rules, self._reasoning = prompt_ids, rules, reasoning
         self._readers: dict[int, AnswerReader] = {}
+        self._custom = CustomCalls(rules.use.offered)
 
     def first(self, index: int) -> ChatChunkChoice:
         """The role."""
@@ -93,7 +97,7 @@ class ChatFormat(_Words):
             deltas = [Delta(content=piece.text)] if piece.text or reason is None else [Delta()]
         else:
             reader = self._reader(index)
-            deltas = [delta for part in reader.parts(piece) if (delta := self._delta(part)) is not None]
+            deltas = [delta for part in reader.parts(piece) if (delta := self._delta(part, index)) is not None]
             reason = _reason(reason, reader.called)
             if not deltas and (reason is not None or logprobs is not None or ids is not None):
                 deltas = [Delta()]
@@ -110,7 +114,10 @@ class ChatFormat(_Words):
         """Ids of a chunk without tokens."""
         return [] if self.shows_ids else None
 
-    def _delta(self, part: Part) -> Delta | None:
+    def _delta(self, part: Part, index: int) -> Delta | None:
+        if isinstance(part, CallStart | CallArguments) and (found := self._custom.taken(index, part)) is not None:
+            calls = [CalledToolDelta(part.index, call.id, "custom", custom=_custom(call)) for call in found]
+            return Delta(tool_calls=calls) if calls else None
         match part:
             case TextPart(text):
                 return Delta(content=text)
@@ -121,13 +128,19 @@ class ChatFormat(_Words):
             case CallArguments(at, text):
                 return Delta(tool_calls=[CalledToolDelta(at, function=FunctionDelta(arguments=text))])
 
+    def _called(self, call: ToolCall) -> CalledTool:
+        if self._custom.has(call.name):
+            call.arguments = text_of(call.arguments) or ""
+            return CalledTool(call.id, type="custom", custom=_custom(call))
+        return CalledTool(call.id, FunctionCall(call.name, call.arguments))
+
     def choice(self, index: int, piece: ChoiceDelta) -> ChatChoice:
         """The message."""
         logprobs, reason, message = self._of(piece.logprobs), piece.finish_reason or "stop", Message(piece.text)
         if not self._rules.plain:
             parser = self._rules.parser()
             whole = parser.whole(piece.text, cut=piece.is_cut)
-            calls = [CalledTool(call.id, FunctionCall(call.name, call.arguments)) for call in whole.calls]
+            calls = [self._called(call) for call in whole.calls]
             thoughts = whole.reasoning if self._reasoning and whole.reasoning is not None else UNSET
             text = whole.text if whole.text or calls or whole.reasoning else ""
             message = Message(text, reasoning_content=thoughts, reasoning=thoughts, tool_calls=calls or UNSET)
@@ -174,6 +187,10 @@ class ChatFormat(_Words):
 
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
         return TopLogprob(self._name(token_id), logprob, list(self._tokenizer.token_bytes(token_id)))
+
+
+def _custom(call: ToolCall) -> CustomCall:
+    return CustomCall(call.name, call.arguments)
 
 
 def _reason(reason: str | None, called: bool) -> str | None:

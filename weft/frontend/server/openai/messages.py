@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weft.frontend.server.errors import refuse, shown_value
+from weft.frontend.server.tools.translation import arguments_of
 
 ROLES = ("system", "user", "assistant", "tool")
 """`developer` is OpenAI's newer word for `system` and is taken as that. Others are for templates that know them."""
@@ -87,6 +88,10 @@ def _calls(calls: object, at: str) -> list[dict[str, Any]]:
 
 def _call(call: object, at: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
+    if isinstance(call, dict) and call.get("type") == "custom" and isinstance(custom := call.get("custom"), dict):
+        text = checked_string(custom.get("input"), f"{at}.custom.input")
+        function = {"name": custom.get("name"), "arguments": arguments_of(text)}
+        call = {name: value for name, value in call.items() if name != "custom"} | {"type": "function"}
     if not isinstance(call, dict) or not isinstance(function, dict):
         what = "it is missing: a call has an id, type 'function' and a function with name and arguments"
         refuse(f"{at}.function", what, "missing_required_parameter")

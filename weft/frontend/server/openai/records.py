@@ -82,12 +82,20 @@ class FunctionCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+class CustomCall(msgspec.Struct, frozen=True):
+    """A custom tool's name and the text that it is called with."""
+
+    name: str
+    input: str
+
+
 class CalledTool(msgspec.Struct, frozen=True):
-    """One call of a message."""
+    """One call of a message: of a function, or of a custom tool."""
 
     id: str
-    function: FunctionCall
+    function: FunctionCall | UnsetType = UNSET
     type: str = "function"
+    custom: CustomCall | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct, frozen=True):
@@ -103,7 +111,9 @@ class CalledToolDelta(msgspec.Struct, frozen=True):
     index: int
     id: str | UnsetType = UNSET
     type: str | UnsetType = UNSET
-    function: FunctionDelta = FunctionDelta()
+    function: FunctionDelta | UnsetType = UNSET
+    custom: CustomCall | UnsetType = UNSET
+    """Whole, in one chunk."""
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.frontend.server.errors import refuse
+from weft.frontend.server.openai.messages import checked_string
 from weft.frontend.server.openai.requests import ChatRequest
 from weft.frontend.server.openai.structured import NamedSchema, ResponseFormat
-from weft.frontend.server.openai.tool_fields import check_own
+from weft.frontend.server.openai.tool_fields import CALLED, NAMESPACE, PLACE
 from weft.frontend.server.responses.items import chat_messages
 from weft.frontend.server.responses.requests import Item, ResponsesRequest, TextFormat
+from weft.frontend.server.tools.translation import name_in
 
 NAMES: Mapping[str, str] = {
+    "tools[].tools[].function": "tools[].tools[]",
+    "tools[].tools[].custom": "tools[].tools[]",
+    "tools[].custom": "tools[]",
     "tools[].function.parameters": "tools[].parameters",
     "tools[].function": "tools[]",
     "tool_choice.allowed_tools": "tool_choice",
@@ -38,7 +43,7 @@ def chat_of(asked: ResponsesRequest, items: Sequence[Item], defaults: Mapping[st
     given: dict[str, Any] = {name: getattr(asked, name) for name in SAME}
     given |= {
         "messages": chat_messages(items, asked.instructions),
-        "tools": [_tool(tool, f"tools[{at}]") for at, tool in enumerate(asked.tools)] or None,
+        "tools": [one for at, tool in enumerate(asked.tools) for one in _tools(tool, f"tools[{at}]")] or None,
         "tool_choice": _choice(asked.tool_choice),
         "response_format": _format(asked.text.format),
         "reasoning_effort": asked.reasoning.effort,
@@ -59,24 +64,46 @@ def _format(given: TextFormat | None) -> ResponseFormat | None:
     return ResponseFormat(type="json_schema", json_schema=NamedSchema(schema=given.schema, strict=given.strict))
 
 
-def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
-    check_own(tool, at, ("function",))
-    return {"type": "function", "function": shown_tool(tool)}
+def _tools(tool: Mapping[str, Any], at: str, namespace: object = None) -> Iterator[dict[str, Any]]:
+    """The tool as a chat has it; of a namespace, all in it. Tools that no client runs keep their type, and are left out
+    later."""
+    kind = tool.get("type")
+    if kind == "namespace" and namespace is None:
+        inner = tool.get("tools")
+        if not isinstance(inner, list) or not all(isinstance(one, dict) for one in inner):
+            refuse(f"{at}.tools", "it is no list of tools", "invalid_type")
+        name = checked_string(tool.get("name"), f"{at}.name")
+        for index, one in enumerate(inner):
+            yield from _tools(one, f"{at}.tools[{index}]", name)
+    elif kind in CALLED:
+        fields = {**tool, "name": name_in(namespace, tool.get("name"))}
+        yield {"type": kind, kind: fields, PLACE: at, NAMESPACE: namespace}
+    else:
+        yield {"type": kind, PLACE: at}
 
 
 def shown_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a function that an answer depends on."""
-    return {name: tool.get(name) for name in ("name", "description", "parameters", "strict")}
+    """A tool as the response repeats it: of a function, the fields that an answer depends on."""
+    if tool.get("type") != "function":
+        return dict(tool)
+    return {"type": "function"} | {name: tool.get(name) for name in ("name", "description", "parameters", "strict")}
 
 
 def _choice(choice: str | Mapping[str, Any]) -> object:
     """The same in a chat's form; what is wrong with it, its own check finds."""
     if isinstance(choice, str):
         return choice
-    if choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    if choice.get("type") == "allowed_tools" and isinstance(choice.get("tools"), list):
-        tools = [{"function": one} if isinstance(one, dict) else one for one in choice["tools"]]
+    if (kind := choice.get("type")) in CALLED:
+        return {"type": kind, kind: _named(choice)}
+    if kind == "allowed_tools" and isinstance(choice.get("tools"), list):
+        tools = [
+            {"type": one.get("type", "function"), "function": _named(one)} if isinstance(one, dict) else one
+            for one in choice["tools"]
+        ]
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
     legal = "'auto', 'required', 'none', or an object of the type 'function' or 'allowed_tools'"
     refuse("tool_choice", f"its type is {str(choice.get('type'))[:40]!r}; legal: {legal}", "unsupported_value")
+
+
+def _named(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name_in(choice.get("namespace"), choice.get("name"))}

@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from weft.frontend.server.chats import BegunChat, Chats, ChatWay
 from weft.frontend.server.errors import refuse
+from weft.frontend.server.fields.notes import notes_of
 from weft.frontend.server.http.access import Access
 from weft.frontend.server.openai.requests import ChatRequest
+from weft.frontend.server.openai.tool_fields import CALLED
 from weft.frontend.server.operations import Api
 from weft.frontend.server.renamed import naming
 from weft.frontend.server.replies import Answer, json_response
@@ -57,7 +59,7 @@ class ResponsesEndpoints:
         self._service.engines.check_room(1)
         asked = await self._service.read(request, responses_request)
         store = self._store(request)
-        items = [*_earlier(store, asked.previous_response_id), *checked_items(asked.input)]
+        items = [*_earlier(store, asked.previous_response_id), *checked_items(asked.input, notes_of(request.scope))]
         if asked.store:
             store.check(items)
         chat = chat_of(asked, items, self._service.model.defaults)
@@ -79,7 +81,10 @@ class ResponsesEndpoints:
     )  # fmt: skip
     async def input_tokens(self, request: Request) -> Response:
         asked = await self._service.read(request, responses_request)
-        items = [*_earlier(self._store(request), asked.previous_response_id), *checked_items(asked.input)]
+        items = [
+            *_earlier(self._store(request), asked.previous_response_id),
+            *checked_items(asked.input, notes_of(request.scope)),
+        ]
         with naming(NAMES):
             ids = await self._chats.ids_of(request, chat_of(asked, items, self._service.model.defaults))
         return json_response(InputTokens(len(ids)))
@@ -139,7 +144,7 @@ def _empty(asked: ResponsesRequest, chat: ChatRequest) -> Callable[[Answer], Res
     if asked.text.format is not None:
         text["format"] = msgspec.to_builtins(asked.text.format)
     reasoning = {"effort": asked.reasoning.effort, "summary": None}
-    tools = [{"type": "function", **shown_tool(tool)} for tool in asked.tools]
+    tools = [shown_tool(tool) for tool in asked.tools if tool.get("type") in ("namespace", *CALLED)]
 
     def empty(answer: Answer) -> ResponseReply:
         return ResponseReply(

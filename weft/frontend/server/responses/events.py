@@ -124,6 +124,18 @@ class CallArgumentsDone(_OfText, frozen=True, kw_only=True, tag="response.functi
     arguments: str
 
 
+class CustomInputDelta(_OfText, frozen=True, kw_only=True, tag="response.custom_tool_call_input.delta"):
+    """More of the text of a custom tool's call."""
+
+    delta: str
+
+
+class CustomInputDone(_OfText, frozen=True, kw_only=True, tag="response.custom_tool_call_input.done"):
+    """The text of a custom tool's call is whole."""
+
+    input: str
+
+
 RESPONSE_EVENTS = (
     ResponseCreated,
     ResponseInProgress,
@@ -136,6 +148,8 @@ RESPONSE_EVENTS = (
     ContentPartDone,
     CallArgumentsDelta,
     CallArgumentsDone,
+    CustomInputDelta,
+    CustomInputDone,
     OutputItemDone,
     ResponseCompleted,
     ResponseIncomplete,

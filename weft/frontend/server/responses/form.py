@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from weft.base.errors import RequestError
@@ -19,6 +20,7 @@ from weft.frontend.server.replies import Answer
 from weft.frontend.server.responses import events, records
 from weft.frontend.server.responses.chats import NAMES
 from weft.frontend.server.responses.logprobs import TokenWords
+from weft.frontend.server.tools.translation import name_without, text_of
 
 _FAULTS: dict[int, records.FaultCode] = {400: "invalid_prompt", 422: "invalid_prompt", 429: "rate_limit_exceeded"}
 
@@ -30,6 +32,8 @@ _KINDS: dict[Kind, tuple[str, type[msgspec.Struct], type[msgspec.Struct], str]] 
     "call": ("fc", events.CallArgumentsDelta, events.CallArgumentsDone, "arguments"),
 }
 """Of each kind of block: what its id begins with, the events of its text, and the field of the last one."""
+_CUSTOM = ("ctc", events.CustomInputDelta, events.CustomInputDone, "input")
+"""Of calls of custom tools. Their text is known when their arguments are whole."""
 
 
 class ResponsesForm(BlockForm):
@@ -94,13 +98,15 @@ class ResponsesForm(BlockForm):
 
     def _events(self, answer: Answer, change: Change, block: AnswerBlock, text: str) -> Iterator[bytes]:
         id, index = _id(answer, block), block.index
-        _, delta, done, field = _KINDS[block.kind]
+        _, delta, done, field = _kind(block)
         at: dict[str, Any] = {"output_index": index, "item_id": id}
         if change == "begins":
             self._logprobs[index] = []
             yield self._frame(events.OutputItemAdded, output_index=index, item=self._item(id, block, "in_progress"))
             if (part := self._part(block)) is not None:
                 yield self._frame(events.ContentPartAdded, **at, part=part)
+        elif change == "grows" and _is_custom(block):
+            return
         elif change == "grows":
             new, self._new = self._new, []
             yield self._frame(delta, **at, delta=text, **self._shown(block, new))
@@ -109,7 +115,10 @@ class ResponsesForm(BlockForm):
         else:
             item = self._item(id, block, "incomplete" if self._last.finish_reason == "length" else "completed")
             self._items.append(item)
-            yield self._frame(done, **at, **{field: block.text}, **self._shown(block, self._logprobs[index]))
+            text = _shown_text(block)
+            if _is_custom(block):
+                yield self._frame(delta, **at, delta=text)
+            yield self._frame(done, **at, **{field: text}, **self._shown(block, self._logprobs[index]))
             if (part := self._part(block)) is not None:
                 yield self._frame(events.ContentPartDone, **at, part=part)
             yield self._frame(events.OutputItemDone, output_index=index, item=item)
@@ -125,7 +134,13 @@ class ResponsesForm(BlockForm):
     def _item(self, id: str, block: AnswerBlock, status: Any) -> records.OutputItem:
         """With the block's content; while it is in progress it has none."""
         if block.kind == "call":
-            return records.OutputCall(id, status, block.id, block.name, block.text)
+            text = "" if status == "in_progress" else _shown_text(block)
+            namespace = block.tool.namespace if block.tool is not None else None
+            name = block.name if namespace is None else name_without(namespace, block.name)
+            said = UNSET if namespace is None else namespace
+            if _is_custom(block):
+                return records.OutputCustomCall(id, block.id, name, text, said)
+            return records.OutputCall(id, status, block.id, name, text, said)
         part: Any = None if status == "in_progress" else self._part(block)
         make = records.OutputReasoning if block.kind == "reasoning" else records.OutputMessage
         return make(id, status, [] if part is None else [part])
@@ -153,4 +168,16 @@ class ResponsesForm(BlockForm):
 
 
 def _id(answer: Answer, block: AnswerBlock) -> str:
-    return f"{_KINDS[block.kind][0]}_{answer.id.removeprefix('resp_')}_{block.index}"
+    return f"{_kind(block)[0]}_{answer.id.removeprefix('resp_')}_{block.index}"
+
+
+def _kind(block: AnswerBlock) -> tuple[str, type[msgspec.Struct], type[msgspec.Struct], str]:
+    return _CUSTOM if _is_custom(block) else _KINDS[block.kind]
+
+
+def _is_custom(block: AnswerBlock) -> bool:
+    return block.tool is not None and block.tool.custom
+
+
+def _shown_text(block: AnswerBlock) -> str:
+    return text_of(block.text) or "" if _is_custom(block) else block.text

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
 from weft.frontend.server.errors import refuse, shown_value
+from weft.frontend.server.fields.notes import Notes
 from weft.frontend.server.openai.messages import check_depth, checked_string, part_text
 from weft.frontend.server.responses.requests import Item, Items
+from weft.frontend.server.tools.translation import arguments_of, name_in
 
-KINDS = ("message", "function_call", "function_call_output", "reasoning")
+KINDS = (
+    "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning",
+)  # fmt: skip
+OF_SERVERS = (
+    "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_list_tools",
+    "mcp_call", "tool_search_call", "tool_search_output", "compaction",
+)  # fmt: skip
+"""What other servers' own tools leave in a conversation."""
 ROLES = ("user", "assistant", "system", "developer")
 
 
-def checked_items(given: str | Items) -> Items:
-    """Each with an id, a status and its text in parts. RequestError names what is no item, as in
-    `input[1].content[0].type`."""
+def checked_items(given: str | Items, notes: Notes) -> Items:
+    """Without those of a server's own tools. Each with an id, a status and its text in parts. RequestError names what
+    is no item, as in `input[1].content[0].type`."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     if not given:
         refuse("input", "it is empty")
-    return [_item(item, f"input[{at}]") for at, item in enumerate(given)]
+    return [_item(item, f"input[{at}]") for at, item in enumerate(given) if not _left_out(item, f"input[{at}]", notes)]
+
+
+def _left_out(item: Item, at: str, notes: Notes) -> bool:
+    if notes.strict or item.get("type") not in OF_SERVERS:
+        return False
+    notes.leave_out(f"{re.sub(r'[0-9]+', '', at)}.{item['type']}", "this server has no tools of its own")
+    return True
 
 
 def _item(item: Item, at: str) -> Item:
@@ -32,10 +49,13 @@ def _item(item: Item, at: str) -> Item:
         refuse(f"{at}.type", f"it is {shown}; legal: {', '.join(KINDS)}", "unsupported_value")
     if kind == "message":
         return _message(item, at)
-    if kind == "function_call":
-        made = {name: checked_string(item.get(name), f"{at}.{name}") for name in ("call_id", "name", "arguments")}
+    if kind in ("function_call", "custom_tool_call"):
+        text = "arguments" if kind == "function_call" else "input"
+        made = {name: checked_string(item.get(name), f"{at}.{name}") for name in ("call_id", "name", text)}
+        if item.get("namespace") is not None:
+            made["namespace"] = checked_string(item["namespace"], f"{at}.namespace")
         return {"type": kind, "id": _id(item, "fc", at), **made, "status": "completed"}
-    if kind == "function_call_output":
+    if kind in ("function_call_output", "custom_tool_call_output"):
         output = item.get("output")
         if isinstance(output, list):
             output = [_input_text(part_text(part, f"{at}.output[{i}]")) for i, part in enumerate(output)]
@@ -119,11 +139,12 @@ def _as_message(item: Item) -> dict[str, Any]:
         case "message":
             content = "".join(part["text"] for part in item["content"])
             return {"role": "system" if item["role"] == "developer" else item["role"], "content": content}
-        case "function_call":
-            function = {"name": item["name"], "arguments": item["arguments"]}
+        case "function_call" | "custom_tool_call":
+            arguments = item["arguments"] if "arguments" in item else arguments_of(item["input"])
+            function = {"name": name_in(item.get("namespace"), item["name"]), "arguments": arguments}
             call = {"id": item["call_id"], "type": "function", "function": function}
             return {"role": "assistant", "content": "", "tool_calls": [call]}
-        case "function_call_output":
+        case "function_call_output" | "custom_tool_call_output":
             output = item["output"]
             text = output if isinstance(output, str) else "\n".join(part["text"] for part in output)
             return {"role": "tool", "tool_call_id": item["call_id"], "content": text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -59,6 +60,17 @@ class OutputCall(msgspec.Struct, frozen=True, tag="function_call"):
     call_id: str
     name: str
     arguments: str
+    namespace: str | UnsetType = UNSET
+
+
+class OutputCustomCall(msgspec.Struct, frozen=True, tag="custom_tool_call"):
+    """A call of a custom tool, whose `input` is a text."""
+
+    id: str
+    call_id: str
+    name: str
+    input: str
+    namespace: str | UnsetType = UNSET
 
 
 class OutputReasoning(msgspec.Struct, frozen=True, tag="reasoning"):
@@ -70,7 +82,7 @@ class OutputReasoning(msgspec.Struct, frozen=True, tag="reasoning"):
     summary: list[None] = []
 
 
-OutputItem = OutputMessage | OutputCall | OutputReasoning
+OutputItem = OutputMessage | OutputCall | OutputCustomCall | OutputReasoning
 
 
 class InputDetails(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Tools that are no functions, as functions: custom ones, namespaces, and those that a client brings along."""
