@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.support.exact_model import exact_config
-from weft.base.errors import ConfigError, LayoutError
+from weft.base.errors import ConfigError, LayoutError, UnavailableError
 from weft.parallel.arch import parse_config
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.fit import check_fit, resolve_for
 from weft.parallel.layout.counts import divisors
 from weft.parallel.layout.layout import Layout
+from weft.parallel.layout.serialize import load_given
 from weft.tools.explain.fits import Budget, fit
 from weft.tools.explain.proposals import StepLoad
 from weft.tools.explain.report import explain
 from weft.tools.plan.clusters import Cluster, Rates, read_cluster
+from weft.tools.plan.document import document, json_schema
 from weft.tools.plan.goal import Goal
+from weft.tools.plan.measure import measure, measured_lines
 from weft.tools.plan.plan import LayoutPlan, make_plan, order, rank_layout, room_by_explain, stated_layout
+from weft.tools.plan.reasons import reasons
 from weft.tools.plan.rules import SearchRules, check_pins, read_sizes
 from weft.tools.plan.search import Space, layout_of, search, times_of
+from weft.tools.plan.text import lines
 
 MODELS = {name: parse_config(exact_config(name)) for name in ("tied", "experts", "latent")}
 GOAL = Goal(streams=12, prompt=20, answer=8, load=StepLoad(16, 8, 4), block=4)
@@ -213,3 +221,39 @@ def test_pins_that_contradict_are_refused() -> None:
     for pins, most in (({"dense.tp": 4}, {"dense.tp": 2}), ({"attention.tp": 4, "replicas": 4}, {})):
         with pytest.raises(ConfigError):
             check_pins(pins, most, 8)
+
+
+def test_what_was_measured_is_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaders = planned(MODELS["tied"], cluster(3), top=3).leaders
+    rates_found = {"1": 5.0, "2": 9.0, "3": None}
+
+    def bench(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        rows = [
+            {"layout": name, "tpot_ms": {"median": 4.0}, "output_tokens_per_s": rate and {"median": rate}}
+            for name, rate in rates_found.items()
+        ]
+        assert all(load_given(Path(word)) for word in command if word.endswith(".yaml"))
+        Path(command[command.index("--save") + 1]).write_text(json.dumps({"rows": rows}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", bench)
+    found = measure(["model"], leaders, GOAL)
+    assert [one.rate for one in found] == [9.0, 5.0, None]
+    assert [one.predicted for one in found] == [leaders[place].times.step for place in (1, 0, 2)]
+    assert len(measured_lines(found)) == 4
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 69))
+    with pytest.raises(UnavailableError):
+        measure(["model"], leaders, GOAL)
+    with pytest.raises(ConfigError):
+        measure(["model"], leaders[:1], GOAL)
+
+
+def test_a_plan_is_the_same_twice_and_keeps_its_schema() -> None:
+    found = [planned(MODELS["latent"], cluster(3), top=3) for _ in range(2)]
+    made = []
+    for plan in found:
+        why = tuple(reasons(plan.space, plan.leaders[0]))
+        made.append(document("m", plan, why, plan.leaders[1]))
+        assert why and list(lines("m", plan, SearchRules(3), why, None))
+    assert json.dumps(made[0]) == json.dumps(made[1])
+    jsonschema.validate(made[0], json_schema())

@@ -9,18 +9,21 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from weft.base.errors import ConfigError, UsageError
 from weft.base.options import check_range
-from weft.base.settings import DTYPE_BYTES, EngineConfig, resolve_dtype
+from weft.base.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
+from weft.cli.args.flags import GivenValue
 from weft.cli.args.model import add_engine_arguments, engine_config_from
 from weft.cli.args.model_config import add_config_model, model_config
-from weft.cli.args.quantization import COUNTED, choices_from, storage_from
+from weft.cli.args.quantization import COUNTED, choices_from, file_from, storage_from
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.fit import check_fit, resolve_for
+from weft.parallel.arch.quantization import WeightStorage
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.serialize import load_given, to_yaml
@@ -28,7 +31,6 @@ from weft.runtime.launch_plan.block_size import block_size_of
 from weft.runtime.launch_plan.step_limits import with_step_tokens
 from weft.tools.dialects.names import names
 from weft.tools.dialects.registry import write
-from weft.tools.explain.choices import for_checkpoint
 from weft.tools.explain.fits import lines as fit_lines
 from weft.tools.explain.proposals import StepLoad
 from weft.tools.explain.units import binary
@@ -36,6 +38,7 @@ from weft.tools.plan.clusters import Cluster, read_cluster
 from weft.tools.plan.document import document, json_schema
 from weft.tools.plan.goal import Goal
 from weft.tools.plan.here import room_here, this_machine
+from weft.tools.plan.measure import measure, measured_lines
 from weft.tools.plan.plan import LayoutPlan, Ranked, Room, make_plan, room_by_explain, smallest_change, stated_layout
 from weft.tools.plan.reasons import axes, reasons
 from weft.tools.plan.rules import SearchRules, check_pins, read_sizes
@@ -72,6 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--top", type=int, default=5, metavar="N", help="layouts that are shown (default: 5)")
     group.add_argument(
+        "--measure", type=int, metavar="N",
+        help="on this machine: weft bench of the first N, and of --layout, in turns; predicted beside measured",
+    )  # fmt: skip
+    group.add_argument(
         "--write", metavar="FILE", help=f"write the first layout there, or print it for {', '.join(names())}"
     )
     group.add_argument("--json", action="store_true", help="print JSON, with the schema that --schema prints")
@@ -84,14 +91,18 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(json_schema(), indent=2))
         return 0
     check_range("--top", args.top, 1, 1000)
+    _check_measure(args)
     take_foreign(args, only=COUNTED)
     name, config = model_config(args.model, args.revision, without_checkpoint=args.without_checkpoint)
     engine = engine_config_from(args)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     stated = _stated(args, config)
     cluster = this_machine() if args.cluster == "here" else read_cluster(args.cluster, engine.dtype)
-    choices = for_checkpoint(choices_from(engine), config.quantization)
-    goal = _goal(args, config, engine, cluster.shared and choices.compressed)
+    file = file_from(args)
+    storage = storage_from(engine, config, file)
+    choices = choices_from(engine, config, file, storage)
+    here = cluster.shared
+    goal = _goal(args, config, engine, replace(storage, compressed=here and choices.compressed))
     goal.check(config)
     if config.quantization:
         _say(f"{name} has {config.quantization} weights, which weft explains and cannot load: plan for another engine")
@@ -111,9 +122,37 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(name, found, rules, why, own)))
     _missed(found)
+    if args.measure is not None:
+        several = [*found.leaders[: args.measure], *([own] if own is not None else [])]
+        lines_of_bench = measured_lines(measure(_words(args), several, goal))
+        print("\n".join(lines_of_bench), file=sys.stderr if args.json else sys.stdout)
     if args.write is not None:
         _write(args.write, found.leaders[0].layout, name)
     return 0
+
+
+def _check_measure(args: argparse.Namespace) -> None:
+    if args.measure is None:
+        return
+    check_range("--measure", args.measure, 2, args.top)
+    if args.cluster != "here":
+        raise UsageError(f"--measure: only this machine can be measured, not {args.cluster}; leave one of them out")
+    if args.without_checkpoint:
+        raise UsageError("--measure: a model without a checkpoint cannot be run; leave one of them out")
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    """The model and the engine's options, as they were given."""
+    flags = {setting.name: setting.option.flags[0] for setting in engine_settings()}
+    words = [args.model] if args.model is not None else []
+    words += ["--revision", args.revision] if args.revision is not None else []
+    given: Mapping[str, GivenValue] = args.engine_given
+    for name, entry in given.items():
+        if isinstance(entry.value, bool):
+            words.append(flags[name] if entry.value else "--no-" + flags[name].removeprefix("--"))
+        else:
+            words += [flags[name], str(entry.value)]
+    return words
 
 
 def _plan(
@@ -124,8 +163,9 @@ def _plan(
     rules: SearchRules,
     engine: EngineConfig,
 ) -> tuple[LayoutPlan, Room]:
-    greedy = for_checkpoint(choices_from(engine), config.quantization).programs and cluster.shared
-    space = search(config, cluster, goal, rules, greedy)
+    # ranks whose steps run in C++ exchange only their largest logits
+    programs = cluster.shared and not engine.enforce_eager and engine.dtype in ("bfloat16", "float32")
+    space = search(config, cluster, goal, rules, programs)
     room = room_here(space.explained, engine) if cluster.shared else room_by_explain(space.explained)
     return make_plan(space, room, args.top), room
 
@@ -147,7 +187,7 @@ def _least_ranks(config: ModelConfig, cluster: Cluster, goal: Goal) -> int:
     return -(-held // cluster.budget(cluster.devices))
 
 
-def _goal(args: argparse.Namespace, config: ModelConfig, engine: EngineConfig, compressed: bool) -> Goal:
+def _goal(args: argparse.Namespace, config: ModelConfig, engine: EngineConfig, storage: WeightStorage) -> Goal:
     streams, prompt, answer = args.streams, args.prompt, args.answer
     if (args.context is None) != (args.requests is None):
         raise UsageError("--context and --requests belong together: give both, or --streams, --in and --out")
@@ -159,7 +199,6 @@ def _goal(args: argparse.Namespace, config: ModelConfig, engine: EngineConfig, c
         check_range("--context", args.context, answer + 1, config.longest_position)
         streams, prompt = args.requests, args.context - answer
     named = with_step_tokens(engine, resolve_for(config, {}))
-    storage = replace(storage_from(args, engine, config), compressed=compressed)
     load = StepLoad(named.tokens_per_step, engine.max_num_seqs, DTYPE_BYTES[engine.dtype], storage)
     streams, prompt, answer = (
         default if value is None else value for value, default in ((streams, 8), (prompt, 128), (answer, 64))

@@ -47,6 +47,12 @@ def axes(candidate: Candidate) -> str:
     return ", ".join((text, *more))
 
 
+def name_of(candidate: Candidate) -> str:
+    """Its axes, and the modules whose size is not attention's."""
+    others = [f"{module} {size_words(size)}" for module, size in candidate.sizes if size != candidate.shape.tp]
+    return ", ".join((axes(candidate), *others))
+
+
 def _other_sizes(explained: Explained, best: Ranked) -> Iterator[str]:
     candidate = best.candidate
     chosen = dict(candidate.sizes)
