@@ -13,10 +13,11 @@ from weft.parallel.arch.reading.config import MLP_BIAS, attention_biases, no_win
 
 def ernie_block(fields: Fields) -> BlockSpec:
     """The block of ERNIE 4.5, with and without experts."""
+    block = read_block(fields)
     no_windows(fields)
     bias, o_bias = attention_biases(fields, "use_bias")
     mlp_bias = bias and fields.flag(MLP_BIAS, True)
-    return replace(read_block(fields), qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias, rope_interleaved=True)
+    return replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias, rope_interleaved=True)
 
 
 def _config(fields: Fields) -> ModelConfig:

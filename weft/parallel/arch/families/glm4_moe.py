@@ -13,12 +13,12 @@ from weft.parallel.arch.reading.config import no_windows, read_block, read_confi
 
 
 def _config(fields: Fields) -> ModelConfig:
-    no_windows(fields)
     block = replace(
         read_block(fields, partial=True),
         qkv_bias=fields.flag("attention_bias", False),
         qk_norm="head" if fields.flag("use_qk_norm", False) else "none",
     )
+    no_windows(fields)
     return read_config(fields, "glm4_moe", block, moe=sigmoid_experts(fields))
 
 

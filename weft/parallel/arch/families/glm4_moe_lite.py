@@ -24,14 +24,14 @@ def _dense_layers(fields: Fields) -> tuple[int, ...]:
 
 
 def _config(fields: Fields) -> ModelConfig:
-    dense = _dense_layers(fields)
+    block, dense = latent_block(fields), _dense_layers(fields)
     routed = len(dense) < layers_of(fields)
     # the experts of DeepSeek-V3 begin at a layer by another field, which this family has not
     moe = (
         replace(sigmoid_experts(fields), first_layer=0, dense_layers=dense) if len(dense) < layers_of(fields) else None
     )
     mla = latent_attention(fields, interleaved=fields.flag("rope_interleave", False))
-    return read_config(fields, "glm4_moe_lite", latent_block(fields), moe=moe if routed else None, mla=mla)
+    return read_config(fields, "glm4_moe_lite", block, moe=moe if routed else None, mla=mla)
 
 
 FAMILY = ModelFamily(

@@ -11,13 +11,13 @@ from weft.parallel.arch.reading.config import MLP_BIAS, O_BIAS, no_windows, read
 
 
 def _config(fields: Fields) -> ModelConfig:
-    no_windows(fields)
     block = replace(
         read_block(fields),
         qkv_bias=fields.flag("attention_bias", True),
         o_bias=fields.flag("attention_out_bias", False) and fields.flag(O_BIAS, True),
         mlp_bias=fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True),
     )
+    no_windows(fields)
     return read_config(fields, "seed_oss", block)
 
 

@@ -39,9 +39,9 @@ def _windows(fields: Fields, turned: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _config(fields: Fields) -> ModelConfig:
-    (bias, o_bias), turned = attention_biases(fields), _turned(fields)
+    block, (bias, o_bias), turned = read_block(fields), attention_biases(fields), _turned(fields)
     block = replace(
-        read_block(fields),
+        block,
         qkv_bias=bias,
         o_bias=o_bias,
         mlp_bias=fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True),
