@@ -88,7 +88,8 @@ LATENT: dict[str, Any] = {
 }  # fmt: skip
 MSCALE = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
 QWEN3_MOE: Any = Qwen3MoeConfig
-"""Its signature does not list all of its fields."""
+GLM_CONFIG: Any = transformers.Glm4MoeConfig
+"""Their signatures do not list all of their fields."""
 EXPERTS: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "mixtral": (MixtralForCausalLM, MixtralConfig(**SIZES, num_local_experts=5, num_experts_per_tok=2)),
     "qwen3-moe": (
@@ -131,9 +132,9 @@ LONGROPE = {
 ROTATED: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "glm4-moe": (
         transformers.Glm4MoeForCausalLM,
-        transformers.Glm4MoeConfig(**GLM, head_dim=20, attention_bias=True, use_qk_norm=True),
+        GLM_CONFIG(**GLM, head_dim=20, attention_bias=True, use_qk_norm=True),
     ),
-    "glm4-moe-plain": (transformers.Glm4MoeForCausalLM, transformers.Glm4MoeConfig(**GLM, head_dim=12)),
+    "glm4-moe-plain": (transformers.Glm4MoeForCausalLM, GLM_CONFIG(**GLM, head_dim=12)),
     "glm4-moe-lite": (
         transformers.Glm4MoeLiteForCausalLM,
         transformers.Glm4MoeLiteConfig(
