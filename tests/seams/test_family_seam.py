@@ -15,7 +15,6 @@ from weft.parallel.arch.block import _RUN, BlockSpec, refuse_not_run
 from weft.parallel.arch.families import FAMILIES
 
 MIXTURE: dict[str, Any] = {"num_local_experts": 5, "num_experts_per_tok": 2}
-GLM: dict[str, Any] = {"n_routed_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 22}
 CONFIGS: dict[str, dict[str, Any]] = {
     **{name: small_config(name) for name in ("llama", "mistral", "qwen2", "qwen3")},
     "mixtral": small_config(**MIXTURE, architectures=["MixtralForCausalLM"], model_type="mixtral"),
@@ -28,21 +27,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "deepseek_v3": exact_config("latent"),
     "glm4_moe": {
-        **small_config(**GLM, architectures=["Glm4MoeForCausalLM"], model_type="glm4_moe"),
+        **exact_config("latent"),
+        "architectures": ["Glm4MoeForCausalLM"],
+        "model_type": "glm4_moe",
+        "num_key_value_heads": 3,
         "use_qk_norm": True,
-        "attention_bias": True,
     },
     "glm4_moe_lite": {
         **exact_config("latent"),
         "architectures": ["Glm4MoeLiteForCausalLM"],
         "model_type": "glm4_moe_lite",
-        "mlp_layer_types": ["sparse", "dense", "sparse"],
     },
-    "phi3": small_config(architectures=["Phi3ForCausalLM"], model_type="phi3", sliding_window=9),
-    "smollm3": small_config(architectures=["SmolLM3ForCausalLM"], model_type="smollm3", no_rope_layer_interval=2),
+    "smollm3": exact_config("rotation"),
+    "phi3": small_config(architectures=["Phi3ForCausalLM"], model_type="phi3"),
+    "seed_oss": small_config(architectures=["SeedOssForCausalLM"], model_type="seed_oss"),
+    "ernie4_5": small_config(architectures=["Ernie4_5ForCausalLM"], model_type="ernie4_5"),
     "ministral3": small_config(architectures=["Ministral3ForCausalLM"], model_type="ministral3"),
-    "seed_oss": small_config(architectures=["SeedOssForCausalLM"], model_type="seed_oss", attention_out_bias=True),
-    "ernie4_5": small_config(architectures=["Ernie4_5ForCausalLM"], model_type="ernie4_5", use_bias=True),
 }
 NOT_RUN: dict[str, Any] = {
     "expert_bias": True,

@@ -21,15 +21,11 @@ class TensorNames:
     attention_norm: str = "input_layernorm"
     attention: str = "self_attn"
     qkv: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
-    qkv_in_one: str = ""
-    """The module whose rows are those of q, k and v, one after the other; empty: each has its own."""
     qk_norms: tuple[str, str] = ("q_norm", "k_norm")
     o_proj: str = "o_proj"
     dense_norm: str = "post_attention_layernorm"
     dense: str = "mlp"
     gate_up: tuple[str, str] = ("gate_proj", "up_proj")
-    gate_up_in_one: str = ""
-    """The same for a dense MLP's gate and up."""
     down: str = "down_proj"
     experts: str = "mlp"
     """The module that holds the router, `experts.<number>` and the shared experts."""
@@ -37,6 +33,8 @@ class TensorNames:
     expert_gate_up: tuple[str, str] = ("gate_proj", "up_proj")
     expert_down: str = "down_proj"
     shared_experts: str = "shared_experts"
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules of a layer whose tensors hold, one below the other, those of several."""
 
     @property
     def of_gguf(self) -> dict[str, str]:

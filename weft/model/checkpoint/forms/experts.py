@@ -25,7 +25,7 @@ def split_experts(tensors: Mapping[str, TensorInfo], names: TensorNames, experts
             found |= {each.name: each for each in _split(head, tail, info, names)}
         elif names.experts != FUSED and name.endswith(f".{FUSED}.{names.router}.weight"):
             own = f"{name.removesuffix(f'{FUSED}.{names.router}.weight')}{names.experts}.{names.router}.weight"
-            found[own] = part_of(info, own, info.shape, 0, info.source)
+            found[own] = _at(info, own, info.shape, 0, info.source)
         else:
             found[name] = info
     return found
@@ -50,10 +50,10 @@ def _split(head: str, tail: str, info: TensorInfo, names: TensorNames) -> Iterat
         for number, part in enumerate(parts):
             name = f"{head}.{names.experts}.experts.{expert}.{part}.weight"
             start = (expert * len(parts) + number) * step
-            yield part_of(info, name, shape, start, f"{info.source}[{expert}]")
+            yield _at(info, name, shape, start, f"{info.source}[{expert}]")
 
 
-def part_of(info: TensorInfo, name: str, shape: tuple[int, ...], start: int, source: str) -> TensorInfo:
+def _at(info: TensorInfo, name: str, shape: tuple[int, ...], start: int, source: str) -> TensorInfo:
     """A part of `info` from byte `start` of it."""
     nbytes = info.nbytes // max(1, prod(info.shape)) * prod(shape)
     return TensorInfo(name, shape, info.dtype, info.file, info.offset + start, nbytes, source)

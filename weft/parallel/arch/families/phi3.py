@@ -1,5 +1,4 @@
-"""Phi-3, Phi-4, their mini models: transformers' configuration_phi3. A Llama with q, k and v in one matrix and gate and
-up in another, a share of each head rotated, and frequencies by the longest context."""
+"""Phi-3, Phi-3.5, Phi-4: transformers' configuration_phi3. q, k, v are one tensor of the files, gate and up another."""
 
 from __future__ import annotations
 
@@ -10,30 +9,35 @@ from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.family import ModelFamily, TensorNames
 from weft.parallel.arch.reading.config import every_window, read_block, read_config
 
-KINDS = {"su": "longrope", "yarn": "longrope"}
-"""Older words for the scaling, which is longrope in each."""
+OLDER = ("su", "yarn")
+"""Words of older configs for longrope, as transformers reads them."""
 
 
 def _renamed(fields: Fields) -> Fields:
+    """The config with one word for its rotary scaling."""
     values = dict(fields.values)
     for key in ("rope_scaling", "rope_parameters"):
-        if (inner := fields.inner(key)) is not None:
-            values[key] = {
-                name: KINDS.get(x, x) if name in ("type", "rope_type") else x for name, x in inner.values.items()
-            }
+        inner = fields.inner(key)
+        for word in ("type", "rope_type"):
+            if inner is not None and inner.values.get(word) in OLDER:
+                values[key] = {**values[key], word: "longrope"}
     return Fields(values, fields.where)
 
 
 def _config(fields: Fields) -> ModelConfig:
     fields = _renamed(fields)
-    block = replace(read_block(fields, partial=True), windows=every_window(fields))
-    return read_config(fields, "phi3", block)
+    return read_config(fields, "phi3", replace(read_block(fields, partial=True), windows=every_window(fields)))
 
 
 FAMILY = ModelFamily(
     name="phi3",
     architectures=("Phi3ForCausalLM",),
     config=_config,
-    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "original_max_position_embeddings": 4096},
-    names=TensorNames(qkv_in_one="qkv_proj", gate_up_in_one="gate_up_proj"),
+    defaults={"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+    names=TensorNames(
+        fused={
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        }
+    ),
 )

@@ -41,11 +41,11 @@ FAMILIES: dict[str, ModelFamily] = {
     "deepseek_v3": deepseek_v3.FAMILY,
     "glm4_moe": glm4_moe.FAMILY,
     "glm4_moe_lite": glm4_moe_lite.FAMILY,
-    "phi3": phi3.FAMILY,
     "smollm3": smollm3.FAMILY,
-    "ministral3": ministral3.FAMILY,
+    "phi3": phi3.FAMILY,
     "seed_oss": seed_oss.FAMILY,
     "ernie4_5": ernie4_5.FAMILY,
+    "ministral3": ministral3.FAMILY,
 }
 """By config.json's model_type."""
 

@@ -1,4 +1,4 @@
-"""Seed-OSS: transformers' configuration_seed_oss. A Llama with a flag of its own for the bias of o_proj."""
+"""Seed-OSS: transformers' configuration_seed_oss. A Llama with biases of q, k and v."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import replace
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.family import ModelFamily
-from weft.parallel.arch.reading.config import MLP_BIAS, O_BIAS, no_windows, read_block, read_config
+from weft.parallel.arch.reading.config import MLP_BIAS, no_windows, read_block, read_config
 
 
 def _config(fields: Fields) -> ModelConfig:
-    block = replace(
-        read_block(fields),
-        qkv_bias=fields.flag("attention_bias", True),
-        o_bias=fields.flag("attention_out_bias", False) and fields.flag(O_BIAS, True),
-        mlp_bias=fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True),
-    )
+    block = read_block(fields)
     no_windows(fields)
+    bias, o_bias = fields.flag("attention_bias", False), fields.flag("attention_out_bias", False)
+    mlp_bias = fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True)
+    block = replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias)
     return read_config(fields, "seed_oss", block)
 
 
@@ -25,5 +23,10 @@ FAMILY = ModelFamily(
     name="seed_oss",
     architectures=("SeedOssForCausalLM",),
     config=_config,
-    defaults={"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
+    defaults={
+        "attention_bias": True,
+        "head_dim": 128,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 524288,
+    },
 )

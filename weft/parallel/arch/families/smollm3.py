@@ -1,10 +1,11 @@
-"""SmolLM3: transformers' configuration_smollm3. A Llama without rotary embedding in every fourth layer."""
+"""SmolLM3: transformers' configuration_smollm3. A Llama whose every fourth layer has no rotary embedding."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from weft.base.fields import Fields
+from weft.parallel.arch.block import Rope
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.config import (
@@ -17,38 +18,32 @@ from weft.parallel.arch.reading.config import (
 )
 
 
-def _turned(fields: Fields) -> tuple[int, ...]:
-    """Whether each layer has a rotary embedding: 1 or 0."""
+def _ropes(fields: Fields) -> tuple[Rope, ...]:
+    """`no_rope_layers` has a 1 for each layer with a rotary embedding. Without it, each `no_rope_layer_interval`th has
+    none."""
     layers, given = layers_of(fields), fields.wholes("no_rope_layers", high=1)
-    if not given:
-        step = fields.whole("no_rope_layer_interval", 4)
-        return tuple(int((layer + 1) % step != 0) for layer in range(layers))
-    if len(given) < layers:
-        raise fields.wrong("no_rope_layers", f"{layers} numbers, one for each layer", f"it has {len(given)}")
-    return given[:layers]
+    every = fields.whole("no_rope_layer_interval", 4)
+    if given and len(given) != layers:
+        raise fields.wrong("no_rope_layers", f"{layers} of 0 and 1, one for each layer")
+    rotated = given or [(layer + 1) % every != 0 for layer in range(layers)]
+    return tuple("global" if each else "none" for each in rotated)
 
 
-def _windows(fields: Fields, turned: tuple[int, ...]) -> tuple[int, ...]:
-    """`sliding_window`, if it is used, in the layers that `layer_types` names, else in those without rotation."""
-    if not fields.flag("use_sliding_window", False) or "sliding_window" not in fields:
+def _windows(fields: Fields, ropes: tuple[Rope, ...]) -> tuple[int, ...]:
+    """Where they are used: in the layers that `layer_types` names, else in those without a rotary embedding."""
+    if not fields.flag("use_sliding_window", False):
         return ()
-    if "layer_types" in fields:
+    if fields.texts("layer_types"):
         return named_windows(fields)
-    window = fields.whole("sliding_window")
-    return tuple(0 if each else window for each in turned)
+    window = fields.whole("sliding_window", 0, low=0)
+    return tuple(window if rope == "none" else 0 for rope in ropes) if window else ()
 
 
 def _config(fields: Fields) -> ModelConfig:
-    block, (bias, o_bias), turned = read_block(fields), attention_biases(fields), _turned(fields)
-    block = replace(
-        block,
-        qkv_bias=bias,
-        o_bias=o_bias,
-        mlp_bias=fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True),
-        ropes=tuple("global" if each else "none" for each in turned),
-        windows=_windows(fields, turned),
-    )
-    return read_config(fields, "smollm3", block, theta=2000000.0)
+    block, (bias, o_bias), ropes = read_block(fields, partial=True), attention_biases(fields), _ropes(fields)
+    mlp_bias = fields.flag("mlp_bias", False) and fields.flag(MLP_BIAS, True)
+    block = replace(block, qkv_bias=bias, o_bias=o_bias, mlp_bias=mlp_bias, ropes=ropes)
+    return read_config(fields, "smollm3", replace(block, windows=_windows(fields, ropes)))
 
 
 FAMILY = ModelFamily(
