@@ -144,7 +144,7 @@ def test_only_qwen_normalizes() -> None:
     for name in PRE:
         backend = gguf_tokenizer(byte_level_metadata(pre=name))
         same = backend.encode(decomposed).ids == backend.encode(composed).ids
-        assert same == (name in ("qwen2", "deepseek-r1-qwen", "megrez"))
+        assert same == (name in ("qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2", "qwen35"))
 
 
 @pytest.mark.parametrize(

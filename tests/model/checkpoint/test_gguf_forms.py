@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.gguf_files import Tensors, rewritten
+from tests.model.checkpoint.gguf_files import Tensors, rewritten
 from weft.base.errors import CheckpointError
 from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.model.weights.loader import load_params
@@ -105,3 +105,12 @@ def test_keys_of_a_family_that_cannot_be(tmp_path: Path, file: str, keys: dict[s
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(rewritten(DATA / f"{file}.gguf", tmp_path / "m.gguf", keys=keys))
     assert any(words in line for line in caught.value.problems)
+
+
+def test_a_model_of_pictures_is_read_as_its_text_part(tmp_path: Path) -> None:
+    """Keys of pictures change nothing for text."""
+    plain, file = DATA / "qwen3.gguf", tmp_path / "m.gguf"
+    keys = {"qwen3vl.n_deepstack_layers": 3, "qwen3vl.rope.dimension_sections": [4, 2, 2, 0]}
+    checkpoint = open_checkpoint(rewritten(plain, file, keys=keys, architecture="qwen3vl"))
+    assert parse_config(checkpoint.config) == parse_config(open_checkpoint(plain).config)
+    assert checkpoint.tensors.keys() == open_checkpoint(plain).tensors.keys()

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from tests.model.checkpoint.gguf_files import rewritten
 from tests.model.models.test_families import (
     LATENT,
     LLAMA3,
@@ -27,7 +28,6 @@ from tests.model.models.test_families import (
     randomize_biases,
     theirs,
 )
-from tests.support.gguf_files import rewritten
 from weft.model.checkpoint import open_checkpoint
 from weft.model.weights.check import check_checkpoint
 from weft.parallel.arch import param_specs

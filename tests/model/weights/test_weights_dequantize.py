@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 
 import gguf
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.model.weights.ggml_sums import COLUMNS, SUMS, blocks_of
 from tests.support.checkpoints import SCALES, random_blocks
 from tests.support.native_libraries import need
 from weft.compute.native.step_library import open_library
@@ -57,6 +60,12 @@ def test_every_bit_as_the_package(name: str, rows: int, blocks: int, seed: int, 
     assert got.dtype == torch.float32 and got.shape == (rows, columns)
     assert got.numpy().tobytes() == by_package(raw, name).tobytes()
     assert decode(torch.from_numpy(raw), name, columns, library, torch.bfloat16).equal(got.bfloat16())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_what_ggmls_own_routines_say(name: str, library: ctypes.CDLL | None) -> None:
+    numbers = decode(torch.from_numpy(blocks_of(name)), name, COLUMNS, library)
+    assert hashlib.sha256(numbers.numpy().tobytes()).hexdigest() == json.loads(SUMS.read_text())[name]
 
 
 @pytest.mark.parametrize("name", SCALES)

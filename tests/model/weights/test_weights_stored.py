@@ -14,7 +14,7 @@ from weft.base.settings import EngineConfig
 from weft.model.checkpoint import open_checkpoint
 from weft.model.weights.loader import load_params
 from weft.model.weights.storage import weight_storage
-from weft.model.weights.stored import stored_line
+from weft.model.weights.stored import refused_formats, stored_line
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 
@@ -58,3 +58,11 @@ def test_what_is_kept_and_what_is_rounded_again(tmp_path: Path) -> None:
 def test_plain_files_say_nothing(tmp_path: Path) -> None:
     assert line(make_checkpoint(tmp_path / "m", small_config())) is None
     assert line(make_gguf(tmp_path / "m.gguf", small_config(), qtype="F16")) is None
+
+
+def test_types_that_no_loader_takes_are_named(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make_gguf(tmp_path / "m.gguf", small_config(**SIZES), qtype="Q1_0"))
+    assert [line.split(";")[0] for line in refused_formats(checkpoint)] == [
+        f"{checkpoint.path}: 16 tensors in Q1_0, output.weight the first"
+    ]
+    assert list(refused_formats(open_checkpoint(make_gguf(tmp_path / "n.gguf", small_config())))) == []

@@ -12,7 +12,7 @@ from weft.compute.native import isa
 from weft.compute.native.libraries import disabled
 from weft.model.checkpoint import Checkpoint
 from weft.model.weights.storage import weight_storage
-from weft.model.weights.stored import stored_line
+from weft.model.weights.stored import refused_formats, stored_line
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.params import param_specs
 from weft.parallel.arch.quantization import WeightStorage
@@ -56,8 +56,12 @@ def choices_from(
     """From `engine`, with its dtype resolved; this machine's defaults where it does not say. Notes say what becomes of
     what is quantized in `file`."""
     choices = for_checkpoint(choices_of(engine, _machine()), config.quantization)
-    line = None if file is None else stored_line(file, config, engine, storage)
-    notes = () if line is None else (LayoutNote("info", "stored", line),)
+    if file is None:
+        return choices
+    notes = [LayoutNote("warning", "not_served", line) for line in refused_formats(file)]
+    line = stored_line(file, config, engine, storage)
+    if line is not None and not notes:
+        notes.append(LayoutNote("info", "stored", line))
     return replace(choices, notes=(*notes, *choices.notes))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from weft.base.plural import size
+from collections.abc import Iterator
+
+from weft.base.plural import counted, size
 from weft.base.settings import DTYPE_BYTES, EngineConfig
 from weft.base.weight_formats import FORMATS, Chosen, chosen_by
 from weft.model.checkpoint.checkpoint import Checkpoint
+from weft.model.checkpoint.formats import LOADABLE
+from weft.model.checkpoint.tensors import TensorInfo
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.quantization import WeightStorage
 from weft.parallel.arch.shards import Shards
@@ -36,6 +40,17 @@ def stored_line(
     line += f", {size(abs(more))} {'more' if more > 0 else 'less'}"
     small = not rounded and engine.dtype in FORMATS[SMALLEST].dtypes and engine.device == "cpu"
     return f"{line}; --quantization {SMALLEST} would take {size(least)}" if small and least < held else line
+
+
+def refused_formats(checkpoint: Checkpoint) -> Iterator[str]:
+    """A line for each format of the file that no loader takes."""
+    refused: dict[str, list[TensorInfo]] = {}
+    for info in checkpoint.tensors.values():
+        if info.dtype not in LOADABLE:
+            refused.setdefault(info.dtype, []).append(info)
+    for name, tensors in refused.items():
+        count = counted(len(tensors), "tensor")
+        yield f"{tensors[0].file}: {count} in {name}, {tensors[0].source} the first; legal: {', '.join(LOADABLE)}"
 
 
 def _bytes(config: ModelConfig, engine: EngineConfig, storage: WeightStorage) -> int:

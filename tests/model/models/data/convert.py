@@ -80,7 +80,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3moe.Q4_K_M": (
         "qwen3_moe", {**WIDE, **EXPERTS, "num_experts": 3, "moe_intermediate_size": 256, "head_dim": 32}
     ),
-    "qwen2.Q2_K": ("qwen2", WIDE),
+    **{f"qwen2.{name}": ("qwen2", WIDE) for name in ("Q2_K", "Q5_1", "Q6_K", "Q8_0", "IQ3_S", "IQ4_NL", "TQ1_0")},
     "qwen3.Q3_K_M": ("qwen3", {**WIDE, "head_dim": 64}),
     "mistral.IQ4_XS": ("mistral", {**WIDE, "sliding_window": None}),
 }  # fmt: skip

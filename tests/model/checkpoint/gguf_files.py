@@ -15,19 +15,27 @@ Tensors = dict[str, Array]
 
 
 def rewritten(
-    file: Path, to: Path, change: Callable[[Tensors], Tensors] = dict, keys: Mapping[str, Any] | None = None
+    file: Path,
+    to: Path,
+    change: Callable[[Tensors], Tensors] = dict,
+    keys: Mapping[str, Any] | None = None,
+    architecture: str = "",
 ) -> Path:
-    """`file` as `to`; `change` gives its tensors; `keys`: other values of keys, None: left out."""
+    """`file` as `to`; `change` gives its tensors; `keys`: other values of keys, None: left out; `architecture`: another
+    name of it."""
     reader = READER(file)
-    writer = gguf.GGUFWriter(to, str(reader.fields["general.architecture"].contents()))
+    old = str(reader.fields["general.architecture"].contents())
+    new = architecture or old
+    writer = gguf.GGUFWriter(to, new)
+    fields = {key.replace(f"{old}.", f"{new}.", 1): field for key, field in reader.fields.items()}
     given = keys or {}
-    for key, field in reader.fields.items():
+    for key, field in fields.items():
         value = given.get(key, field.contents())
         if not key.startswith("GGUF.") and key != "general.architecture" and value is not None:
             writer.add_key_value(key, value, field.types[0], field.types[1] if len(field.types) > 1 else None)
     for key, value in given.items():
-        if key not in reader.fields:
-            writer.add_uint32(key, value)
+        if key not in fields:
+            writer.add_array(key, value) if isinstance(value, list) else writer.add_uint32(key, value)
     tensors = {
         each.name: np.array(gguf.quants.dequantize(each.data, each.tensor_type).reshape(each.shape[::-1].tolist()))
         for each in reader.tensors
