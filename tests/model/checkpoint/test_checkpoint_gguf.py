@@ -207,6 +207,7 @@ def test_other_frequency_factors_are_refused(tmp_path: Path) -> None:
         ("llama.rope.dimension_count", 8, "only the head size 32"),
         ("llama.rope.scaling.type", "longrope", "'longrope' is not supported; supported: none, linear, yarn"),
         ("llama.rope.scaling.type", "linear", "llama.rope.scaling.factor: missing"),
+        ("llama.rope.scaling.attn_factor", 1.25, "attn_factor: 1.25 is not supported"),
         ("split.count", 3, "split.count 3: a part of a model"),
         ("llama.attention.causal", False, "only True"),
     ],

@@ -14,6 +14,7 @@ from weft.base.errors import CheckpointError
 from weft.model.checkpoint import Checkpoint, open_checkpoint
 from weft.model.weights.loader import load_params
 from weft.parallel.arch import Shards, parse_config
+from weft.parallel.arch.families.deepseek_v2 import gguf_scores
 from weft.parallel.layout.resolve import resolve
 
 DATA = Path(__file__).parents[1] / "models" / "data"
@@ -88,6 +89,11 @@ def test_older_keys_of_heads_are_read(tmp_path: Path) -> None:
     keys = {f"deepseek2.{key}": value for key, value in (lengths | gone).items()}
     checkpoint = open_checkpoint(rewritten(LATENT, tmp_path / "m.gguf", unsplit, keys))
     assert parse_config(checkpoint.config) == parse_config(open_checkpoint(LATENT).config)
+
+
+def test_scores_of_files_that_do_not_say_them() -> None:
+    assert gguf_scores({}) == gguf_scores({"block_count": 27, "vocab_size": 102400}) == 1
+    assert gguf_scores({"block_count": 47, "vocab_size": 154880}) == gguf_scores({"expert_gating_func": 2}) == 2
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,57 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
          "first_k_dense_replace": 1, "topk_method": "greedy", "n_group": 1, "topk_group": 1,
          "routed_scaling_factor": 1.5},
     ),
+    "glm4moe": (
+        "glm4_moe",
+        {**EXPERTS, "head_dim": 16, "n_routed_experts": 6, "n_shared_experts": 1, "first_k_dense_replace": 1,
+         "attention_bias": True, "use_qk_norm": True, "routed_scaling_factor": 1.5, "n_group": 1, "topk_group": 1,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "glm4-moe-lite": (
+        "glm4_moe_lite",
+        {**LATENT, **EXPERTS, "q_lora_rank": 24, "n_routed_experts": 6, "n_shared_experts": 1,
+         "scoring_func": "sigmoid", "routed_scaling_factor": 1.8, "first_k_dense_replace": 1},
+    ),
+    "smollm3": (
+        "smollm3",
+        {"pad_token_id": 0, "num_hidden_layers": 4,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
+    ),
+    "phi3": ("phi3", {"pad_token_id": 0, "original_max_position_embeddings": 128}),
+    "phi3-longrope": (
+        "phi3",
+        {"pad_token_id": 0, "original_max_position_embeddings": 32,
+         "rope_parameters": {"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 0.75,
+                             "original_max_position_embeddings": 32,
+                             "short_factor": [1.0, 1.1, 1.3], "long_factor": [1.5, 2.0, 3.0]}},
+    ),
+    "seed-oss": ("seed_oss", {"head_dim": 16, "attention_out_bias": False, "attention_bias": True}),
+    "ernie4-5": ("ernie4_5", {"head_dim": 16}),
+    "mistral3": (
+        "ministral3",
+        {"head_dim": 16, "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16,
+            "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.2}},
+    ),
+    "qwen2moe": (
+        "qwen2_moe",
+        {**EXPERTS, "num_experts": 5, "shared_expert_intermediate_size": 40, "norm_topk_prob": False},
+    ),
+    "gpt-oss": (
+        "gpt_oss",
+        {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 5,
+         "rope_parameters": {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "beta_fast": 16.0,
+                             "beta_slow": 2.0, "truncate": False, "original_max_position_embeddings": 32}},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {"num_hidden_layers": 7, "head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 16, "pad_token_id": 0},
+    ),
+    "minimax-m2": (
+        "minimax_m2",
+        {"head_dim": 16, "rotary_dim": 8, "num_local_experts": 6, "num_experts_per_tok": 2, "use_qk_norm": True,
+         "scoring_func": "sigmoid"},
+    ),
     "llama.Q5_K_M": ("llama", {**WIDE, "hidden_size": 896, "num_attention_heads": 14, "head_dim": 16}),
     "qwen3moe.Q4_K_M": (
         "qwen3_moe", {**WIDE, **EXPERTS, "num_experts": 3, "moe_intermediate_size": 256, "head_dim": 32}
@@ -135,6 +186,9 @@ def convert(model: Path, out: Path, kind: str) -> None:
     base = import_module("conversion.base")
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
     base.ModelBase.no_mtp = True
+    base.TextModel._set_vocab_glm = base.TextModel._set_vocab_gpt2
+    for module, name in (("phi", "Phi3MiniModel"), ("ernie", "Ernie4_5Model")):
+        getattr(import_module(f"conversion.{module}"), name).set_vocab = base.TextModel._set_vocab_gpt2
     converter = import_module("convert_hf_to_gguf")
     sys.argv = ["convert_hf_to_gguf.py", str(model), "--outtype", kind, "--outfile", str(out)]
     converter.main()

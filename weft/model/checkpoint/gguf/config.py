@@ -16,7 +16,7 @@ from weft.base.data_files import read_toml
 from weft.base.fields import shown
 from weft.model.checkpoint.checkpoint import Json
 from weft.model.checkpoint.gguf.parts import GgufModel
-from weft.model.checkpoint.gguf.rope import ROPE_FREQS, float32_decimal, rope_scaling
+from weft.model.checkpoint.gguf.rope import float32_decimal, rope_scaling
 from weft.model.checkpoint.tensors import TensorInfo
 from weft.parallel.arch.families.registry import gguf_architectures, gguf_families
 from weft.parallel.arch.family import GgufForm, ModelFamily
@@ -65,7 +65,7 @@ def gguf_config(model: GgufModel) -> tuple[Json, list[str]]:
 
 
 def _with_rope(config: Json, prefix: str, keys: Json, names: Mapping[str, TensorInfo]) -> tuple[Json, list[str]]:
-    rope, faults = rope_scaling(prefix, keys, names.get(ROPE_FREQS), config)
+    rope, faults = rope_scaling(prefix, keys, names, config)
     scaling = {**rope.get("rope_scaling", {}), **config.pop("rope_scaling", {})} if "rope_scaling" in rope else {}
     config.pop("rope_scaling", None)
     return {**config, **rope, **({"rope_scaling": scaling} if scaling else {})}, faults

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from weft.model.checkpoint.checkpoint import Json
-from weft.model.checkpoint.gguf.rope import ROPE_FREQS
+from weft.model.checkpoint.gguf.rope import FACTORS
 from weft.model.checkpoint.tensors import TensorInfo
 from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.config import MOST_EXPERTS
@@ -25,7 +25,7 @@ def named(tensors: Iterable[TensorInfo], family: ModelFamily, config: Json) -> t
     ignored: list[str] = []
     for tensor in tensors:
         block = BLOCK.fullmatch(tensor.source)
-        if tensor.source == ROPE_FREQS or (block and int(block[1]) >= config["num_hidden_layers"]):
+        if tensor.source in FACTORS or (block and int(block[1]) >= config["num_hidden_layers"]):
             ignored.append(tensor.source)
         else:
             found |= {each.name: each for each in _named(tensor, block, family, config)}

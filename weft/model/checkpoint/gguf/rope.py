@@ -7,7 +7,9 @@ numbers are found again by computing the factors from them; a tensor that no suc
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +17,24 @@ from weft.model.checkpoint.checkpoint import Json
 from weft.model.checkpoint.tensors import TensorInfo
 
 ROPE_FREQS = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+FACTORS = (ROPE_FREQS, LONG, SHORT)
+"""Small tensors outside the layers that belong to the config."""
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+MOST_BYTES = 1 << 16
 Result = tuple[Json, list[str]]
 
 
-def rope_scaling(prefix: str, keys: Json, freqs: TensorInfo | None, config: Json) -> Result:
+def rope_scaling(prefix: str, keys: Json, tensors: Mapping[str, TensorInfo], config: Json) -> Result:
     """rope_theta and, where the file has one, rope_scaling; and what stands against it."""
     theta = float32_decimal(keys.get("rope.freq_base", 10000.0))
     kind = keys.get("rope.scaling.type", "none")
     if theta <= 1:  # which the config's reader refuses
         return {"rope_theta": theta}, []
-    if freqs is not None:
+    freqs, long, short = (tensors.get(name) for name in (ROPE_FREQS, LONG, SHORT))
+    if long is not None and short is not None:
+        scaling, problems = _longrope(keys, long, short)
+    elif freqs is not None:
         scaling, problems = _llama3(freqs, theta, config["head_dim"])
         if kind != "none":
             problems.append(f"metadata key {prefix}rope.scaling.type: {kind!r} together with {ROPE_FREQS}")
@@ -40,6 +49,8 @@ def float32_decimal(value: float) -> float:
 
 
 def _keyed(prefix: str, keys: Json, kind: str) -> Result:
+    if (factor := keys.get("rope.scaling.attn_factor", 1.0)) != 1.0:
+        return {}, [f"metadata key {prefix}rope.scaling.attn_factor: {factor} is not supported with {kind}; legal: 1.0"]
     if kind == "none":
         return {}, []
     if kind not in ("linear", "yarn"):
@@ -55,12 +66,31 @@ def _keyed(prefix: str, keys: Json, kind: str) -> Result:
     return scaling, []
 
 
+def _longrope(keys: Json, long: TensorInfo, short: TensorInfo) -> Result:
+    found: Json = {"rope_type": "longrope"}
+    problems: list[str] = []
+    for word, tensor in (("long_factor", long), ("short_factor", short)):
+        if tensor.dtype != "F32" or len(tensor.shape) != 1 or tensor.nbytes > MOST_BYTES:
+            problems.append(f"{tensor.source}: wanted F32 [pairs of a head], got {tensor.dtype} {list(tensor.shape)}")
+        else:
+            found[word] = [float32_decimal(value) for value in _numbers(tensor)]
+    if (length := keys.get("rope.scaling.original_context_length")) is not None:
+        found["original_max_position_embeddings"] = length
+    if (factor := keys.get("rope.scaling.attn_factor")) is not None:
+        found["attention_factor"] = float32_decimal(factor)
+    return found, problems
+
+
+def _numbers(tensor: TensorInfo) -> np.ndarray[Any, np.dtype[np.float32]]:
+    with Path(tensor.file).open("rb") as file:
+        file.seek(tensor.offset)
+        return np.frombuffer(file.read(tensor.nbytes), np.float32)
+
+
 def _llama3(tensor: TensorInfo, theta: float, head_dim: int) -> Result:
     if tensor.dtype != "F32" or tensor.shape != (head_dim // 2,):
         return {}, [f"{ROPE_FREQS}: wanted F32 [{head_dim // 2}], got {tensor.dtype} {list(tensor.shape)}"]
-    with Path(tensor.file).open("rb") as file:
-        file.seek(tensor.offset)
-        factors = np.frombuffer(file.read(tensor.nbytes), np.float32)
+    factors = _numbers(tensor)
     if np.allclose(factors, 1.0):
         return {}, []
     factor = round(_factor(float(factors[-1]), theta, head_dim), 4)

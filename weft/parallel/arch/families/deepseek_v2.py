@@ -93,30 +93,43 @@ def gguf_latents(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str,
     return words
 
 
+SIGMOID_47 = {"block_count": (47, 48), "vocab_size": (154880,)}
+"""Of GLM-4.7-Flash, whose first files do not say how experts are scored."""
+
+
+def gguf_scores(keys: Mapping[str, Any]) -> int:
+    """1: softmax; 2: sigmoid."""
+    unsaid = 2 if all(keys.get(key) in values for key, values in SIGMOID_47.items()) else 1
+    return int(keys.get("expert_gating_func", unsaid))
+
+
 def _gguf_words(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
     grouped = keys.get("expert_group_count", 1) > 1
     return {**gguf_latents(keys, tensors), "topk_method": "group_limited_greedy" if grouped else "greedy"}
 
 
+EXPERTS_GGUF: dict[str, tuple[str, type]] = {
+    "expert_count": ("n_routed_experts", int),
+    "expert_used_count": ("num_experts_per_tok", int),
+    "expert_feed_forward_length": ("moe_intermediate_size", int),
+    "expert_shared_count": ("n_shared_experts", int),
+    "expert_weights_scale": ("routed_scaling_factor", float),
+    "expert_group_count": ("n_group", int),
+    "expert_group_used_count": ("topk_group", int),
+    "leading_dense_block_count": ("first_k_dense_replace", int),
+}
+EXPERTS_GGUF_FIXED: dict[str, Any] = {
+    "n_shared_experts": 0, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
+}  # fmt: skip
 LATENT_GGUF = GgufForm(
     architecture="deepseek2",
     keys={
-        "expert_count": ("n_routed_experts", int),
-        "expert_used_count": ("num_experts_per_tok", int),
-        "expert_feed_forward_length": ("moe_intermediate_size", int),
-        "expert_shared_count": ("n_shared_experts", int),
-        "expert_weights_scale": ("routed_scaling_factor", float),
-        "expert_group_count": ("n_group", int),
-        "expert_group_used_count": ("topk_group", int),
-        "leading_dense_block_count": ("first_k_dense_replace", int),
+        **EXPERTS_GGUF,
         "attention.q_lora_rank": ("q_lora_rank", int),
         "attention.kv_lora_rank": ("kv_lora_rank", int),
         "rope.dimension_count": ("qk_rope_head_dim", int),
     },
-    fixed={
-        "n_shared_experts": 0, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
-        "q_lora_rank": None,
-    },
+    fixed={**EXPERTS_GGUF_FIXED, "q_lora_rank": None},
     words=gguf_latents,
     unused=frozenset(
         {
@@ -146,7 +159,7 @@ FAMILY = ModelFamily(
     words={"n_routed_experts": ("num_experts", "n_routed_experts")},
     gguf=replace(
         LATENT_GGUF,
-        chosen=lambda keys: keys.get("expert_gating_func", 1) == 1,
+        chosen=lambda keys: gguf_scores(keys) == 1,
         words=_gguf_words,
         only={"expert_gating_func": 1, "expert_weights_norm": False},
     ),

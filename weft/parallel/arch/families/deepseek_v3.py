@@ -10,6 +10,7 @@ from weft.parallel.arch.families.deepseek_v2 import (
     LATENT,
     LATENT_GGUF,
     experts,
+    gguf_scores,
     grouped,
     latent_attention,
     latent_block,
@@ -51,7 +52,7 @@ FAMILY = ModelFamily(
     },
     gguf=replace(
         LATENT_GGUF,
-        chosen=lambda keys: keys.get("expert_gating_func", 1) != 1,
+        chosen=lambda keys: gguf_scores(keys) != 1,
         keys={**LATENT_GGUF.keys, "expert_weights_norm": ("norm_topk_prob", bool)},
         fixed={**LATENT_GGUF.fixed, "norm_topk_prob": False},
         only={"expert_gating_func": 2},
