@@ -46,6 +46,7 @@ COMMANDS = (
     CliCommand("generate", "answer prompts on the terminal, without a server", addresses=200, once=True),
     CliCommand("explain", "show what each rank holds and every collective of a layout"),
     CliCommand("plan", "say which layouts of a model fit a cluster, and which few are worth measuring"),
+    CliCommand("calibrate", "measure this machine's products, for weft plan --cluster here", addresses=TORCH),
     CliCommand(
         "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
     ),

@@ -8,6 +8,7 @@ from tests.support.exact_model import exact_config
 from weft.parallel.arch import Shards, parse_config
 from weft.parallel.layout.resolve import resolve
 from weft.tools.explain.proposals import StepLoad
+from weft.tools.explain.report import explain
 from weft.tools.plan.clusters import Cluster, Rates, named_devices, read_cluster
 from weft.tools.plan.dominance import amounts
 from weft.tools.plan.goal import Goal
@@ -54,3 +55,23 @@ def test_every_device_has_all_numbers_and_a_source() -> None:
         assert cluster.devices == 16 and cluster.per_node == device.node
         assert device.source in cluster.rates.source and not cluster.rates.measured
         assert device.inside >= device.across > 0
+
+
+def test_collectives_are_explains_and_an_all_reduce_is_two_messages() -> None:
+    config = parse_config(exact_config("tied"))
+    goal = Goal(4, 10, 8, StepLoad(64, 8, 4), 4)
+    for tp, dp, dense in ((2, 1, 2), (2, 2, 2), (1, 4, 4), (2, 2, 4)):
+        explained = Explained(config, Cluster("x", 4, 2, 1 << 30, RATES), goal)
+        layout = explained.layout(Shape(tp, dp), {"dense": dense})
+        explained.look(layout, (("decode", 2),))
+        report = explain("m", config, layout, dtype="float32", batch=2)
+        calls = [(call.kind, call.group_size, call.received[-1].most)
+                 for passed in report.traffic for call in passed.calls if call.groups]  # fmt: skip
+        terms = [term for part in explained.parts.values() for term in part.terms["decode", 2] if term.group]
+        found = [(term.name.split()[1].rstrip("+"), term.group, term.nbytes) for term in terms]
+        assert sorted(found) == sorted(calls)
+        assert all(term.name.endswith("+") == (" all_reduce" in term.name) for term in terms)
+        assert all(term.crosses == (term.group > 2) for term in terms)
+        reduced = sum(kind == "all_reduce" for kind, *_ in calls)
+        assert reduced == sum("+" in term.name for term in terms)
+        assert reduced or (tp, dense) != (2, 2)

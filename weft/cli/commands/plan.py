@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from weft.base.errors import ConfigError, UsageError
+from weft.base.machine.cores import available_cores
 from weft.base.options import check_range
-from weft.base.settings import DTYPE_BYTES, EngineConfig, engine_settings, resolve_dtype
+from weft.base.settings import EngineConfig, engine_settings, resolve_dtype
 from weft.cli.args.dialects import add_dialect_arguments, take_foreign
 from weft.cli.args.flags import GivenValue
 from weft.cli.args.model import add_engine_arguments, engine_config_from
 from weft.cli.args.model_config import add_config_model, model_config
 from weft.cli.args.quantization import COUNTED, choices_from, file_from, storage_from
+from weft.cli.calibration import rates_here
+from weft.cli.planned_goal import goal_from
 from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.fit import check_fit, resolve_for
-from weft.parallel.arch.quantization import WeightStorage
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.layout import Layout
 from weft.parallel.layout.serialize import load_given, to_yaml
-from weft.runtime.launch_plan.block_size import block_size_of
-from weft.runtime.launch_plan.step_limits import with_step_tokens
 from weft.tools.dialects.names import names
 from weft.tools.dialects.registry import write
 from weft.tools.explain.fits import lines as fit_lines
-from weft.tools.explain.proposals import StepLoad
 from weft.tools.explain.units import binary
 from weft.tools.plan.clusters import Cluster, read_cluster
 from weft.tools.plan.document import document, json_schema
@@ -45,8 +43,6 @@ from weft.tools.plan.rules import SearchRules, check_pins, read_sizes
 from weft.tools.plan.search import search
 from weft.tools.plan.text import lines
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|us)")
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 NEAREST = 3
 """Layouts that are shown where none fits."""
 MOST_DOUBLED = 6
@@ -61,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", default="here", metavar="CLUSTER",
         help="here (default), a device with a number as h200x8, or a YAML file: nodes, devices, device or its numbers",
     )  # fmt: skip
+    group.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="with here: what weft calibrate saved, if not where it is kept"
+    )
     group.add_argument("--streams", type=int, metavar="N", help="requests at once (default: 8)")
     group.add_argument("--in", dest="prompt", type=int, metavar="N", help="tokens of a prompt (default: 128)")
     group.add_argument("--out", dest="answer", type=int, metavar="N", help="tokens of an answer (default: 64)")
@@ -97,13 +96,12 @@ def run(args: argparse.Namespace) -> int:
     engine = engine_config_from(args)
     engine = replace(engine, dtype=resolve_dtype(engine.dtype, config.dtype))
     stated = _stated(args, config)
-    cluster = this_machine() if args.cluster == "here" else read_cluster(args.cluster, engine.dtype)
+    cluster = _cluster(args, engine.dtype)
     file = file_from(args)
     storage = storage_from(engine, config, file)
     choices = choices_from(engine, config, file, storage)
     here = cluster.shared
-    goal = _goal(args, config, engine, replace(storage, compressed=here and choices.compressed))
-    goal.check(config)
+    goal = goal_from(args, config, engine, replace(storage, compressed=here and choices.compressed))
     if config.quantization:
         _say(f"{name} has {config.quantization} weights, which weft explains and cannot load: plan for another engine")
         _say("  and write it with --write DIALECT")
@@ -155,6 +153,14 @@ def _words(args: argparse.Namespace) -> list[str]:
     return words
 
 
+def _cluster(args: argparse.Namespace, dtype: str) -> Cluster:
+    if args.cluster == "here":
+        return this_machine(rates_here(args.calibration, dtype, len(available_cores())))
+    if args.calibration is not None:
+        raise UsageError(f"--calibration is of this machine, not of {args.cluster}; leave it out")
+    return read_cluster(args.cluster, dtype)
+
+
 def _plan(
     args: argparse.Namespace,
     config: ModelConfig,
@@ -185,34 +191,6 @@ def _least_ranks(config: ModelConfig, cluster: Cluster, goal: Goal) -> int:
     shards = Shards(config, one, storage=goal.load.storage)
     held = sum(shards.bytes(0, goal.load.itemsize).values())
     return -(-held // cluster.budget(cluster.devices))
-
-
-def _goal(args: argparse.Namespace, config: ModelConfig, engine: EngineConfig, storage: WeightStorage) -> Goal:
-    streams, prompt, answer = args.streams, args.prompt, args.answer
-    if (args.context is None) != (args.requests is None):
-        raise UsageError("--context and --requests belong together: give both, or --streams, --in and --out")
-    if args.context is not None:
-        if streams is not None or prompt is not None:
-            raise UsageError("--context and --requests stand for --streams and --in: leave those out")
-        check_range("--requests", args.requests, 1, 1 << 30)
-        answer = 64 if answer is None else answer
-        check_range("--context", args.context, answer + 1, config.longest_position)
-        streams, prompt = args.requests, args.context - answer
-    named = with_step_tokens(engine, resolve_for(config, {}))
-    load = StepLoad(named.tokens_per_step, engine.max_num_seqs, DTYPE_BYTES[engine.dtype], storage)
-    streams, prompt, answer = (
-        default if value is None else value for value, default in ((streams, 8), (prompt, 128), (answer, 64))
-    )
-    return Goal(streams, prompt, answer, load, block_size_of(engine, engine.dtype, config), _seconds(args.tpot))
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = _TIME.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise ConfigError(f"tpot {text}: a time above 0 is wanted, as 50ms or 0.05s", field="tpot", value=text)
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _stated(args: argparse.Namespace, config: ModelConfig) -> Layout | None:

@@ -9,15 +9,15 @@ from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.layout import Layout
 from weft.runtime.launch_plan.memory import available_bytes, rank_memories
 from weft.runtime.launch_plan.step_limits import with_step_tokens
-from weft.tools.plan.clusters import Cluster, of_machine
+from weft.tools.plan.clusters import Cluster, Rates, of_machine
 from weft.tools.plan.parts import Explained
 from weft.tools.plan.plan import Room, RoomFound
 
 
-def this_machine() -> Cluster:
-    """Its cores, and an even part of its free memory for each."""
+def this_machine(rates: Rates | None = None) -> Cluster:
+    """Its cores, and an even part of its free memory for each. `rates`: of one core, where any were measured."""
     cores, memory = len(available_cores()), available_bytes(group=memory_left())
-    return of_machine(cores, memory // cores)
+    return of_machine(cores, memory // cores, rates)
 
 
 def room_here(explained: Explained, engine: EngineConfig) -> Room:
