@@ -98,7 +98,7 @@ class ExactProgram:
         }
         layers = enumerate(runner.decoder.layers)
         tables = {index: layer.experts.tables for index, layer in layers if layer.experts is not None}
-        recording = record(runner.shards, params, comm, EXACT, runner.cos_sin, runner.caches, tables)
+        recording = record(runner.shards, params, comm, EXACT, runner.ropes, runner.caches, tables)
         end = End(*comm.end) if isinstance(comm, SharedMemoryComm) else None
         most = StepCapacity(LIMITS.max_num_batched_tokens, most_sampled(LIMITS.max_num_seqs))
         positions = LIMITS.max_model_len

@@ -32,8 +32,6 @@ NOT_RUN: dict[str, Any] = {
     "qk_norm": "row",
     "softmax_cap": 50.0,
     "sinks": True,
-    "ropes": ("global", "local"),
-    "rotary_share": 0.5,
     "activation": "gelu_tanh",
     "activation_limit": 7.0,
     "norm": "layer",
@@ -56,19 +54,26 @@ def test_family_meets_the_seam(name: str) -> None:
 
 @pytest.mark.parametrize("name", NOT_RUN)
 def test_a_value_without_an_operation_is_refused_by_name(name: str) -> None:
-    word = {"activation": "hidden_act", "rotary_share": "partial_rotary_factor"}.get(name, name)
+    word = {"activation": "hidden_act"}.get(name, name)
     with pytest.raises(ConfigError, match=rf"^{word} .*: only .* is supported") as error:
         refuse_not_run(replace(BlockSpec(), **{name: NOT_RUN[name]}), latent=False)
     assert error.value.field == word
 
 
 def test_every_value_of_a_block_is_run_or_refused() -> None:
-    run = {"qkv_bias", "o_bias", "mlp_bias", "windows", "softmax_scale"}
+    rotation = {"ropes", "rotary_share", "rope_interleaved", "query_growth"}
+    run = {"qkv_bias", "o_bias", "mlp_bias", "windows", "softmax_scale"} | rotation
     assert {each.name for each in fields(BlockSpec)} == run | set(NOT_RUN)
     assert set(_RUN) == set(NOT_RUN)
 
 
-@pytest.mark.parametrize(("name", "value"), [("qkv_bias", True), ("qk_norm", "head"), ("softmax_scale", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("qkv_bias", True), ("qk_norm", "head"), ("softmax_scale", 0.5), ("ropes", ("none",)), ("rotary_share", 0.5),
+        ("rope_interleaved", True), ("query_growth", (0.1, 9)),
+    ],
+)  # fmt: skip
 def test_latent_attention_refuses_what_it_lacks(name: str, value: Any) -> None:
     block = replace(BlockSpec(), **{name: value})
     refuse_not_run(block, latent=False)

@@ -89,6 +89,14 @@ class Fields:
             return tuple(value)
         raise self.wrong(key, f"a list of whole numbers from {low} to {high}")
 
+    def numbers(self, key: str, count: int, *, low: float, high: float) -> tuple[float, ...]:
+        """A list of `count` finite numbers from `low` to `high`."""
+        value = self.values.get(key)
+        if isinstance(value, list | tuple) and len(value) == count:
+            if all(type(item) in (int, float) and low <= item <= high for item in value):
+                return tuple(map(float, value))
+        raise self.wrong(key, f"a list of {count} numbers from {low:g} to {high:g}")
+
     def ids(self, key: str, below: int = 1 << 32) -> tuple[int, ...]:
         """A token id, or a list of them."""
         value = self.values.get(key)

@@ -9,6 +9,7 @@ from tests.compute.ops.paged_cases import Sizes, attended, dense_attention, page
 from weft.base.errors import WeftError
 from weft.compute.ops import Numerics, make_ops
 from weft.compute.ops.attention import AttentionMeta, KVCache
+from weft.compute.ops.base import RotaryTables
 from weft.compute.ops.reference.exact_ops import ExactOps, on_grid, snap
 from weft.compute.ops.reference.rope import build_cos_sin
 from weft.compute.ops.reference.torch_ops import TorchOps
@@ -41,7 +42,9 @@ def test_results_are_on_the_grid() -> None:
     cache = KVCache(k_cache, v_cache)
     order = torch.arange(6).int()
     meta = AttentionMeta(order, order + size, torch.zeros(6).int(), torch.tensor([[1, 2]]).int(), (6,))
-    turned = ops.rope_and_cache(q, k, v, build_cos_sin(RopeConfig(), 8, 9, dtype=torch.float64), meta, cache)
+    turned = ops.rope_and_cache(
+        q, k, v, RotaryTables(build_cos_sin(RopeConfig(), 8, 9, dtype=torch.float64)), meta, cache
+    )
     found = attended(ops, turned, cache, torch.tensor([0, 0, 1, 1]).int(), 8**-0.5, meta, 0)
     results = [ops.rms_norm(x, grid(32), 1e-5), ops.silu_mul(x), turned, found]
     for result in results:

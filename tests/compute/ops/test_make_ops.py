@@ -13,7 +13,7 @@ from tests.compute.ops.paged_cases import attended
 from tests.support.native_libraries import need
 from weft.compute.ops import Numerics, make_ops
 from weft.compute.ops.attention import AttentionMeta, KVCache
-from weft.compute.ops.base import HeadNorms, Heads
+from weft.compute.ops.base import HeadNorms, Heads, RotaryTables
 from weft.compute.ops.native.step_ops import StepOps
 from weft.compute.ops.reference.torch_ops import TorchOps
 from weft.compute.ops.weights import Use, Weight
@@ -83,7 +83,7 @@ def test_a_rank_without_rows_goes_through_packed_operations() -> None:
     qkv = ops.linear(x, packed(5 * dim, Use.LINEAR), None)
     norms = HeadNorms(torch.ones(dim), torch.ones(dim), 1e-6)
     for given in (None, norms):
-        q = ops.qkv(qkv, Heads(3, 1, dim, torch.zeros(4, dim), given), meta, cache)
+        q = ops.qkv(qkv, Heads(3, 1, dim, RotaryTables(torch.zeros(4, dim)), given), meta, cache)
         assert q.shape == (0, 3, dim)
     kv_of_head = torch.zeros(3, dtype=torch.int32)
     assert attended(ops, q, cache, kv_of_head, 1.0, meta, 0).shape == (0, width)

@@ -17,7 +17,7 @@ from weft.base.step.plan import NewRequest, ScheduledRequest
 from weft.base.step.sampling_params import SamplingParams
 from weft.compute.ops import Numerics, make_ops
 from weft.compute.ops.attention import AttentionMeta, KVCache
-from weft.compute.ops.base import HeadNorms, Heads
+from weft.compute.ops.base import HeadNorms, Heads, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.reference.torch_ops import TorchOps
 from weft.compute.sampling.sampled_rows import sampled_rows
@@ -105,12 +105,15 @@ def test_rows_as_the_twin_has_them(dtype: torch.dtype) -> None:
     torch.testing.assert_close(fast.silu_mul(gate_up), twin.silu_mul(gate_up), rtol=step, atol=step)
 
 
-@pytest.mark.parametrize("dim", [64, 20])
+@pytest.mark.parametrize(
+    ("dim", "rotated", "scaled"), [(64, 64, False), (20, 20, True), (20, 12, False), (24, 0, True)]
+)
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_heads_as_the_twin_has_them(dtype: torch.dtype, normed: bool, dim: int) -> None:
+def test_heads_as_the_twin_has_them(dtype: torch.dtype, normed: bool, dim: int, rotated: int, scaled: bool) -> None:
     q_norm, k_norm = (torch.randn(dim, device=CUDA).to(dtype) for _ in "qk")
-    heads = Heads(5, 2, dim, torch.randn(50, dim, device=CUDA), HeadNorms(q_norm, k_norm, 1e-5) if normed else None)
+    rope = RotaryTables(torch.randn(50, rotated, device=CUDA), 1 + torch.rand(50, device=CUDA) if scaled else None)
+    heads = Heads(5, 2, dim, rope, HeadNorms(q_norm, k_norm, 1e-5) if normed else None)
     packed = torch.randn(6, 9 * dim, device=CUDA).to(dtype)
     rows = [torch.tensor(row, dtype=torch.int32, device=CUDA) for row in ([0, 1, 2, 7, 8, 49], [4, 5, 6, 20, 21, 33])]
     tables = torch.zeros(1, 1, dtype=torch.int32, device=CUDA)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.compute.ops.operation_count import count_operations
 from weft.compute.ops import make_ops
 from weft.compute.ops.attention import AttentionMeta, KVCache
-from weft.compute.ops.base import Numerics
+from weft.compute.ops.base import Numerics, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.reference.rope import build_cos_sin
 from weft.compute.ops.reference.torch_ops import TorchOps
@@ -58,8 +58,8 @@ def test_silu_of_large_numbers(ops: Ops, dtype: torch.dtype) -> None:
     assert out[6].isnan() and out[7] == torch.inf
 
 
-@pytest.mark.parametrize("dim", [2, 10, 64, 128])
-def test_rope_and_cache(ops: Any, dtype: torch.dtype, dim: int) -> None:
+@pytest.mark.parametrize(("dim", "rotated"), [(2, 2), (10, 10), (64, 64), (128, 128), (42, 12), (20, 0)])
+def test_rope_and_cache(ops: Any, dtype: torch.dtype, dim: int, rotated: int) -> None:
     rows, heads, kv_heads, size = 9, 5, 2, 4
     packed = torch.randn(rows, heads + 2 * kv_heads, dim).to(dtype)
     q, k, v = torch.split(packed, [heads, kv_heads, kv_heads], 1)
@@ -68,18 +68,20 @@ def test_rope_and_cache(ops: Any, dtype: torch.dtype, dim: int) -> None:
     k_cache, v_cache = (torch.zeros(12, kv_heads, size, dim, dtype=dtype) for _ in range(2))
     cache = KVCache(k_cache, v_cache)
     meta = AttentionMeta(positions.int(), slots.int(), torch.zeros(rows).int(), torch.zeros(1, 1).int(), (rows,))
-    out = ops.rope_and_cache(q, k, v, build_cos_sin(RopeConfig(), dim, 50, dtype=wide), meta, cache)
+    cos_sin = build_cos_sin(RopeConfig(), rotated, 50, dtype=wide) if rotated else torch.zeros(50, 0, dtype=wide)
+    scales = torch.rand(50).to(wide)
+    out = ops.rope_and_cache(q, k, v, RotaryTables(cos_sin, scales), meta, cache)
 
-    angles = positions.double()[:, None] * 10000.0 ** (-torch.arange(0, dim, 2).double() / dim)
+    angles = positions.double()[:, None] * 10000.0 ** (-torch.arange(0, rotated, 2).double() / max(rotated, 1))
     turn = torch.polar(torch.ones_like(angles), angles)[:, None]
 
-    def rotated(x: Tensor) -> Tensor:
-        first, second = x.double().chunk(2, -1)
+    def turned(x: Tensor) -> Tensor:
+        first, second, kept = x.double().split([rotated // 2, rotated // 2, dim - rotated], -1)
         z = torch.complex(first, second) * turn
-        return torch.cat((z.real, z.imag), -1)
+        return torch.cat((z.real, z.imag, kept), -1)
 
-    assert out.dtype == dtype and close(out, rotated(q), dtype)
-    assert close(cache.k[slots // size, :, slots % size], rotated(k), dtype)
+    assert out.dtype == dtype and close(out, turned(q) * scales.double()[positions, None, None], dtype)
+    assert close(cache.k[slots // size, :, slots % size], turned(k), dtype)
     assert torch.equal(cache.v[slots // size, :, slots % size], v)
     written = torch.zeros(48, dtype=torch.bool).index_fill(0, slots, True).view(12, size)
     assert not cache.v.transpose(1, 2)[~written].any()

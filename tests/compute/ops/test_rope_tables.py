@@ -80,8 +80,8 @@ def test_table_holds_cosines_then_sines() -> None:
 @pytest.mark.parametrize(
     ("scaling", "named"),
     [
-        ({"rope_type": "longrope"}, "longrope"),
-        ({"rope_type": "spiral"}, "legal: default, linear, dynamic, llama3, yarn"),
+        ({"rope_type": "longrope"}, "rope_scaling.short_factor: legal: a number for each of 8 pairs"),
+        ({"rope_type": "spiral"}, "legal: default, linear, dynamic, llama3, yarn, longrope"),
         ({"rope_type": "linear"}, "rope_scaling.factor is missing"),
         ({"rope_type": "linear", "factor": "2"}, "rope_scaling.factor '2'"),
         ({"rope_type": "linear", "factor": float("nan")}, "rope_scaling.factor nan"),

@@ -213,7 +213,7 @@ def test_a_logit_that_is_not_finite_is_told_alike(
         executor.step(StepPlan(0, [admitted(0, [5, 9])]))
         executor.step(StepPlan(1, [admitted(2, [4])]))
         for runner in (runner for each in executor.executors for runner in each.runners):
-            runner.cos_sin[2] = torch.nan
+            runner.ropes[0].cos_sin[2] = torch.nan
         result = executor.step(StepPlan(2, [streams((2, 1, 1), (0, 2, 1))]))
         assert [record.slot for record in result.groups[0].extras] == [0]
         assert result.groups[0].extras[0].error is not None

@@ -185,7 +185,7 @@ def test_a_logit_that_is_not_finite_is_told_alike(world: int, layout: dict[str, 
         executor.step(StepPlan(1, [streams((0, 2, 1)), *others[:1]]))
         for each in (executor.frames, executor.general):
             for runner in each.runners:
-                runner.cos_sin[4] = torch.nan
+                runner.ropes[0].cos_sin[4] = torch.nan
         executor.step(StepPlan(2, [streams((0, 3, 2)), *others[1:2]]))
         more = [grown(each, (1, 1, 6)) for each in others[2:3]]
         executor.step(StepPlan(3, [grown(streams((0, 4, 3)), (0, 1, 5)), *more]))

@@ -48,14 +48,22 @@ class HeadNorms:
 
 
 @dataclass(frozen=True, slots=True)
+class RotaryTables:
+    """What turns q and k of a layer: `cos_sin` [max positions, R] (cos half, sin half; neox style) the first R dims of
+    each head, none where R is 0. `q_scale` [max positions]: what q is multiplied by then; None: nothing."""
+
+    cos_sin: Tensor
+    q_scale: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Heads:
-    """Query heads, KV heads and dims of each, on this rank; what their q and k are normed and turned by: `cos_sin`
-    [max positions, D] (cos half, sin half; neox style)."""
+    """Query heads, KV heads and dims of each, on this rank; what their q and k are normed and turned by."""
 
     q: int
     kv: int
     dim: int
-    cos_sin: Tensor
+    rope: RotaryTables
     norms: HeadNorms | None = None
 
 

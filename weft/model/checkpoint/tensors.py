@@ -12,9 +12,9 @@ class TensorInfo(msgspec.Struct, frozen=True):
 
     shape: in HF order (rows first). dtype: a name in `formats` (or one that no loader takes). file: path.
     offset, nbytes: absolute, in bytes. source: its name in the file. heads: when not 0, the rows lie as GGUF's llama
-    architecture writes q and k: inside each of this many heads, row 2i+j of the file is row j*(head_dim/2)+i. by_head:
-    when not empty, two matrices that the rows of each head are put together of: the first one's of that head,
-    transposed, then the second's.
+    architecture writes q and k: inside each of this many heads, row 2i+j of the file is row j*(head_dim/2)+i. rotated:
+    when not 0, so lie only that many rows of each head, the first ones. by_head: when not empty, two matrices that the
+    rows of each head are put together of: the first one's of that head, transposed, then the second's.
     """
 
     name: str
@@ -25,6 +25,7 @@ class TensorInfo(msgspec.Struct, frozen=True):
     nbytes: int
     source: str
     heads: int = 0
+    rotated: int = 0
     by_head: tuple[TensorInfo, ...] = ()
 
     @property

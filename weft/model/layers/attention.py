@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.compute.ops.attention import AttentionMeta, AttentionSpec, KVCache
-from weft.compute.ops.base import HeadNorms, Heads
+from weft.compute.ops.base import HeadNorms, Heads, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.model.layers.base import Params, tensor_or_none
 from weft.model.layers.base_attention import BaseAttention
@@ -29,23 +29,23 @@ class Attention(BaseAttention):
         layer: int,
         share: HeadShare,
         ops: Ops,
-        cos_sin: Tensor,
+        rope: RotaryTables,
         attends: HeadShare | None = None,
     ) -> None:
         group = config.num_heads // config.num_kv_heads
 
         def spec_of(of: HeadShare) -> AttentionSpec:
             owners = [head // group - share.kv[0] for head in range(*of.q)]
-            kv_of_head = torch.tensor(owners, dtype=torch.int32, device=cos_sin.device)
+            kv_of_head = torch.tensor(owners, dtype=torch.int32, device=rope.cos_sin.device)
             return AttentionSpec(kv_of_head, config.head_dim, config.softmax_scale, config.window(layer))
 
-        super().__init__(ops, cos_sin.device, share, attends, spec_of)
+        super().__init__(ops, rope.cos_sin.device, share, attends, spec_of)
         self.weight, self.bias = params[f"{name}.qkv.weight"], tensor_or_none(params, f"{name}.qkv.bias")
         q_norm, k_norm = (tensor_or_none(params, f"{name}.{each}_norm.weight") for each in "qk")
         norms = None
         if q_norm is not None and k_norm is not None:
             norms = HeadNorms(q_norm, k_norm, config.rms_norm_eps)
-        self.heads = Heads(self.own_heads, share.kv[1] - share.kv[0], config.head_dim, cos_sin, norms)
+        self.heads = Heads(self.own_heads, share.kv[1] - share.kv[0], config.head_dim, rope, norms)
 
     def queries(self, x_NH: Tensor, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """[N, H] -> [N, A, D], for `attend`; writes the rows' keys and values to `cache`."""

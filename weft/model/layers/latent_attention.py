@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from weft.compute.ops.attention import AttentionMeta, AttentionSpec, KVCache
-from weft.compute.ops.base import Latents
+from weft.compute.ops.base import Latents, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.weights import Weight, plain
 from weft.model.layers.base import Params, Unfolding, tensor, tensor_or_none
@@ -35,12 +35,12 @@ class LatentAttention(BaseAttention):
         layer: int,
         share: HeadShare,
         ops: Ops,
-        cos_sin: Tensor,
+        rope: RotaryTables,
         attends: HeadShare | None = None,
     ) -> None:
         mla = config.mla
         assert mla is not None
-        self.mla = mla
+        self.mla, cos_sin = mla, rope.cos_sin
         self.q_a, self.q_a_norm = params.get(f"{name}.q_a.weight"), tensor_or_none(params, f"{name}.q_a_norm.weight")
         q_b, kv_a = params[f"{name}.q_b.weight"], params[f"{name}.kv_a.weight"]
         # what is packed was put in order before

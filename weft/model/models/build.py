@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from collections.abc import Mapping, Sequence
 
 from weft.compute.comm.base import Comm
+from weft.compute.ops.base import RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.slot_tables import SlotTables
 from weft.model.layers import Attention, DenseMLP, Embedding, Experts, LatentAttention, LMHead, Norm, OProj, Params
@@ -27,7 +26,7 @@ def build_decoder(
     params: Params,
     comm: Comm,
     ops: Ops,
-    cos_sin: Tensor,
+    ropes: Sequence[RotaryTables],
     transitions: Transitions | None = None,
     stage: int = 0,
     splits: SplitsOf = counted_splits,
@@ -35,7 +34,7 @@ def build_decoder(
     dispatcher: TokenDispatcher | None = None,
     kv_exchange: KVExchange | None = None,
 ) -> Decoder:
-    """The decoder of rank `comm.rank`; `cos_sin` [max positions, head dim] is shared by all layers.
+    """The decoder of rank `comm.rank`; `ropes`: of each of the model's layers.
 
     `transitions`: what runs the boundaries, where that is not simply `comm`. `stage`: whose layers are built. `splits`:
     sizes of routed messages, where rows have no content to count. `slot_tables`: of layers' experts, by number, where
@@ -52,7 +51,7 @@ def build_decoder(
     if shards.layout.kv_owners > 1 and kv_exchange is None:
         kv_exchange = KVExchange(shards, comm.rank, transitions)
     layers = [
-        _layer(config, index, params, shards, comm.rank, ops, cos_sin, (slot_tables or {}).get(index))
+        _layer(config, index, params, shards, comm.rank, ops, ropes[index], (slot_tables or {}).get(index))
         for index in range(*stages[stage])
     ]
     return Decoder(
@@ -81,7 +80,7 @@ def _layer(
     shards: Shards,
     rank: int,
     ops: Ops,
-    cos_sin: Tensor,
+    rope: RotaryTables,
     tables: SlotTables | None,
 ) -> DecoderLayer:
     name, eps = f"layers.{index}", config.rms_norm_eps
@@ -90,7 +89,7 @@ def _layer(
     attended = attended_heads(shards.heads, rank % sizes.tp, sizes.kv_split)
     return DecoderLayer(
         attention_norm=Norm(params, f"{name}.attention_norm", eps, ops),
-        attention=attention(params, f"{name}.attention", config, index, own, ops, cos_sin, attended),
+        attention=attention(params, f"{name}.attention", config, index, own, ops, rope, attended),
         o_proj=OProj(params, f"{name}.o_proj", ops),
         dense_norm=Norm(params, f"{name}.dense_norm", eps, ops),
         dense=None if routed else DenseMLP(params, f"{name}.dense", ops),

@@ -13,6 +13,7 @@ from weft.compute.comm.metered import MeteredComm
 from weft.compute.comm.shm.shared_memory import SharedMemoryComm
 from weft.compute.native.runtime_records import DecodeRecord, FollowingRecord
 from weft.compute.ops.attention import KVCache
+from weft.compute.ops.base import RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.native.step_ops import StepOps
 from weft.compute.ops.slot_tables import SlotTables
@@ -93,7 +94,7 @@ def build_program(
     params: Params,
     comm: Comm,
     ops: Ops,
-    cos_sin: Tensor,
+    ropes: Sequence[RotaryTables],
     caches: Sequence[KVCache],
     most: StepCapacity,
     max_positions: int,
@@ -104,7 +105,7 @@ def build_program(
     if not isinstance(ops, StepOps):
         raise NotTraceableError(f"operations of {ops.name} are not those of the C++ step library")
     end = _end(comm, shards.layout.stage_size)
-    recording = record(shards, params, comm, ops.numerics, cos_sin, caches, slot_tables)
+    recording = record(shards, params, comm, ops.numerics, ropes, caches, slot_tables)
     program = StepProgram(recording, shards, ops.pool, caches, most, max_positions, end)
     return RankProgram(program, comm, block(comm.rank, shards.layout.attention.tp), shards.layout.stage_size)
 

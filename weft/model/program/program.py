@@ -19,7 +19,7 @@ from weft.compute.native.records import StepRecord
 from weft.compute.native.runtime_records import DecodeRecord, FollowingRecord, StageIdsRecord
 from weft.compute.native.step_library import UNCHOSEN, Pool, Program
 from weft.compute.ops.attention import AttentionMeta, KVCache
-from weft.compute.ops.base import Numerics
+from weft.compute.ops.base import Numerics, RotaryTables
 from weft.compute.ops.native.large_pages import large_pages
 from weft.compute.ops.operations.table import Op
 from weft.compute.ops.slot_tables import SlotTables
@@ -46,7 +46,7 @@ def record(
     params: Params,
     comm: Comm,
     numerics: Numerics,
-    cos_sin: Tensor,
+    ropes: Sequence[RotaryTables],
     caches: Sequence[KVCache],
     slot_tables: Mapping[int, SlotTables],
 ) -> Recording:
@@ -70,7 +70,7 @@ def record(
         params,
         comm,
         ops,
-        cos_sin,
+        ropes,
         transitions,
         stage,
         slot_tables=slot_tables,

@@ -80,7 +80,7 @@ class SliceReader:
         step = max(1, PIECE // (unit * columns)) * unit
         for lo in range(*row_run, step):
             values = self._values(info, (lo, min(lo + step, row_run[1])), column_run, decoded)
-            values = _unpermuted(values, unit) if info.heads else values
+            values = _unpermuted(values, unit, info.rotated or unit) if info.heads else values
             yield lo - row_run[0], values if len(info.shape) > 1 else values.view(-1)
 
     def _by_head(self, info: TensorInfo, rows: Interval) -> Iterator[tuple[int, Tensor]]:
@@ -153,7 +153,9 @@ def _read(fd: int, memory: memoryview, offset: int, info: TensorInfo) -> None:
         done += got
 
 
-def _unpermuted(values: Tensor, head: int) -> Tensor:
-    """Whole heads of `head` rows from GGUF's order (row 2i+j) to HF's (row j*head/2+i), [rows, columns]."""
-    pairs = values.reshape(-1, head // 2, 2, values.shape[1])
-    return pairs.transpose(1, 2).reshape(values.shape)
+def _unpermuted(values: Tensor, head: int, rotated: int) -> Tensor:
+    """Whole heads of `head` rows, their `rotated` first ones from pairs side by side (row 2i+j) to pairs half of them
+    apart (row j*rotated/2+i), [rows, columns]."""
+    heads = values.view(-1, head, values.shape[1])
+    pairs = heads[:, :rotated].unflatten(1, (rotated // 2, 2)).transpose(1, 2).flatten(1, 2)
+    return torch.cat((pairs, heads[:, rotated:]), 1).view(values.shape)

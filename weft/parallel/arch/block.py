@@ -35,7 +35,11 @@ class BlockSpec:
     ropes: tuple[Rope, ...] = ()
     """Which rotary embedding each layer has: the config's, one of its own for layers with a window, or none."""
     rotary_share: float = 1.0
-    """Share of a head's dims that is rotated."""
+    """Share of a head's dims that is rotated: the first ones."""
+    rope_interleaved: bool = False
+    """Whether rotated pairs stand side by side in the checkpoint's rows of q and k (else half of them apart)."""
+    query_growth: tuple[float, int] | None = None
+    """(b, P): rotated q is multiplied by 1 + b * log(1 + floor(position / P)); None: by nothing."""
     activation: str = "silu"
     """f of down(f(gate) * up)."""
     activation_limit: float = 0.0
@@ -62,8 +66,6 @@ _RUN: dict[str, tuple[object, ...]] = {
     "qk_norm": ("none", "head"),
     "softmax_cap": (0.0,),
     "sinks": (False,),
-    "ropes": ((),),
-    "rotary_share": (1.0,),
     "activation": ("silu",),
     "activation_limit": (0.0,),
     "norm": ("rms",),
@@ -77,11 +79,19 @@ _RUN: dict[str, tuple[object, ...]] = {
     "logit_cap": (0.0,),
 }
 """Values that have an operation. A field without a line runs with every value of its type."""
-_WORDS = {"activation": "hidden_act", "rotary_share": "partial_rotary_factor"}
+_WORDS = {"activation": "hidden_act"}
 """Fields that config.json calls otherwise in every family."""
 
 
-_RUN_LATENT: dict[str, tuple[object, ...]] = {"qkv_bias": (False,), "qk_norm": ("none",), "softmax_scale": (None,)}
+_RUN_LATENT: dict[str, tuple[object, ...]] = {
+    "qkv_bias": (False,),
+    "qk_norm": ("none",),
+    "softmax_scale": (None,),
+    "ropes": ((),),
+    "rotary_share": (1.0,),
+    "rope_interleaved": (False,),
+    "query_growth": (None,),
+}
 """The same where latent attention has less."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from weft.parallel.arch.block import BlockSpec
+from weft.parallel.arch.block import BlockSpec, Rope
 
 MOST_CHOICES = 64
 """Experts that a row may go to (`kMostChoices` of the step library)."""
@@ -90,6 +90,8 @@ class ModelConfig:
     """Positions that it may be asked for: more, where the rotary embedding is scaled."""
     rms_norm_eps: float = 1e-6
     rope: RopeConfig = field(default_factory=RopeConfig)
+    local_rope: RopeConfig | None = None
+    """That of the layers whose rope is "local"."""
     tie_embeddings: bool = False
     block: BlockSpec = BlockSpec()
     moe: MoEConfig | None = None
@@ -126,7 +128,11 @@ class ModelConfig:
     @property
     def rope_dim(self) -> int:
         """Dims of a head that are rotated."""
-        return self.mla.rope_dim if self.mla else self.head_dim
+        return self.mla.rope_dim if self.mla else int(self.head_dim * self.block.rotary_share)
+
+    def rope_kind(self, layer: int) -> Rope:
+        """Which rotary embedding `layer` has."""
+        return self.block.ropes[layer] if self.block.ropes else "global"
 
     @property
     def num_experts(self) -> int:

@@ -23,7 +23,7 @@ from weft.model.program.ir import NotTraceableError
 from weft.model.program.memory_planning import StepCapacity
 from weft.parallel.arch.shards import Shards
 from weft.parallel.layout.pipeline_p2p import steps_in_flight
-from weft.runtime.worker.numerics import angles
+from weft.runtime.worker.numerics import rotary_tables
 from weft.runtime.worker.stage_ids import SampledIds
 from weft.runtime.worker.tensors.caches import allocate_caches
 from weft.runtime.worker.tensors.decode import DecodeSteps
@@ -72,9 +72,9 @@ class PreparedRank:
     ) -> None:
         self.shards, self.params, self.ops, self.limits, self.device = shards, params, ops, limits, device
         self.geometry = Geometry(shards.layout, comm.rank, limits.block_size, device, shards.forward_plan.residual)
-        self.cos_sin = angles(shards.config, ops, limits.max_model_len, device)
+        self.ropes = rotary_tables(shards.config, ops, limits.max_model_len, device)
         of_stage = comm if shards.layout.pipeline.stages == 1 else StageComm(comm, shards.layout.stage_size)
-        self.decoder = build_decoder(shards, params, of_stage, ops, self.cos_sin, stage=shards.stage_of(comm.rank))
+        self.decoder = build_decoder(shards, params, of_stage, ops, self.ropes, stage=shards.stage_of(comm.rank))
         self.pipeline = PipelineStage(shards, comm.rank, self.decoder.transitions, ops.numerics.dtype, device)
         self.experts = self._mover(of_stage)
         self.cache_memory = allocate_caches(shards, comm.rank, ops, limits.num_blocks, limits.block_size, device)
@@ -122,7 +122,7 @@ class PreparedRank:
         tables = {layer: experts.tables for layer, experts in self.decoder.experts.items()}
         try:
             found = build_program(
-                self.shards, self.params, comm, self.ops, self.cos_sin, self.caches, most, limits.max_model_len, tables
+                self.shards, self.params, comm, self.ops, self.ropes, self.caches, most, limits.max_model_len, tables
             )
         except NotTraceableError as reason:
             return None, str(reason)

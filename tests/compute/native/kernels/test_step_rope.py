@@ -24,6 +24,7 @@ from weft.compute.ops.operations.attention import (
     PACKED_CACHE,
     Q_HEADS,
     Q_NORM,
+    Q_SCALE,
     ROPE_DIM,
     V_CACHE,
 )
@@ -48,6 +49,7 @@ class Shape:
     rope_dim: int
     block_size: int
     normed: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Case:
     cos_sin: Tensor
     q_norm: Tensor | None
     k_norm: Tensor | None
+    q_scale: Tensor | None = None
 
 
 VALUE_GROUP = {"amx": 32}
@@ -66,6 +69,8 @@ SHAPES = {
     "grouped": Shape((0, 0, 0, 1, 1, 1, 2, 2, 2), 3, 64, 64, 32),
     "normed": Shape((0, 1, 1), 2, 32, 32, 16, normed=True),
     "partial": Shape((0, 0, 1), 2, 40, 20, 16, normed=True),
+    "kept": Shape((0, 0, 1), 2, 20, 0, 16, normed=True),
+    "scaled": Shape((0, 0, 1), 2, 36, 12, 16, scaled=True),
     "tiny": Shape((0, 1), 3, 2, 2, 16),  # a KV head without query heads
     "wide": Shape((0, 0), 1, 128, 128, 64),
 }
@@ -87,7 +92,8 @@ def make(shape: Shape, wide: torch.dtype, runs: tuple[tuple[int, int], ...] = RU
     cos_sin = torch.cat((angles.cos(), angles.sin()), -1).to(wide)
     norms = torch.randn(2, shape.dim, generator=generator, dtype=torch.float64).to(wide)
     q_norm, k_norm = (norms[0].contiguous(), norms[1].contiguous()) if shape.normed else (None, None)
-    return Case(x.to(wide), meta, cos_sin, q_norm, k_norm)
+    scales = 1 + torch.rand(512, generator=generator, dtype=torch.float64).to(wide) if shape.scaled else None
+    return Case(x.to(wide), meta, cos_sin, q_norm, k_norm, scales)
 
 
 def empty_cache(shape: Shape, case: Case, dtype: torch.dtype) -> KVCache:
@@ -112,7 +118,7 @@ def run(
         PACKED_CACHE: int(packed),
     }
     p: dict[int, Tensor | None] = {K_CACHE: cache.k, V_CACHE: cache.v, COS_SIN: case.cos_sin}
-    p |= {Q_NORM: case.q_norm, K_NORM: case.k_norm}
+    p |= {Q_NORM: case.q_norm, K_NORM: case.k_norm, Q_SCALE: case.q_scale}
     strides = (cache.k.stride(0), cache.k.stride(1))
     step_cases.run(
         variant, threads, Op.QKV, out, [case.x], step, n=n, f={EPS: SMALL}, p=p, strides=strides, exact=exact
@@ -134,9 +140,10 @@ def twin(shape: Shape, case: Case, cache: KVCache, exact: bool) -> Tensor:
     def turned(y: Tensor) -> Tensor:
         return torch.cat((rotate(y[..., : shape.rope_dim].double(), cos, sin), y[..., shape.rope_dim :].double()), -1)
 
+    scale = 1.0 if case.q_scale is None else case.q_scale.double()[case.meta.positions.long(), None, None]
     settle = snap if exact else torch.Tensor.double
     write_cache(settle(turned(k)), settle(v.double()), case.meta.slots, cache)
-    return settle(turned(q)).flatten(1)
+    return settle(turned(q) * scale).flatten(1)
 
 
 def unpacked(cache: KVCache) -> KVCache:
@@ -182,7 +189,7 @@ def test_exact_mode_equals_the_exact_model(variant: str, name: str) -> None:
     shape = SHAPES[name]
     case = make(shape, torch.float64)
     norms = [None if x is None else snap(x).double() for x in (case.q_norm, case.k_norm)]
-    case = Case(snap(case.x), case.meta, case.cos_sin, *norms)
+    case = Case(snap(case.x), case.meta, case.cos_sin, norms[0], norms[1], case.q_scale)
     wanted_cache = empty_cache(shape, case, torch.float64)
     wanted = twin(shape, case, wanted_cache, exact=True)
     for threads in THREADS:

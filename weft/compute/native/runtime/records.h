@@ -13,7 +13,7 @@ enum Op : int32_t {
     EMBED = 1,  // out[r] = table row ids[r] - n[LO], zero where it is held elsewhere
     NORM = 2,  // out[r] = rms norm of in0[r], which in1[r] is added to before, where there is one
     LINEAR = 3,  // out[r] (op)= in0[r] @ weight^T + bias, by `epilogue`
-    QKV = 4,  // q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated q
+    QKV = 4,  // q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated, scaled q
     ATTENTION = 5,  // out[r] = attention of q in in0[r] over the cache
     SILU_MUL = 6,  // out[r] = silu(in0[r][:n]) * in0[r][n:]
     ADD = 7,  // out[r] += in0[r]
@@ -92,6 +92,7 @@ enum P : int32_t {
     COS_SIN = 3,
     Q_NORM = 4,
     K_NORM = 5,
+    Q_SCALE = 6,
     WORKSPACE = 3,
     HEAD_STARTS = 4,
     WEIGHTS = 0,

@@ -49,20 +49,20 @@ class TritonRows(TorchOps):
         return out
 
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
-        """With D even, and the cache in the rows' dtype."""
-        if heads.dim % 2 or qkv.stride(1) != 1:
+        """With the cache in the rows' dtype."""
+        if qkv.stride(1) != 1:
             return super().qkv(qkv, heads, meta, cache)
-        rows, half, steps = qkv.shape[0], heads.dim // 2, cache.k.stride()
+        rows, steps, cos_sin, q_scale = qkv.shape[0], cache.k.stride(), heads.rope.cos_sin, heads.rope.q_scale
         q = qkv.new_empty(rows, heads.q, heads.dim)
         if not rows:
             return q
         norms = heads.norms
-        q_norm, k_norm, eps = (heads.cos_sin, heads.cos_sin, 0.0) if norms is None else (norms.q, norms.k, norms.eps)
+        q_norm, k_norm, eps = (cos_sin, cos_sin, 0.0) if norms is None else (norms.q, norms.k, norms.eps)
         qkv_kernel[rows, heads.q + 2 * heads.kv](
-            q, cache.k, cache.v, qkv, heads.cos_sin, meta.positions, meta.slots, q_norm, k_norm,
-            qkv.stride(0), *steps[:3], eps,
-            Q=heads.q, KV=heads.kv, SIZE=cache.k.shape[2], HALF=half, WIDE=triton.next_power_of_2(half),
-            NORMS=norms is not None, num_warps=1,
+            q, cache.k, cache.v, qkv, cos_sin, cos_sin if q_scale is None else q_scale, meta.positions, meta.slots,
+            q_norm, k_norm, qkv.stride(0), *steps[:3], eps,
+            Q=heads.q, KV=heads.kv, SIZE=cache.k.shape[2], DIM=heads.dim, HALF=cos_sin.shape[1] // 2,
+            WIDE=triton.next_power_of_2(heads.dim), NORMS=norms is not None, SCALED=q_scale is not None, num_warps=1,
         )  # fmt: skip
         return q
 
@@ -104,41 +104,41 @@ def silu_mul_kernel(out, gate_up, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def qkv_kernel(
-    q, k, v, qkv, cos_sin, positions, slots, q_norm, k_norm, qkv_row, block_step, head_step, place_step, eps,
-    Q: tl.constexpr, KV: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr, NORMS: tl.constexpr,
+    q, k, v, qkv, cos_sin, q_scale, positions, slots, q_norm, k_norm, qkv_row, block_step, head_step, place_step, eps,
+    Q: tl.constexpr, KV: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr,
+    NORMS: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """A program: one row and one of its Q + 2 KV heads, in two halves."""
-    row, head, half = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, WIDE)
-    inside = half < HALF
-    source = qkv + row * qkv_row + head * 2 * HALF + half
-    first = tl.load(source, mask=inside, other=0.0)
-    second = tl.load(source + HALF, mask=inside, other=0.0)
+    """A program: one row and one of its Q + 2 KV heads. Each of the first 2 HALF dims is turned with its partner, HALF
+    away from it."""
+    row, head, dims = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, WIDE)
+    inside, turned = dims < DIM, dims < 2 * HALF
+    source, partner = qkv + row * qkv_row + head * DIM, tl.where(dims < HALF, dims + HALF, dims - HALF)
+    x = tl.load(source + dims, mask=inside, other=0.0)
     kind = qkv.dtype.element_ty
     if head < Q + KV:
+        y = tl.load(source + partner, mask=turned, other=0.0)
         if NORMS:
-            weights = q_norm + half
+            weights = q_norm
             if head >= Q:
-                weights = k_norm + half
-            a, b = first.to(tl.float32), second.to(tl.float32)
-            factor = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * HALF) + eps)
-            first = (a * factor * tl.load(weights, mask=inside, other=0.0).to(tl.float32)).to(kind)
-            second = (b * factor * tl.load(weights + HALF, mask=inside, other=0.0).to(tl.float32)).to(kind)
-        angles = cos_sin + tl.load(positions + row).to(tl.int64) * 2 * HALF + half
-        cos, sin = tl.load(angles, mask=inside, other=0.0), tl.load(angles + HALF, mask=inside, other=0.0)
-        a, b = first.to(tl.float32), second.to(tl.float32)
-        first, second = (a * cos - b * sin).to(kind), (b * cos + a * sin).to(kind)
+                weights = k_norm
+            wide = x.to(tl.float32)
+            factor = tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps)
+            x = (wide * factor * tl.load(weights + dims, mask=inside, other=0.0).to(tl.float32)).to(kind)
+            y = (y.to(tl.float32) * factor * tl.load(weights + partner, mask=turned, other=0.0).to(tl.float32)).to(kind)
+        position = tl.load(positions + row).to(tl.int64)
+        angles = cos_sin + position * 2 * HALF + tl.where(dims < HALF, dims, dims - HALF)
+        cos, sin = tl.load(angles, mask=turned, other=1.0), tl.load(angles + HALF, mask=turned, other=0.0)
+        found = x.to(tl.float32) * cos + y.to(tl.float32) * tl.where(dims < HALF, -sin, sin)
+        if SCALED:
+            if head < Q:
+                found = found * tl.load(q_scale + position)
+        x = found.to(kind)
     if head < Q:
-        there = q + (row * Q + head) * 2 * HALF + half
-        tl.store(there, first, mask=inside)
-        tl.store(there + HALF, second, mask=inside)
+        tl.store(q + (row * Q + head) * DIM + dims, x, mask=inside)
     else:
         slot = tl.load(slots + row).to(tl.int64)
-        place = slot // SIZE * block_step + slot % SIZE * place_step + half
+        place = slot // SIZE * block_step + slot % SIZE * place_step + dims
         if head < Q + KV:
-            there = k + place + (head - Q) * head_step
-            tl.store(there, first, mask=inside)
-            tl.store(there + HALF, second, mask=inside)
+            tl.store(k + place + (head - Q) * head_step, x, mask=inside)
         else:
-            there = v + place + (head - Q - KV) * head_step
-            tl.store(there, first, mask=inside)
-            tl.store(there + HALF, second, mask=inside)
+            tl.store(v + place + (head - Q - KV) * head_step, x, mask=inside)

@@ -28,6 +28,8 @@ this rank has, as in `KeyShare`. `OWNERS`, of PARTIAL and MERGE: how many ranks 
 many ranges of heads lie one after the other in out; 0: rows lie whole."""
 K_CACHE, V_CACHE, KV_OF_HEAD, COS_SIN, Q_NORM, K_NORM = pointers(6)
 """Of QKV, ATTENTION and PARTIAL."""
+Q_SCALE = P(6)
+"""Of QKV: by position."""
 WORKSPACE = P(3)
 """Of ATTENTION and PARTIAL: room for parts of long contexts."""
 HEAD_STARTS = P(4)
@@ -41,9 +43,9 @@ class AttentionCodes:
 
     QKV = OpCode(
         4,
-        "q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated q",
+        "q/k norm, rope and cache write of packed rows [q heads | k heads | v heads]; out = rotated, scaled q",
         "kernels/attention/rope.h:qkv",
-        (COS_SIN, Q_NORM, K_NORM),
+        (COS_SIN, Q_NORM, K_NORM, Q_SCALE),
         on_grid=True,
     )
     ATTENTION = OpCode(
@@ -140,10 +142,12 @@ class AttentionOps(ABC):
     @operation()
     def qkv(self, qkv: Tensor, heads: Heads, meta: AttentionMeta, cache: KVCache) -> Tensor:
         """Splits packed rows [N, (A + 2 K) * D] (q, k, v), norms q and k where there are norms, rotates them by
-        `heads.cos_sin`, writes k and v to the cache at meta.slots, returns the rotated q [N, A, D]."""
+        `heads.rope`, writes k and v to the cache at meta.slots, returns the rotated and scaled q [N, A, D]."""
         out: Tensor = self.calls.sink.new(qkv, heads.q * heads.dim, qkv.dtype)
-        sizes = {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: heads.cos_sin.shape[1]}
-        call = Call(AttentionCodes.QKV, out, (qkv,), sizes, {}, {COS_SIN: heads.cos_sin}, cache=cache, meta=meta)
+        cos_sin, q_scale = heads.rope.cos_sin, heads.rope.q_scale
+        sizes = {Q_HEADS: heads.q, KV_HEADS: heads.kv, HEAD_DIM: heads.dim, ROPE_DIM: cos_sin.shape[1]}
+        tables = {COS_SIN: cos_sin} if q_scale is None else {COS_SIN: cos_sin, Q_SCALE: q_scale}
+        call = Call(AttentionCodes.QKV, out, (qkv,), sizes, {}, tables, cache=cache, meta=meta)
         if (norms := heads.norms) is not None:
             call.tensors = {**call.tensors, Q_NORM: norms.q, K_NORM: norms.k}
             call.floats = {EPS: norms.eps}

@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from weft.base.errors import WeftError
 from weft.compute.native.step_library import Pool, open_library
 from weft.compute.ops.attention import AttentionBackend, AttentionMeta, AttentionSpec, KVCache
-from weft.compute.ops.base import Numerics
+from weft.compute.ops.base import Numerics, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.native.attention import StepAttention
 from weft.compute.ops.operations.declare import declared
@@ -94,11 +94,13 @@ class ExactOps(TorchOps):
         return F.linear(x, weight, bias)
 
     def rope_and_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+        self, q: Tensor, k: Tensor, v: Tensor, rope: RotaryTables, meta: AttentionMeta, cache: KVCache
     ) -> Tensor:
-        cos, sin = cos_sin.double()[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        at = meta.positions.long()
+        cos, sin = rope.cos_sin.double()[at].unsqueeze(1).chunk(2, -1)
         write_cache(snap(rotate(k, cos, sin)), snap(v), meta.slots, cache)
-        return snap(rotate(q, cos, sin))
+        turned = rotate(q, cos, sin)
+        return snap(turned if rope.q_scale is None else turned * rope.q_scale.double()[at, None, None])
 
     def rope_and_cache_latent(
         self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache

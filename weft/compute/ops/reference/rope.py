@@ -1,6 +1,6 @@
 """Tables of cosines and sines for rotary embeddings, with the scaling rules of config.json.
 
-Types: default, linear, dynamic, llama3, yarn. Frequencies and angles are computed in fp64 and rounded once.
+Types: default, linear, dynamic, llama3, yarn, longrope. Frequencies and angles are computed in fp64 and rounded once.
 """
 
 from __future__ import annotations
@@ -103,12 +103,29 @@ def _yarn_attention(scaling: Mapping[str, Any], factor: float) -> float:
     return mscale(1.0)
 
 
+def _longrope(shape: _Shape, scaling: Mapping[str, Any]) -> Frequencies:
+    """The long factors for every row, or the short ones, by the longest length that is served: were they chosen by
+    each request's own length, cached keys would turn wrong as a request grows."""
+    trained = _number(scaling, "original_max_position_embeddings", shape.trained)
+    factor = _number(scaling, "factor", shape.trained / trained)
+    attention = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+    name = "long_factor" if shape.served > trained else "short_factor"
+    factors = scaling.get(name)
+    if factors is None or len(factors) != shape.dim // 2:
+        raise ConfigError(
+            f"rope_scaling.{name}: legal: a number for each of {shape.dim // 2} pairs", field=f"rope_scaling.{name}"
+        )
+    inverse = _inverse(shape.theta, shape.dim) / torch.tensor(factors, dtype=torch.float64)
+    return inverse, _number(scaling, "attention_factor", attention)
+
+
 _TYPES: dict[str, Callable[[_Shape, Mapping[str, Any]], Frequencies]] = {
     "default": _default,
     "linear": _linear,
     "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
 }
 
 
@@ -144,3 +161,13 @@ def build_cos_sin(
     inverse, factor = frequencies(rope, head_dim, trained_positions or max_positions, max_positions)
     angles = torch.arange(max_positions, dtype=torch.float64)[:, None] * inverse
     return (torch.cat((angles.cos(), angles.sin()), -1) * factor).to(dtype=dtype, device=device)
+
+
+def build_q_scale(
+    growth: tuple[float, int], max_positions: int, *, dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
+    """[max_positions]: 1 + b * log(1 + floor(position / P)), for `growth` (b, P)."""
+    weight, period = growth
+    steps = torch.arange(max_positions, dtype=torch.float64).div(period, rounding_mode="floor")
+    return (1 + weight * steps.log1p()).to(dtype=dtype, device=device)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.compute.ops.attention import AttentionBackend, AttentionMeta, KVCache
-from weft.compute.ops.base import Heads, Latents, Numerics
+from weft.compute.ops.base import Heads, Latents, Numerics, RotaryTables
 from weft.compute.ops.interface import Ops
 from weft.compute.ops.reference.grouped import aligned, grouped_experts, is_aligned, plain_experts, summed
 from weft.compute.ops.reference.int8_matrix import Int8ActivationMatrix
@@ -37,9 +37,10 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Neox rotation of x [N, heads, D] by cos and sin [N, 1, D / 2], in their dtype."""
-    first, second = x.to(cos.dtype).chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    """Neox rotation of the first R dims of x [N, heads, D] by cos and sin [N, 1, R / 2], in their dtype."""
+    half = cos.shape[-1]
+    first, second, kept = x.to(cos.dtype).split([half, half, x.shape[-1] - 2 * half], -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, kept), -1)
 
 
 def write_latent(latent: Tensor, slots: Tensor, cache: KVCache) -> None:
@@ -148,14 +149,16 @@ class TorchOps(Ops):
         q, k, v = torch.split(packed, [heads.q, heads.kv, heads.kv], dim=1)
         if (norms := heads.norms) is not None:
             q, k = self.rms_norm(q, norms.q, norms.eps), self.rms_norm(k, norms.k, norms.eps)
-        return self.rope_and_cache(q, k, v, heads.cos_sin, meta, cache)
+        return self.rope_and_cache(q, k, v, heads.rope, meta, cache)
 
     def rope_and_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache
+        self, q: Tensor, k: Tensor, v: Tensor, rope: RotaryTables, meta: AttentionMeta, cache: KVCache
     ) -> Tensor:
-        cos, sin = cos_sin[meta.positions.long()].unsqueeze(1).chunk(2, -1)
+        at = meta.positions.long()
+        cos, sin = rope.cos_sin[at].unsqueeze(1).chunk(2, -1)
         write_cache(rotate(k, cos, sin), v, meta.slots, cache)
-        return rotate(q, cos, sin).to(q.dtype)
+        turned = rotate(q, cos, sin)
+        return (turned if rope.q_scale is None else turned * rope.q_scale[at, None, None]).to(q.dtype)
 
     def rope_and_cache_latent(
         self, q: Tensor, latent: Tensor, cos_sin: Tensor, meta: AttentionMeta, cache: KVCache

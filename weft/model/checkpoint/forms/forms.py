@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from weft.base.plural import counted
 from weft.model.checkpoint.forms.counts import count_faults, layer_number
 from weft.model.checkpoint.forms.experts import split_experts
@@ -72,6 +74,8 @@ def as_named(
         raise_all(str(path), _scales(path, found.tensors))
     _tie(found, names)
     _biases(found, model, names)
+    if model.block.rope_interleaved:
+        _paired(found, model, names)
     return found
 
 
@@ -86,7 +90,17 @@ def _further(names: TensorNames, model: ModelConfig, config: Json, name: str | N
 def _renamed(info: TensorInfo, name: str) -> TensorInfo:
     if info.name == name:
         return info
-    return TensorInfo(name, info.shape, info.dtype, info.file, info.offset, info.nbytes, info.source, info.heads)
+    return replace(info, name=name)
+
+
+def _paired(found: NamedTensors, model: ModelConfig, names: TensorNames) -> None:
+    """Marks rows of q and k whose rotated pairs stand side by side, their biases, and the weights of their norms."""
+    q, k, _ = names.qkv
+    heads = {q: model.num_heads, k: model.num_kv_heads, **dict.fromkeys(names.qk_norms, 1)}
+    for name, info in found.tensors.items():
+        module, part = name.rpartition(f".{names.attention}.")[2].rsplit(".", 1)
+        if module in heads and part in ("weight", "bias"):
+            found.tensors[name] = replace(info, heads=heads[module], rotated=model.rope_dim)
 
 
 def _say_left_out(found: NamedTensors, further: list[TensorInfo], outside: Counter[str]) -> None:

@@ -7,7 +7,7 @@ from weft.base.fields import Fields
 from weft.base.plural import counted, up_to
 from weft.parallel.arch.block import BlockSpec
 from weft.parallel.arch.config import MOST_CHOICES, MLAConfig, ModelConfig, MoEConfig
-from weft.parallel.arch.reading.rope import longest_position, read_rope
+from weft.parallel.arch.reading.rope import LAYER_TYPES, longest_position, read_local_rope, read_rope, rope_fields
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 MOST_LAYERS, MOST_HEADS, MOST_WIDTH = 1 << 12, 1 << 14, 1 << 22
@@ -16,34 +16,35 @@ MOST_EXPERTS = 1 << 16
 MOST_PLACED = 1 << 16
 """Experts of all layers together; Kimi K2 has 23,040."""
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-LAYER_TYPES = ("full_attention", "sliding_attention")
+SHARE = "partial_rotary_factor"
 O_BIAS, MLP_BIAS = "weft_o_bias", "weft_mlp_bias"
 """Fields of no config.json: false where the files lack biases that the config speaks of (see
 weft.model.checkpoint.forms)."""
 
 
-def read_block(fields: Fields) -> BlockSpec:
-    """The fields of a block that every family's config has; FieldError where a size of the model is missing."""
+def read_block(fields: Fields, *, partial: bool = False) -> BlockSpec:
+    """The fields of a block that every family's config has; FieldError where a size of the model is missing. `partial`:
+    the family's models may rotate a share of a head's dims."""
     missing = [key for key in REQUIRED if key not in fields]
     if missing:
         raise FieldError(f"{fields.where}: the model's config lacks {', '.join(missing)}", field=missing[0])
     if not fields.flag("is_causal", True):
         raise fields.wrong("is_causal", "true", "attention in both directions is not supported")
     activation = fields.text("hidden_act", "silu", longest=64)
-    rope = fields.inner("rope_parameters")
-    share = rope if rope is not None and "partial_rotary_factor" in rope else fields
-    return BlockSpec(
-        activation="silu" if activation == "swish" else activation,
-        rotary_share=share.number("partial_rotary_factor", 1.0, high=1.0),
-    )
+    rope = rope_fields(fields)
+    place = rope if SHARE in rope else fields
+    share = place.number(SHARE, 1.0, high=1.0)
+    if share != 1 and not partial:
+        raise place.wrong(SHARE, "1.0", "models of this architecture rotate whole heads")
+    return BlockSpec(activation="silu" if activation == "swish" else activation, rotary_share=share)
 
 
 def read_config(
     fields: Fields, family: str, block: BlockSpec, *, moe: MoEConfig | None = None, mla: MLAConfig | None = None,
-    theta: float = 10000.0,
+    theta: float = 10000.0, local_theta: float = 0.0,
 ) -> ModelConfig:  # fmt: skip
     """ModelConfig of `family`; sizes are those of config.json's usual fields. `theta`: the family's rotary base where
-    none is given."""
+    none is given; `local_theta`: that of layers with a window, where they have one of their own."""
     heads, hidden = fields.whole("num_attention_heads", high=MOST_HEADS), fields.whole("hidden_size", high=MOST_WIDTH)
     # with latent attention every head reads the one latent in its own way
     kv_heads = heads if mla else fields.whole("num_key_value_heads", heads, high=heads)
@@ -55,10 +56,17 @@ def read_config(
             f"{fields.where}: {moe.num_experts} experts in each of {layers_of(fields)} layers; legal: {MOST_PLACED}"
             " in all layers together"
         )
-    rope = read_rope(fields, positions, theta)
-    rotated = mla.rope_dim if mla else head_dim
-    if rotated == 2 and (rope.scaling or {}).get("rope_type") == "dynamic":  # its exponent is dim / (dim - 2)
-        raise FieldError(f"{fields.where}: rope type dynamic: heads with 2 rotated dims; legal: 4 or more")
+    rotated = mla.rope_dim if mla else int(head_dim * block.rotary_share)
+    if rotated % 2 or not rotated:
+        raise FieldError(
+            f"{fields.where}: {SHARE} {block.rotary_share}: {rotated} of {head_dim} dims of a head are rotated;"
+            " legal: an even number, 2 or more", field=SHARE, value=block.rotary_share,
+        )  # fmt: skip
+    local = None
+    if local_theta:
+        rope, local = read_local_rope(fields, positions, (theta, local_theta), rotated)
+    else:
+        rope = read_rope(fields, positions, theta, rotated)
     method = fields.inner("quantization_config") or fields.inner("compression_config")
     return ModelConfig(
         family=family,
@@ -73,6 +81,7 @@ def read_config(
         longest_position=longest_position(rope, positions),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6, high=1.0, above=False),
         rope=rope,
+        local_rope=local,
         tie_embeddings=fields.flag("tie_word_embeddings", False),
         block=block,
         dtype=_dtype(fields),

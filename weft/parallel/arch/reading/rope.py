@@ -6,37 +6,51 @@ from weft.base.errors import FieldError
 from weft.base.fields import LARGEST, Fields, shown
 from weft.parallel.arch.config import RopeConfig
 
-ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
+ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 _NEEDED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": (),
+    "longrope": (),
 }
 """Numbers that a type cannot be computed without."""
 _NUMBERS = ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")
 _SMALLEST, _LARGEST = 1e-6, 1e9
 """Bounds of these numbers: far beyond any model's, and within them every table can be computed."""
+_FACTORS = ("short_factor", "long_factor")
+"""Of longrope: numbers for each rotated pair."""
 _MAYBE_ZERO = ("mscale", "mscale_all_dim")
 """0 is the same as none."""
+LAYER_TYPES = ("full_attention", "sliding_attention")
 _TRAINED = "original_max_position_embeddings"
 
 
-def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:
-    """The rotary embedding of a config with `positions` trained positions. As in transformers 5, `rope_scaling` counts
-    where both spellings are given, and `rope_parameters` then not even for its base."""
-    chosen = fields.inner("rope_scaling") or fields.inner("rope_parameters") or Fields({}, fields.where)
+def rope_fields(fields: Fields) -> Fields:
+    """What a config says of its rotary embedding. As in transformers 5, `rope_scaling` counts where both spellings are
+    given, and `rope_parameters` then not even for its base."""
+    return fields.inner("rope_scaling") or fields.inner("rope_parameters") or Fields({}, fields.where)
+
+
+def read_rope(fields: Fields, positions: int, theta: float, rotated: int, chosen: Fields | None = None) -> RopeConfig:
+    """The rotary embedding, of so many dims of a head, of a config with `positions` trained positions. `chosen`: where
+    it stands, if not in `rope_fields`."""
+    chosen = rope_fields(fields) if chosen is None else chosen
     base = chosen.number("rope_theta", fields.number("rope_theta", theta, low=1.0), low=1.0)
     kind = _kind(chosen)
     if kind == "default":
         return RopeConfig(base)
+    if rotated == 2 and kind == "dynamic":  # its exponent is dim / (dim - 2)
+        raise FieldError(f"{fields.where}: rope type dynamic: heads with 2 rotated dims; legal: 4 or more")
     for key in _NEEDED[kind]:
         _factor(chosen, key)
     scaling: dict[str, object] = {key: _factor(chosen, key) for key in _NUMBERS if key in chosen}
     scaling |= {key: chosen.number(key, high=_LARGEST, above=False) for key in _MAYBE_ZERO if key in chosen}
-    if kind in ("llama3", "yarn"):
+    if kind == "longrope":
+        scaling |= {key: chosen.numbers(key, rotated // 2, low=_SMALLEST, high=_LARGEST) for key in _FACTORS}
+    if kind in ("llama3", "yarn", "longrope"):
         outer = fields if _TRAINED in fields else chosen  # as transformers has it: outside counts more
-        scaling[_TRAINED] = outer.whole(_TRAINED, positions)
+        scaling[_TRAINED] = outer.whole(_TRAINED, positions, low=2)
         if kind == "llama3" and scaling["low_freq_factor"] == scaling["high_freq_factor"]:
             raise chosen.wrong("high_freq_factor", "above low_freq_factor")
     elif _TRAINED in chosen:
@@ -44,6 +58,29 @@ def read_rope(fields: Fields, positions: int, theta: float) -> RopeConfig:
     if "truncate" in chosen:
         scaling["truncate"] = chosen.flag("truncate", True)
     return RopeConfig(base, {**scaling, "rope_type": kind})
+
+
+def read_local_rope(
+    fields: Fields, positions: int, thetas: tuple[float, float], rotated: int
+) -> tuple[RopeConfig, RopeConfig]:
+    """The embeddings of layers without and with a window, in either spelling: an object for each kind of layer, or the
+    usual words for the first and `rope_local_base_freq` for the second. `thetas`: their bases where none is given."""
+    whole = rope_fields(fields)
+    if not any(kind in whole for kind in LAYER_TYPES):
+        local = RopeConfig(fields.number("rope_local_base_freq", thetas[1], low=1.0))
+        return read_rope(fields, positions, thetas[0], rotated), local
+    parts = (whole.inner(kind) or Fields({}, whole.where) for kind in LAYER_TYPES)
+    full, local = (
+        read_rope(fields, positions, theta, rotated, part) for part, theta in zip(parts, thetas, strict=True)
+    )
+    return full, local
+
+
+def query_growth(fields: Fields, positions: int) -> tuple[float, int] | None:
+    """The words `llama_4_scaling_beta` and `original_max_position_embeddings` of a rotary embedding."""
+    chosen = rope_fields(fields)
+    weight = chosen.number("llama_4_scaling_beta", 0.0, high=_LARGEST, above=False)
+    return (weight, chosen.whole(_TRAINED, positions)) if weight else None
 
 
 def _factor(fields: Fields, key: str) -> float:

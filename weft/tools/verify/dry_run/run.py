@@ -16,7 +16,7 @@ from weft.base.settings import TOKENS_PER_BLOCK
 from weft.base.step.plan import GroupPlan, ScheduledRequest, StepPlan
 from weft.compute.comm.base import Group
 from weft.compute.ops.attention import AttentionMeta, KVCache
-from weft.compute.ops.base import Numerics
+from weft.compute.ops.base import Numerics, RotaryTables
 from weft.model.models.build import build_decoder
 from weft.model.models.decoder import Batch, Decoder
 from weft.model.models.dispatch import uniform_splits
@@ -192,8 +192,9 @@ def _decoder(shards: Shards, rank: int, numerics: Numerics, noted: _CountingTran
     params = {name: torch.empty(shape, dtype=numerics.dtype) for name, shape in shapes.items()}
     for spec in filter(shards.is_view, shards.specs):
         params[spec.target] = torch.empty(shards.local_shape(spec, rank), dtype=numerics.dtype)
-    cos_sin = torch.empty(shards.config.max_position, shards.config.rope_dim)
-    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), cos_sin, noted, stage, uniform_splits)
+    config = shards.config
+    ropes = [RotaryTables(torch.empty(config.max_position, config.rope_dim))] * config.num_layers
+    return build_decoder(shards, params, noted.comm, ShapeOps(numerics), ropes, noted, stage, uniform_splits)
 
 
 def _batch(shards: Shards, rank: int, batch: int) -> Batch:

@@ -57,8 +57,10 @@ private:
         for (int64_t r = unit.begin; r < unit.end; ++r) {
             const X* x = row_of<X>(i_.in[0], r);
             Q* q = row_of<Q>(i_.out, r);
+            const T* scales = static_cast<const T*>(i_.p[Q_SCALE]);
+            const T scale = scales ? scales[step_.positions[r]] : T(1);
             for (int h = first; h < last; ++h)
-                rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_);
+                rotate(x + h * dim_, static_cast<const T*>(i_.p[Q_NORM]), step_.positions[r], q + h * dim_, scale);
         }
         const int block = pages_.block_of(step_.slots[unit.begin]), offset = pages_.offset_of(step_.slots[unit.begin]);
         C *keys = pages_.template keys<C>(block, unit.g), *values = pages_.template values<C>(block, unit.g);
@@ -102,10 +104,12 @@ private:
         for (int d = 0; d < dim_; d += W) give(to + d, snapped<T>(take<T>(v + d, dim_ - d), i_.exact), dim_ - d);
     }
 
-    // NeoX style: the first half of the rotated dims pairs with the second; the dims after them are copied.
-    template <class O> void rotate(const X* x, const T* norm, int64_t position, O* out) const {
+    // NeoX style: the first half of the rotated dims pairs with the second; the dims after them are copied. Then all are
+    // multiplied by `scale`.
+    template <class O> void rotate(const X* x, const T* norm, int64_t position, O* out, T scale = 1) const {
         const int rotated = i_.n[ROPE_DIM], half = rotated / 2;
         const T *cos = static_cast<const T*>(i_.p[COS_SIN]) + position * rotated, *sin = cos + half;
+        const Vec<T> scales = splat(scale);
         const T factor = norm ? T(T(1) / sqrt(squares<T>(x, dim_) / T(dim_) + T(i_.f[EPS]))) : T(1);
         auto at = [&](int d, int left) {
             const Vec<T> v = take<T>(x + d, left);
@@ -114,10 +118,10 @@ private:
         for (int d = 0; d < half; d += W) {
             const int left = half - d;
             const Vec<T> a = at(d, left), b = at(half + d, left), c = take<T>(cos + d, left), s = take<T>(sin + d, left);
-            give(out + d, snapped<T>(a * c - b * s, i_.exact), left);
-            give(out + half + d, snapped<T>(b * c + a * s, i_.exact), left);
+            give(out + d, snapped<T>((a * c - b * s) * scales, i_.exact), left);
+            give(out + half + d, snapped<T>((b * c + a * s) * scales, i_.exact), left);
         }
-        for (int d = rotated; d < dim_; d += W) give(out + d, snapped<T>(at(d, dim_ - d), i_.exact), dim_ - d);
+        for (int d = rotated; d < dim_; d += W) give(out + d, snapped<T>(at(d, dim_ - d) * scales, i_.exact), dim_ - d);
     }
 
     const Instruction& i_;
