@@ -26,6 +26,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "topk_method": "group_limited_greedy",
     },
     "deepseek_v3": exact_config("latent"),
+    "glm4_moe": {
+        **exact_config("latent"),
+        "architectures": ["Glm4MoeForCausalLM"],
+        "model_type": "glm4_moe",
+        "num_key_value_heads": 3,
+        "use_qk_norm": True,
+    },
+    "glm4_moe_lite": {
+        **exact_config("latent"),
+        "architectures": ["Glm4MoeLiteForCausalLM"],
+        "model_type": "glm4_moe_lite",
+    },
+    "smollm3": exact_config("rotation"),
+    "phi3": small_config(architectures=["Phi3ForCausalLM"], model_type="phi3"),
+    "seed_oss": small_config(architectures=["SeedOssForCausalLM"], model_type="seed_oss"),
+    "ernie4_5": small_config(architectures=["Ernie4_5ForCausalLM"], model_type="ernie4_5"),
 }
 NOT_RUN: dict[str, Any] = {
     "expert_bias": True,

@@ -46,6 +46,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 1,
         "sliding_window": 9,
     },
+    # half of each head is rotated, and every second layer has no rotary embedding
+    "rotation": {
+        "architectures": ["SmolLM3ForCausalLM"],
+        "model_type": "smollm3",
+        "num_hidden_layers": 3,
+        "no_rope_layer_interval": 2,
+        "partial_rotary_factor": 0.5,
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+    },
+    # the same, which any ranks share
+    "rotation_one_head": {
+        "architectures": ["SmolLM3ForCausalLM"],
+        "model_type": "smollm3",
+        "num_hidden_layers": 3,
+        "no_rope_layer_interval": 2,
+        "partial_rotary_factor": 0.25,
+        "num_key_value_heads": 1,
+    },
     # enough layers for uneven pipeline stages
     "deep": {"num_hidden_layers": 5, "attention_bias": True, "mlp_bias": True},
     # uneven experts, every layer routed

@@ -13,12 +13,20 @@ from transformers import (
     DeepseekV2ForCausalLM,
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
+    Glm4MoeLiteConfig,
+    Glm4MoeLiteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -26,6 +34,10 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    SeedOssConfig,
+    SeedOssForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from weft.base.errors import ConfigError
@@ -118,6 +130,56 @@ EXPERTS: dict[str, tuple[type[PreTrainedModel], Any]] = {
     ),
 }
 CASES |= EXPERTS
+ODD: dict[str, Any] = {
+    **SIZES, "hidden_size": 52, "intermediate_size": 76, "num_attention_heads": 6, "num_key_value_heads": 2,
+    "head_dim": 20,
+}  # fmt: skip
+"""Every size is of its own, so that no transposition hides."""
+SPARSE: dict[str, Any] = {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 28, "n_shared_experts": 2,
+    "routed_scaling_factor": 1.5,
+}  # fmt: skip
+GLM_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 6, "kv_lora_rank": 24, "q_lora_rank": 36, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12,
+    "v_head_dim": 16,
+}  # fmt: skip
+LONG = {
+    "rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 0.75,
+    "short_factor": [1.0 + i / 7 for i in range(6)], "long_factor": [2.0 + i / 3 for i in range(6)],
+}  # fmt: skip
+PHI: dict[str, Any] = {key: value for key, value in ODD.items() if key != "head_dim"} | {
+    "hidden_size": 96, "pad_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+NO_SHARE = {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}
+CASES |= {
+    "glm4-moe": (
+        Glm4MoeForCausalLM,
+        Glm4MoeConfig(**ODD, **SPARSE, use_qk_norm=True, attention_bias=True, n_group=4, topk_group=2),
+    ),
+    "glm4-moe-plain": (
+        Glm4MoeForCausalLM,
+        Glm4MoeConfig(**ODD, **SPARSE, first_k_dense_replace=2, rope_parameters=NO_SHARE),
+    ),
+    "glm4-moe-lite": (Glm4MoeLiteForCausalLM, Glm4MoeLiteConfig(**{**ODD, "head_dim": 8, **SPARSE, **GLM_LATENT})),
+    "glm4-moe-lite-sparse": (
+        Glm4MoeLiteForCausalLM,
+        Glm4MoeLiteConfig(
+            **{**ODD, "head_dim": 8, **SPARSE, **GLM_LATENT, "mlp_layer_types": ["sparse", "dense", "sparse"]}
+        ),
+    ),
+    "smollm3": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config(**{**SIZES, "num_hidden_layers": 5}, pad_token_id=0, attention_bias=True, mlp_bias=True),
+    ),
+    "smollm3-window": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config(**SIZES, pad_token_id=0, use_sliding_window=True, sliding_window=7, no_rope_layers=[0, 1, 0]),
+    ),
+    "phi3": (Phi3ForCausalLM, Phi3Config(**PHI, sliding_window=9)),
+    "phi4-short": (Phi3ForCausalLM, Phi3Config(**PHI, original_max_position_embeddings=64, rope_parameters=LONG)),
+    "seed-oss": (SeedOssForCausalLM, SeedOssConfig(**ODD, pad_token_id=0, attention_out_bias=True)),
+    "ernie4-5": (Ernie4_5ForCausalLM, Ernie4_5Config(**ODD, use_bias=True)),
+}
 TOKENS = 6
 
 

@@ -33,6 +33,8 @@ class TensorNames:
     expert_gate_up: tuple[str, str] = ("gate_proj", "up_proj")
     expert_down: str = "down_proj"
     shared_experts: str = "shared_experts"
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Modules of a layer whose tensors hold, one below the other, those of several."""
 
     @property
     def of_gguf(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from weft.base.plural import counted
 from weft.model.checkpoint.forms.counts import count_faults, layer_number
 from weft.model.checkpoint.forms.experts import split_experts
+from weft.model.checkpoint.forms.fused import split_modules
 from weft.model.checkpoint.forms.prefixes import TextNames
 from weft.model.checkpoint.forms.tied import same_content
 from weft.model.checkpoint.tensors import TensorInfo, raise_all
@@ -68,6 +69,7 @@ def as_named(
             found.tensors[stored_name] = info
     _say_left_out(found, left_out, outside)
     found.tensors = split_experts(found.tensors, names, model.num_experts)
+    found.tensors = split_modules(found.tensors, names, model)
     place = f"{path / 'config.json'}"
     raise_all(str(path), count_faults(place, config, model, found.tensors, family))
     if not model.quantization:

@@ -19,7 +19,8 @@ from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.config import checked_experts, read_config
 
 
-def _experts(fields: Fields) -> MoEConfig:
+def sigmoid_experts(fields: Fields) -> MoEConfig:
+    """Chosen in groups by sigmoid scores and a correction."""
     moe, normalize = grouped(fields, experts(fields)), fields.flag("norm_topk_prob", False)
     moe = replace(moe, score="sigmoid", normalize=normalize, group_best=2, correction_bias=True)
     return checked_experts(fields, moe)
@@ -27,7 +28,7 @@ def _experts(fields: Fields) -> MoEConfig:
 
 def _config(fields: Fields) -> ModelConfig:
     mla = latent_attention(fields, interleaved=fields.flag("rope_interleave", False))
-    return read_config(fields, "deepseek_v3", latent_block(fields), moe=_experts(fields), mla=mla)
+    return read_config(fields, "deepseek_v3", latent_block(fields), moe=sigmoid_experts(fields), mla=mla)
 
 
 FAMILY = ModelFamily(

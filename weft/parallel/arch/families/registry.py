@@ -9,7 +9,22 @@ from weft.base.fields import Fields, Raw, shown
 from weft.base.printable import printable
 from weft.parallel.arch.block import refuse_not_run
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.families import deepseek_v2, deepseek_v3, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
+from weft.parallel.arch.families import (
+    deepseek_v2,
+    deepseek_v3,
+    ernie4_5,
+    glm4_moe,
+    glm4_moe_lite,
+    llama,
+    mistral,
+    mixtral,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    seed_oss,
+    smollm3,
+)
 from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.rope import rope_notes
 from weft.parallel.arch.reading.wrappers import TEXT_TYPES, text_part
@@ -23,6 +38,12 @@ FAMILIES: dict[str, ModelFamily] = {
     "qwen3_moe": qwen3_moe.FAMILY,
     "deepseek_v2": deepseek_v2.FAMILY,
     "deepseek_v3": deepseek_v3.FAMILY,
+    "glm4_moe": glm4_moe.FAMILY,
+    "glm4_moe_lite": glm4_moe_lite.FAMILY,
+    "smollm3": smollm3.FAMILY,
+    "phi3": phi3.FAMILY,
+    "seed_oss": seed_oss.FAMILY,
+    "ernie4_5": ernie4_5.FAMILY,
 }
 """By config.json's model_type."""
 

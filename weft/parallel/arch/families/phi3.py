@@ -1,0 +1,28 @@
+"""Phi-3, Phi-3.5, Phi-4: transformers' configuration_phi3. q, k, v are one tensor of the files, gate and up another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weft.base.fields import Fields
+from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.family import ModelFamily, TensorNames
+from weft.parallel.arch.reading.config import every_window, read_block, read_config
+
+
+def _config(fields: Fields) -> ModelConfig:
+    return read_config(fields, "phi3", replace(read_block(fields, partial=True), windows=every_window(fields)))
+
+
+FAMILY = ModelFamily(
+    name="phi3",
+    architectures=("Phi3ForCausalLM",),
+    config=_config,
+    defaults={"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+    names=TensorNames(
+        fused={
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        }
+    ),
+)
