@@ -42,6 +42,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi3": small_config(architectures=["Phi3ForCausalLM"], model_type="phi3"),
     "seed_oss": small_config(architectures=["SeedOssForCausalLM"], model_type="seed_oss"),
     "ernie4_5": small_config(architectures=["Ernie4_5ForCausalLM"], model_type="ernie4_5"),
+    "ministral3": small_config(architectures=["Ministral3ForCausalLM"], model_type="ministral3"),
 }
 NOT_RUN: dict[str, Any] = {
     "expert_bias": True,

@@ -45,6 +45,7 @@ COMMANDS = (
     CliCommand("serve", "serve a model over HTTP", starts_ranks=True, addresses=200),
     CliCommand("generate", "answer prompts on the terminal, without a server", addresses=200, once=True),
     CliCommand("explain", "show what each rank holds and every collective of a layout"),
+    CliCommand("plan", "say which layouts of a model fit a cluster, and which few are worth measuring"),
     CliCommand(
         "dry-run", "run the real model code as one rank of any world, without weights, and count", addresses=TORCH
     ),

@@ -47,10 +47,15 @@ class SemiValid:
         schemas = schema.get("anyOf", [schema])
         return [self._schemas[one["$ref"].rpartition("/")[2]]["properties"] for one in schemas]
 
-    def request(self) -> tuple[str, bytes]:
-        """A path and a body."""
+    @property
+    def paths(self) -> list[str]:
+        """All that take a body."""
+        return [*self._kinds]
+
+    def request(self, path: str | None = None) -> tuple[str, bytes]:
+        """A path, any where none is given, and a body."""
         draw = self._draw
-        path = draw.choice([*self._kinds])
+        path = path or draw.choice(self.paths)
         fields = draw.choice(self._kinds[path])
         body: dict[str, Any] = next((dict(base) for name, base in BASES.items() if name in fields), {})
         if "max_tokens" in fields and draw.random() < 0.95:
@@ -59,6 +64,8 @@ class SemiValid:
             body[name] = self._value(fields[name], 3) if draw.random() < 0.6 else draw.choice(ODD)
         if draw.random() < 0.05:
             body[draw.choice(["x", "", "best", "toString", *ODD[23:26]])] = draw.choice(ODD)
+        if draw.random() < 0.2:
+            body |= dict.fromkeys(draw.sample([*fields], draw.randint(0, len(fields) - 1)), None) | body
         text = json.dumps(body).encode()
         return path, self._broken(text) if draw.random() < 0.1 else text
 

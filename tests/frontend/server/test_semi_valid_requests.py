@@ -28,16 +28,21 @@ from tests.support.waiting import until
 MAY_FAIL = (503, 504)
 """Load that is shed, and a request's own timeout."""
 MIB = 1 << 20
+ALIASES = {"/chat/completions", "/completions"}
+POSTS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/responses/input_tokens", "/v1/messages",
+    "/v1/messages/count_tokens", "/tokenize", "/detokenize",
+)  # fmt: skip
 
 
-def hold(http: httpx.Client, count: int, seed: int, threads: int) -> Counter[int]:
-    """Statuses; each answer is checked."""
+def hold(http: httpx.Client, count: int, seed: int, threads: int, only: str | None = None) -> Counter[int]:
+    """Statuses; each answer is checked. `only`: a path."""
     source, lock = SemiValid(http.get("/openapi.json").json(), seed), threading.Lock()
     statuses = Counter[int]()
 
     def one(_: int) -> None:
         with lock:
-            path, body = source.request()
+            path, body = source.request(only)
         answer = http.post(path, content=body, headers={"content-type": "application/json"})
         shown = (seed, answer.status_code, answer.text[:500], path, body[:2000])
         assert answer.status_code < 500 or answer.status_code in MAY_FAIL, shown
@@ -55,6 +60,17 @@ def hold(http: httpx.Client, count: int, seed: int, threads: int) -> Counter[int
 def test_a_few_hundred(alphabet: Running) -> None:
     statuses = hold(alphabet.http, 300, random.randrange(2**31), threads=1)
     assert statuses[200] > 30 and statuses[400] > 30
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", POSTS)
+def test_five_thousand_of_each_endpoint(alphabet: Running, path: str) -> None:
+    statuses = hold(alphabet.http, 5000, random.randrange(2**31), threads=2, only=path)
+    assert statuses[200] > 200 and statuses[400] > 200
+
+
+def test_no_endpoint_is_left_out(alphabet: Running) -> None:
+    assert set(POSTS) == set(SemiValid(alphabet.http.get("/openapi.json").json(), 0).paths) - ALIASES
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from weft.frontend.server.fields.notes import HEADER
 from weft.frontend.server.http.access import GuardedRoute, check_declared
 from weft.frontend.server.http.middleware import RequestMiddleware
 from weft.frontend.server.http.path_lookup import PathLookup
+from weft.frontend.server.openai.other_paths import hint
 from weft.frontend.server.openai.structured import LEFT_OUT
 from weft.frontend.server.page.layout_view import LayoutView
 from weft.frontend.server.routes import all_routes
@@ -77,7 +78,9 @@ def _http_error(routes: Sequence[GuardedRoute]) -> _Handler:
             raise error
         path = request.scope["path"]
         name = path[:200] if path.isprintable() else "such route"
-        shown = {404: f"there is no {name}", 405: _not_allowed(request, routes)}.get(error.status_code, error.detail)
+        shown = {404: f"there is no {name}{hint(path)}", 405: _not_allowed(request, routes)}.get(
+            error.status_code, error.detail
+        )
         nearest = path[:200]
         while nearest and nearest not in refusals:
             nearest = nearest.rpartition("/")[0]

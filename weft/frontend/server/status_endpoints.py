@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,12 +17,15 @@ from weft.base.errors import RequestError
 from weft.frontend.server.app import Service
 from weft.frontend.server.errors import error_headers, error_info
 from weft.frontend.server.http.access import Access
+from weft.frontend.server.messages.records import ModelInfo, ModelInfos
 from weft.frontend.server.metrics.metrics import CONTENT_TYPE
 from weft.frontend.server.openai.records import Health, Load, Model, ModelList, Version
 from weft.frontend.server.operations import Api
 from weft.frontend.server.replies import json_response
 
 STATUS = Api()
+ANTHROPICS = "anthropic-version"
+"""Header of the requests of Anthropic's clients."""
 public = partial(STATUS.route, "GET", access=Access.OPEN)
 user = partial(STATUS.route, "GET", access=Access.USER)
 admin = partial(STATUS.route, "GET", access=Access.ADMIN)
@@ -37,13 +41,22 @@ class StatusEndpoints:
 
     @user("/v1/models", says="The model under each of its names", gives=ModelList)
     async def models(self, request: Request) -> Response:
+        """In Anthropic's shape for its clients, which name a version of its API."""
+        if ANTHROPICS in request.headers:
+            infos = [self._info(name) for name in self._model.names]
+            return json_response(ModelInfos(infos, infos[0].id, infos[-1].id))
         return json_response(ModelList([self._card(name) for name in self._model.names]))
 
     @user("/v1/models/{name:path}", says="The model under one of its names", gives=Model)
     async def one_model(self, request: Request) -> Response:
         name = request.path_params["name"]
         self._model.check_name(name)
-        return json_response(self._card(name))
+        return json_response(self._info(name) if ANTHROPICS in request.headers else self._card(name))
+
+    def _info(self, name: str) -> ModelInfo:
+        made = datetime.fromtimestamp(self._model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        limits = self._engines.limits
+        return ModelInfo(name, name, made, None if limits is None else limits.max_model_len)
 
     def _card(self, name: str) -> Model:
         limits = self._engines.limits

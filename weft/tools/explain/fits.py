@@ -118,9 +118,14 @@ class Fit:
 
 def fit(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> Fit:
     """The fit into a rank's memory."""
-    tightest = min(_ranks(config, layout, load, budget), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
+    tightest = tightest_rank(config, layout, load, budget)
     changes = () if tightest.kv_tokens else tuple(_changes(config, layout, load, budget, tightest))
     return Fit(tightest, layout.attention.dp * layout.replicas, changes)
+
+
+def tightest_rank(config: ModelConfig, layout: Layout, load: StepLoad, budget: Budget) -> RankFit:
+    """The rank with the fewest tokens of KV, or where some have none with the most bytes missing."""
+    return min(_ranks(config, layout, load, budget), key=lambda rank: rank.kv_tokens or rank.left / 2**60)
 
 
 def lines(found: Fit) -> Iterator[str]:

@@ -159,7 +159,7 @@ def traffic_of(
     for boundary in route.boundaries.values():
         if boundary.name.partition(".")[0] in without:
             continue
-        times = _times(layout, config, boundary.name)
+        times = times_of_stages(layout, config, boundary.name)
         if boundary.name == "sampling.out":
             boundary = replace(boundary, width=sampled_columns(logprobs))
         if boundary.name == "o_proj.in":
@@ -205,7 +205,7 @@ def prompt_traffic(shards: Shards, itemsize: int, rows: int, block_size: int) ->
     split = owners.kv_split
     of_blocks = [sum(held[first : first + split]) for first in range(0, owners.count, split)]
     table = row_table(of_blocks * layout.attention.dp, layout.attention.tp)
-    times = _times(layout, shards.config, "attention.in")
+    times = times_of_stages(layout, shards.config, "attention.in")
     found = [_of_owners(layout, each, times, itemsize, {rows: (table, table)}) for each in plan.owner_exchanges]
     keys = plan.key_gather.exchange
     gathered = []
@@ -245,7 +245,7 @@ def _owned_heads(layout: Layout, exchange: OwnerExchange, rank: int, table: RowT
     return (len(group) - 1) * own(rank)
 
 
-def _times(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:
+def times_of_stages(layout: Layout, config: ModelConfig, name: str) -> tuple[int, ...]:
     """Per stage: its layers, or once where the model begins or ends."""
     module = name.partition(".")[0]
     if module in PER_LAYER:

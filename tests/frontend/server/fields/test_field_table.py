@@ -10,8 +10,12 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
+from anthropic.types import RawMessageStreamEvent
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
 
 from tests.frontend.server.conftest import Running, Start, serving
+from tests.support.bodies.strict_models import strict as strict_record
 from weft.base.errors import RequestError
 from weft.frontend.server.fields.notes import HEADER, MOST_NAMES, Notes
 from weft.frontend.server.fields.table import ApiName, FieldTable, paths_of, shape_of, written_rows
@@ -204,3 +208,44 @@ def test_values_that_are_left_out(
 def test_reasoning_in_other_words(fields: dict[str, Any], made: dict[str, Any]) -> None:
     asked = chat_request(json.dumps({"messages": HELLO, **fields}).encode(), Notes(), {})
     assert {name: getattr(asked, name) for name in made} == made
+
+
+EVENTS: dict[ApiName, Any] = {
+    "chat": ChatCompletionChunk,
+    "responses": ResponseStreamEvent,
+    "messages": RawMessageStreamEvent,
+}
+EXTENSIONS = {"stop_reason", "token_ids", "reasoning_content", "reasoning"}
+
+
+@pytest.mark.parametrize("api", EVENTS)
+def test_every_event_keeps_its_shape_whatever_else_is_asked(caller: Running, api: ApiName) -> None:
+    """All fields of the record null, all rows without effect, unknown ones beside them; with text and with calls."""
+    path = PATHS[api]
+    others: dict[str, Any] = dict.fromkeys(shape_of(RECORDS[api][0])) | {"zq1": 1, "zq2": [None]}
+    rows = [row.path for row in written_rows() if api in row.apis and row.verdict == "without effect"]
+    others |= {name: {"x": None} for name in rows if "." not in name}
+    function = {"name": "get", "parameters": {"type": "object", "properties": {}}}
+    tools: dict[str, Any] = {
+        "chat": {"type": "function", "function": function},
+        "responses": {"type": "function", **function, "strict": None},
+        "messages": {"name": "get", "input_schema": function["parameters"], "strict": None},
+    }
+    for more in ({}, {"tools": [tools[api]]}):
+        body = {**others, **BODIES[path], "stream": True, **more}
+        answer = caller.http.post(path, json=body | {"max_tokens" if api != "responses" else "max_output_tokens": 900})
+        assert answer.status_code == 200 and answer.headers[HEADER] == "zq1; zq2", answer.text
+        lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert len(lines) > 3
+        for line in lines:
+            if line == '{"type":"ping"}':
+                continue  # the library drops it unread
+            strict_record(EVENTS[api], without(EXTENSIONS if api == "chat" else set(), json.loads(line)))
+
+
+def without(names: set[str], value: Any) -> Any:
+    if isinstance(value, list):
+        return [without(names, one) for one in value]
+    if isinstance(value, dict):
+        return {name: without(names, one) for name, one in value.items() if name not in names}
+    return value

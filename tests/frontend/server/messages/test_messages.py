@@ -7,7 +7,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
+from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
 
 from tests.frontend.server.conftest import ARGUMENTS, TWO_CALLS, Running, Start, serving
 from tests.support.bodies.strict_models import frames, strict
@@ -309,3 +309,12 @@ def test_a_stream_that_breaks_ends_with_an_error(start_server: Start) -> None:
                 assert "incomplete" in str(error) or "peer" in str(error)
         name, data = frames(text)[-1]
         assert name == "error" and data["error"]["type"] == "overloaded_error"
+
+
+def test_models_in_the_shape_of_this_api(alphabet: Running) -> None:
+    with anthropic.Anthropic(base_url=alphabet.url, api_key="none", max_retries=0) as client:
+        (found,) = client.models.list().data
+        assert found == client.models.retrieve("tiny") and found.id == "tiny"
+    headers = {"anthropic-version": "2023-06-01"}
+    strict(ModelInfo, alphabet.http.get("/v1/models", headers=headers).json()["data"][0])
+    assert alphabet.http.get("/v1/models").json()["object"] == "list"

@@ -13,6 +13,8 @@ from tests.support.tiny_chat import CONFIG
 from tests.support.waiting import until
 from weft.base.errors import RequestError
 from weft.frontend.server.openai import parsing
+from weft.frontend.server.openai.other_paths import INSTEAD, NOT_HERE
+from weft.frontend.server.routes import all_operations
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hello"}
@@ -333,6 +335,18 @@ def test_routes_that_are_not_there(alphabet: Running) -> None:
         " /v1/responses/input_tokens",
     )
     assert alphabet.http.get("/nothing").json()["error"]["message"] == "there is no /nothing"
+
+
+def test_paths_of_other_servers_lead_to_those_of_this_one(alphabet: Running) -> None:
+    here = {each.shown_path for each in all_operations()}
+    assert set(INSTEAD.values()) <= here and not here & {*INSTEAD, *NOT_HERE}
+    for path, other in INSTEAD.items():
+        answer = alphabet.http.post(path, json={})
+        assert answer.status_code in (404, 405) and (other in answer.text or answer.status_code == 405), path
+    for path, what in NOT_HERE.items():
+        assert what in alphabet.http.post(f"{path}/x", json={}).text or path.startswith("/v1/messages")
+    assert "base URL" in alphabet.http.post("/v1/v1/chat/completions", json={}).text
+    assert "messages" in alphabet.http.post("/v1/complete", json={}).text
 
 
 def test_a_full_queue_is_told_to_come_back(start_server: Start) -> None:

@@ -62,6 +62,25 @@ class MessageReply(msgspec.Struct, frozen=True, tag="message"):
     role: Literal["assistant"] = "assistant"
 
 
+class ModelInfo(msgspec.Struct, frozen=True, tag="model"):
+    """One entry of /v1/models, for clients of this API."""
+
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int | None
+    lifecycle: Literal["active"] = "active"
+
+
+class ModelInfos(msgspec.Struct, frozen=True):
+    """/v1/models, whole."""
+
+    data: list[ModelInfo]
+    first_id: str
+    last_id: str
+    has_more: bool = False
+
+
 class TokenCount(msgspec.Struct, frozen=True):
     """/v1/messages/count_tokens."""
 

@@ -87,8 +87,9 @@ class ChatFormat(_Words):
         self._custom = CustomCalls(rules.use.offered)
 
     def first(self, index: int) -> ChatChunkChoice:
-        """The role."""
-        return ChatChunkChoice(index, Delta("assistant", ""), None, None, token_ids=self._none)
+        """The role; an empty text too where no tool can be called, for clients begin a part of text with it."""
+        text = UNSET if self._rules.use.callable else ""
+        return ChatChunkChoice(index, Delta("assistant", text), None, None, token_ids=self._none)
 
     def chunks(self, index: int, piece: ChoiceDelta) -> list[ChatChunkChoice]:
         """Content, reasoning and calls, each part in a chunk of its own, or an empty delta at the end."""

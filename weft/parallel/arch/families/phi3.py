@@ -9,8 +9,23 @@ from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.family import GgufForm, ModelFamily, TensorNames, gguf_rotary_share
 from weft.parallel.arch.reading.config import every_window, read_block, read_config
 
+OLDER = ("su", "yarn")
+"""Words of older configs for longrope, as transformers reads them."""
+
+
+def _renamed(fields: Fields) -> Fields:
+    """The config with one word for its rotary scaling."""
+    values = dict(fields.values)
+    for key in ("rope_scaling", "rope_parameters"):
+        inner = fields.inner(key)
+        for word in ("type", "rope_type"):
+            if inner is not None and inner.values.get(word) in OLDER:
+                values[key] = {**values[key], word: "longrope"}
+    return Fields(values, fields.where)
+
 
 def _config(fields: Fields) -> ModelConfig:
+    fields = _renamed(fields)
     return read_config(fields, "phi3", replace(read_block(fields, partial=True), windows=every_window(fields)))
 
 

@@ -16,6 +16,7 @@ from weft.parallel.arch.families import (
     glm4_moe,
     glm4_moe_lite,
     llama,
+    ministral3,
     mistral,
     mixtral,
     phi3,
@@ -44,6 +45,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "phi3": phi3.FAMILY,
     "seed_oss": seed_oss.FAMILY,
     "ernie4_5": ernie4_5.FAMILY,
+    "ministral3": ministral3.FAMILY,
 }
 """By config.json's model_type."""
 
