@@ -51,7 +51,8 @@ def _named(family: ModelFamily, raw: Raw) -> None:
         names = family.names
         layer = names.layer.format(0)
         places = {**names.of_gguf_layer, **family.gguf.tensors}
-        read = {f"{layer}.{name}{kind}" for name in places.values() for kind in ("", ".weight", ".bias")}
+        stored = [part for name in places.values() for part in names.fused.get(name, (name,))]
+        read = {f"{layer}.{name}{kind}" for name in stored for kind in ("", ".weight", ".bias")}
         modules = {module for parts in names.of_gguf_experts.values() for module in parts}
         read |= {f"{layer}.{names.experts}.experts.0.{module}.weight" for module in modules}
         own = {spec.name for spec in specs if spec.target.startswith("layers.0.") and spec.expert in (None, 0)}

@@ -51,7 +51,9 @@ def test_memory_is_that_of_what_is_loaded(tmp_path: Path, qtype: str) -> None:
 
 def test_what_is_kept_and_what_is_rounded_again(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", small_config(**SIZES), qtype="Q8_0")
-    assert "Q8_0 kept as in the file" in str(line(path, "gguf"))
+    assert "Q8_0 kept as in the file; Q8_0 unpacked to bfloat16:" in str(line(path, "gguf"))  # the embedding
+    tied = make_gguf(tmp_path / "tied.gguf", small_config(**SIZES, tie_word_embeddings=True), qtype="Q8_0")
+    assert "weights: Q8_0 kept as in the file: " in str(line(tied, "gguf"))
     assert "Q8_0 rounded again to int8" in str(line(path, "int8")) and "int4" not in str(line(path, "int8"))
 
 

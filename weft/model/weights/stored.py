@@ -24,16 +24,18 @@ def stored_line(
 ) -> str | None:
     """For a person; None where no weight is quantized in the files. `engine`: with its dtype named. Sizes are those of
     the whole model on one rank."""
-    formats = sorted({info.dtype for info in checkpoint.tensors.values() if info.dtype in chosen_by(Chosen.FILE)})
-    if not formats:
-        return None
-    kept = sorted({*storage.blocks.values()})
-    unpacked = [name for name in formats if name not in kept]
     rounded = engine.quantization in chosen_by(Chosen.OPTION)
-    become = f"rounded again to {engine.quantization}" if rounded else f"unpacked to {engine.dtype}"
-    said = [f"{', '.join(kept)} kept as in the file"] * bool(kept) + [f"{', '.join(unpacked)} {become}"] * bool(
-        unpacked
-    )
+    narrow = f"rounded again to {engine.quantization}" if rounded else "kept as in the file"
+    shards = _on_one_rank(config, storage)
+    formats: dict[str, set[str]] = {narrow: set(), f"unpacked to {engine.dtype}": set()}
+    for spec in shards.counted_specs:
+        info, itemsize = checkpoint.tensors.get(spec.name), DTYPE_BYTES[engine.dtype]
+        if info is not None and info.dtype in chosen_by(Chosen.FILE) and not shards.is_view(spec):
+            kept = shards.bytes_of(spec, 0, itemsize) < shards.elements_of(spec, 0) * itemsize
+            formats[narrow if kept else f"unpacked to {engine.dtype}"].add(info.dtype)
+    said = [f"{', '.join(sorted(names))} {what}" for what, names in formats.items() if names]
+    if not said:
+        return None
     held, least = (_bytes(config, engine, each) for each in (storage, WeightStorage(SMALLEST)))
     more = held - checkpoint.nbytes
     line = f"weights: {'; '.join(said)}: {size(checkpoint.nbytes)} in the file, {size(held)} in memory"
@@ -54,5 +56,8 @@ def refused_formats(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _bytes(config: ModelConfig, engine: EngineConfig, storage: WeightStorage) -> int:
-    one = resolve({}, num_experts=config.num_experts)
-    return sum(Shards(config, one, storage=storage).bytes(0, DTYPE_BYTES[engine.dtype]).values())
+    return sum(_on_one_rank(config, storage).bytes(0, DTYPE_BYTES[engine.dtype]).values())
+
+
+def _on_one_rank(config: ModelConfig, storage: WeightStorage) -> Shards:
+    return Shards(config, resolve({}, num_experts=config.num_experts), storage=storage)

@@ -121,6 +121,12 @@ class GgufForm:
     `TensorNames.of_gguf_layer`."""
 
 
+def gguf_rotary_share(keys: Json) -> dict[str, Any]:
+    """`partial_rotary_factor`, from the number of dims that are rotated."""
+    whole = keys.get("attention.key_length", keys["embedding_length"] // keys["attention.head_count"])
+    return {"partial_rotary_factor": keys.get("rope.dimension_count", whole) / whole}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFamily:
     """`name`: config.json's model_type. `architectures`: config.json's words; the first is what GGUF files stand for.

@@ -95,9 +95,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("phi3", {"pad_token_id": 0, "original_max_position_embeddings": 128}),
     "phi3-longrope": (
         "phi3",
-        {"pad_token_id": 0, "original_max_position_embeddings": 32,
+        {"pad_token_id": 0, "original_max_position_embeddings": 64,
          "rope_parameters": {"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 0.75,
-                             "original_max_position_embeddings": 32,
+                             "original_max_position_embeddings": 64,
                              "short_factor": [1.0, 1.1, 1.3], "long_factor": [1.5, 2.0, 3.0]}},
     ),
     "seed-oss": ("seed_oss", {"head_dim": 16, "attention_out_bias": False, "attention_bias": True}),

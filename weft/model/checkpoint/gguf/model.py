@@ -11,6 +11,7 @@ from weft.base.fields import Fields
 from weft.base.weight_formats import kept_blocks
 from weft.model.checkpoint.checkpoint import Checkpoint, Json, TokenizerSource
 from weft.model.checkpoint.forms.counts import count_faults
+from weft.model.checkpoint.forms.fused import split_modules
 from weft.model.checkpoint.gguf.config import gguf_config
 from weft.model.checkpoint.gguf.names import BLOCK, named
 from weft.model.checkpoint.gguf.parts import GgufModel, read_gguf
@@ -31,6 +32,7 @@ def open_gguf(path: Path) -> Checkpoint:
     family = FAMILIES[config["model_type"]]
     model = parse_config(config, str(path))
     tensors, ignored = named(header.tensors, family, config)
+    tensors = split_modules(tensors, family.names, model)
     problems = _vocabulary_faults(header, config)
     if any(BLOCK.fullmatch(tensor.source) for tensor in header.tensors):
         problems += count_faults(str(path), config, model, tensors, family)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import MLP_BIAS, attention_biases, no_windows, read_block, read_config
 
 
@@ -23,6 +23,11 @@ FAMILY = ModelFamily(
     name="ernie4_5",
     architectures=("Ernie4_5ForCausalLM",),
     config=_config,
+    gguf=GgufForm(
+        architecture="ernie4_5",
+        permuted=frozenset({"attn_q", "attn_k"}),
+        words=lambda keys, tensors: {"use_bias": "blk.0.attn_q.bias" in tensors},
+    ),
     defaults={
         "head_dim": 128,
         "num_key_value_heads": 2,

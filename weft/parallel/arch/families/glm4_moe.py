@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
+from weft.parallel.arch.families.deepseek_v2 import EXPERTS_GGUF, EXPERTS_GGUF_FIXED
 from weft.parallel.arch.families.deepseek_v3 import sigmoid_experts
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily, gguf_rotary_share
 from weft.parallel.arch.reading.config import no_windows, read_block, read_config
 
 
@@ -16,6 +19,10 @@ def _config(fields: Fields) -> ModelConfig:
     no_windows(fields)
     block = replace(block, qkv_bias=fields.flag("attention_bias", False), qk_norm="head" if normed else "none")
     return read_config(fields, "glm4_moe", block, moe=sigmoid_experts(fields))
+
+
+def _gguf_words(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
+    return {**gguf_rotary_share(keys), "use_qk_norm": "blk.0.attn_q_norm.weight" in tensors}
 
 
 FAMILY = ModelFamily(
@@ -35,6 +42,15 @@ FAMILY = ModelFamily(
         "norm_topk_prob": True,
         "num_nextn_predict_layers": 1,
     },
+    gguf=GgufForm(
+        architecture="glm4moe",
+        keys={**EXPERTS_GGUF, "expert_weights_norm": ("norm_topk_prob", bool)},
+        fixed={**EXPERTS_GGUF_FIXED, "norm_topk_prob": False},
+        words=_gguf_words,
+        only={"expert_gating_func": 2},
+        unused=frozenset({"rope.dimension_count", "rope.dimension_sections"}),
+        tensors={"post_attention_norm": "post_attention_layernorm"},
+    ),
     words={
         "n_routed_experts": ("num_local_experts", "n_routed_experts"),
         "num_nextn_predict_layers": ("num_nextn_predict_layers", "num_mtp_layers"),

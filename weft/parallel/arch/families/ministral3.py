@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import every_window, read_block, read_config
 from weft.parallel.arch.reading.rope import query_growth
 
@@ -17,10 +19,24 @@ def _config(fields: Fields) -> ModelConfig:
     return read_config(fields, "ministral3", block)
 
 
+def _gguf_words(keys: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
+    """The share of both factors of yarn, and how queries grow."""
+    both, growth = keys.get("rope.scaling.yarn_log_multiplier"), keys.get("attention.temperature_scale")
+    scaling = {"mscale": both, "mscale_all_dim": both, "llama_4_scaling_beta": growth}
+    return {"rope_scaling": {word: value for word, value in scaling.items() if value is not None}}
+
+
 FAMILY = ModelFamily(
     name="ministral3",
     architectures=("Ministral3ForCausalLM",),
     config=_config,
+    gguf=GgufForm(
+        architecture="mistral3",
+        permuted=frozenset({"attn_q", "attn_k"}),
+        fixed={"rope_parameters": None},
+        words=_gguf_words,
+        unused=frozenset({"rope.scaling.yarn_log_multiplier", "attention.temperature_scale"}),
+    ),
     defaults={
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 262144,

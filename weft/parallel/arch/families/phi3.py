@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.family import ModelFamily, TensorNames
+from weft.parallel.arch.family import GgufForm, ModelFamily, TensorNames, gguf_rotary_share
 from weft.parallel.arch.reading.config import every_window, read_block, read_config
 
 OLDER = ("su", "yarn")
@@ -33,6 +33,12 @@ FAMILY = ModelFamily(
     name="phi3",
     architectures=("Phi3ForCausalLM",),
     config=_config,
+    gguf=GgufForm(
+        architecture="phi3",
+        words=lambda keys, tensors: gguf_rotary_share(keys),
+        unused=frozenset({"rope.dimension_count"}),
+        tensors={"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+    ),
     defaults={"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     names=TensorNames(
         fused={

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft.base.fields import Fields
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import MLP_BIAS, no_windows, read_block, read_config
 
 
@@ -23,6 +23,11 @@ FAMILY = ModelFamily(
     name="seed_oss",
     architectures=("SeedOssForCausalLM",),
     config=_config,
+    gguf=GgufForm(
+        architecture="seed_oss",
+        words=lambda keys, tensors: {"attention_out_bias": "blk.0.attn_output.bias" in tensors},
+        tensors={"post_attention_norm": "post_attention_layernorm"},
+    ),
     defaults={
         "attention_bias": True,
         "head_dim": 128,

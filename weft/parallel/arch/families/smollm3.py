@@ -7,7 +7,7 @@ from dataclasses import replace
 from weft.base.fields import Fields
 from weft.parallel.arch.block import Rope
 from weft.parallel.arch.config import ModelConfig
-from weft.parallel.arch.family import ModelFamily
+from weft.parallel.arch.family import GgufForm, ModelFamily
 from weft.parallel.arch.reading.config import (
     MLP_BIAS,
     attention_biases,
@@ -50,5 +50,6 @@ FAMILY = ModelFamily(
     name="smollm3",
     architectures=("SmolLM3ForCausalLM",),
     config=_config,
+    gguf=GgufForm(architecture="smollm3", permuted=frozenset({"attn_q", "attn_k"})),
     defaults={"max_position_embeddings": 32768, "num_key_value_heads": 4, "tie_word_embeddings": True},
 )
