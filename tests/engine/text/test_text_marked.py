@@ -71,8 +71,9 @@ WORDS = st.lists(PIECES, max_size=8).map("".join)
 @given(contents=st.lists(WORDS, min_size=1, max_size=3), name=WORDS, tool=WORDS)
 def test_like_transformers(kind: str, contents: list[str], name: str, tool: str) -> None:
     ours, theirs = both(kind)
-    marks, messages = MarkedText(ours), [{"role": "user", "content": each, "name": name} for each in contents]
-    tools = [{"name": "f", "description": tool, "number": 1}]
+    marks = MarkedText(ours)
+    messages: list[Any] = [{"role": "user", "content": each, "name": name} for each in contents]
+    tools: list[Any] = [{"name": "f", "description": tool, "number": 1}]
     text = ours.apply_chat_template(marks.mark(messages), tools=marks.mark(tools), add_generation_prompt=True)
     found = marks.encode(text)
     wanted = theirs.apply_chat_template(messages, tools=tools, sanitize_control_tokens=True, return_dict=False)
