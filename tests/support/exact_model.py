@@ -57,15 +57,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "use_sliding_window": True,
         "sliding_window": 9,
     },
-    # the same, which any ranks share
-    "rotation_one_head": {
-        "architectures": ["SmolLM3ForCausalLM"],
-        "model_type": "smollm3",
-        "num_hidden_layers": 3,
-        "no_rope_layer_interval": 2,
-        "partial_rotary_factor": 0.25,
-        "num_key_value_heads": 1,
-    },
     # enough layers for uneven pipeline stages
     "deep": {"num_hidden_layers": 5, "attention_bias": True, "mlp_bias": True},
     # uneven experts, every layer routed

@@ -84,7 +84,9 @@ class Verifier:
     def _executor(self, layout: Layout, prompts: Sequence[Prompt], max_tokens: int) -> LockstepExecutor:
         size = self.engine.tokens_per_block
         blocks = sum(-(-(len(prompt) + max_tokens) // size) + 1 for prompt in prompts)
-        limits = RankCapacity(blocks, size, self.engine.max_num_seqs, self._max_len(prompts, max_tokens))
+        # As served: some rotary embeddings follow from the longest context.
+        longest = self.engine.max_model_len or self.config.context
+        limits = RankCapacity(blocks, size, self.engine.max_num_seqs, longest)
         shards = Shards(self.config, layout, self.slot_maps if layout is self.layout else ())
         return LockstepExecutor(self.checkpoint, shards, self.numerics, limits, self.device)
 
