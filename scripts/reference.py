@@ -4,10 +4,13 @@ document. `python -m scripts.generated` writes them."""
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +35,7 @@ from weft.frontend.server.responses.requests import ResponsesRequest
 from weft.frontend.server.routes import all_operations, whole_document
 from weft.model.checkpoint.formats import PLAIN
 from weft.model.checkpoint.forms.catalog import checkpoint_forms
+from weft.parallel.arch.block import _RUN, BlockSpec
 from weft.parallel.arch.families.registry import FAMILIES
 from weft.parallel.layout.layout import layout_settings
 from weft.parallel.layout.serialize import json_schema
@@ -237,11 +241,25 @@ def models() -> str:
     ]
     return (
         f"{MADE_BY}# Models and formats of weights\n\n## Families\n\n"
-        f"{table(('model_type', 'architectures', 'architecture in GGUF files'), families)}\n## Formats of files\n\n"
+        f"{table(('model_type', 'architectures', 'architecture in GGUF files'), families)}\n## What layers compute\n\n"
+        "A family sets these values from its config.json. One that is not computed is refused by name.\n\n"
+        f"{table(('value', 'computed', 'meaning'), layer_options())}\n## Formats of files\n\n"
         f"{table(('format', 'files', 'kept in memory', 'bits a weight in the file'), stored)}\n## `--quantization`\n\n"
         "Matrices are rounded when they are loaded. [Serving](../serving.md#weights-in-8-or-4-bits) says how.\n\n"
         f"{table(('value', 'bits of a number', 'bytes of a number, scales of blocks included'), rounded)}"
     )
+
+
+def layer_options() -> Iterator[tuple[str, str, str]]:
+    """Each value of a block: its name, what is computed of it, what it means."""
+    (block,) = ast.parse(inspect.getsource(BlockSpec)).body
+    assert isinstance(block, ast.ClassDef)
+    for each, after in pairwise([*block.body, ast.Pass()]):
+        if isinstance(each, ast.AnnAssign):
+            name = ast.unparse(each.target)
+            run = code(map(str, _RUN[name])) if name in _RUN else "every value"
+            said = after.value if isinstance(after, ast.Expr) else None
+            yield f"`{name}`", run, plain(" ".join(ast.literal_eval(said).split())) if said else ""
 
 
 def bits_of(row: FormatSizes) -> str:

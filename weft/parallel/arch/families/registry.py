@@ -12,20 +12,16 @@ from weft.parallel.arch.config import ModelConfig
 from weft.parallel.arch.families import (
     deepseek_v2,
     deepseek_v3,
-    ernie4_5,
     glm4_moe,
     glm4_moe_lite,
     llama,
-    ministral3,
     mistral,
     mixtral,
-    phi3,
     qwen2,
     qwen3,
     qwen3_moe,
-    seed_oss,
-    smollm3,
 )
+from weft.parallel.arch.families.dense import ernie4_5, ministral3, phi3, seed_oss, smollm3
 from weft.parallel.arch.family import ModelFamily
 from weft.parallel.arch.reading.rope import rope_notes
 from weft.parallel.arch.reading.wrappers import TEXT_TYPES, text_part

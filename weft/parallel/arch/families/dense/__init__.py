@@ -1,0 +1,1 @@
+"""Families that are a Llama with values of their own."""
