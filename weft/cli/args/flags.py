@@ -42,6 +42,10 @@ def _words(setting: Setting, value: object) -> list[str]:
     return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 
 
+_OFF = -1
+"""MindIE's default of its local sizes, which are then as without the flag."""
+
+
 class _Collect(argparse.Action):
     """Stores values under their dotted names in one dict of the namespace; refuses two different values, and values out
     of the setting's range, and names the flag."""
@@ -53,6 +57,9 @@ class _Collect(argparse.Action):
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, flag: str | None = None) -> None:
         given: dict[str, GivenValue] = dict(getattr(namespace, self.dest, None) or {})
         value = _constant(self.const, flag) if self.nargs == 0 else values
+        if value == _OFF and flag in [each for each, _ in self.setting.option.shorthand]:
+            setattr(namespace, self.dest, given)
+            return
         if (problem := self.setting.problem(value)) is not None:
             legal = self.setting.option.choices
             raise ConfigError(f"{flag}: {problem}", field=self.setting.name, value=value, legal=legal)

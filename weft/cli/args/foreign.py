@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from weft.base.errors import ConfigError, UsageError
 from weft.base.options import nearest
-from weft.base.settings import EngineConfig
+from weft.base.settings import MOE_BACKENDS, EngineConfig
 from weft.cli.args.flags import GivenValue
-from weft.cli.args.foreign_words import notes_of, said_of_words, taken_as
+from weft.cli.args.foreign_words import experts_in, notes_of, said_of_words, taken_as, unheeded
 from weft.parallel.layout.layout import Given
 from weft.tools.dialects.addresses import addresses_for
 from weft.tools.dialects.base import OPEN_NODE, Context, Diagnostic, Reading
@@ -24,7 +23,6 @@ from weft.tools.dialects.report import named, on_nodes, strict
 from weft.tools.dialects.sizes import whole_number
 
 _SETTING = re.compile(r"(\$\(.+\)|[^=]+)=(.*)", re.DOTALL)
-_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MODELS = ("model", "model_path")
 _MOST_FILE = 10 << 20
@@ -103,22 +101,6 @@ def file_text(path: str) -> str | None:
         return None
 
 
-def experts_in(path: str | Path) -> int | None:
-    """Routed experts that a model's config.json says, 0 for a dense model; None without such a file."""
-    file = Path(path)
-    try:
-        file = file / "config.json" if file.is_dir() else file
-        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict) or "model_type" not in config and "architectures" not in config:
-        return None
-    inner = config.get("text_config")
-    both = {**(inner if isinstance(inner, dict) else {}), **config}
-    found = [both[key] for key in _EXPERTS if isinstance(both.get(key), int)]
-    return found[0] if found else 0
-
-
 class Foreign:
     """What serve and explain take from another engine's words."""
 
@@ -142,6 +124,8 @@ class Foreign:
         for setting, value in self._renamed.values():
             if only is None or setting in known:
                 found.setdefault(setting, value)
+        if found.get("moe_backend") not in ("auto", *MOE_BACKENDS):
+            found.pop("moe_backend", None)  # kernels of that engine; it is said that they are left out
         if "dtype" in found:
             found["dtype"] = _DTYPES.get(str(found["dtype"]), found["dtype"])
         return {name: GivenValue(value, f"{self.whose} ({name})") for name, value in found.items()}
@@ -178,6 +162,20 @@ class Foreign:
         model = self.reading.options.get("model")
         return model if isinstance(model, str) else None
 
+    def refuse_to_serve(self, model: str | None) -> None:
+        """UsageError: a file that they name is not there, or no model is named. ConfigError: one role of two."""
+        reading = self.reading
+        missing = next((note.message for note in reading.notes if note.code == "config-file"), None)
+        if missing is not None:
+            raise UsageError(f"{self.whose}: {missing.replace('is not in the text', 'cannot be read')}")
+        if reading.role:
+            message = (
+                f"{self.whose} are of one of two roles, {reading.role}; weft has one so far: leave out what says so"
+            )
+            raise ConfigError(message, field="disaggregation_mode", value=reading.role, legal=("null",))
+        if model is None and self.model is None:
+            raise UsageError(f"{self.whose} name no model; give one")
+
     def warn(self) -> None:
         """The reading's warnings, on stderr."""
         for note in self.reading.notes:
@@ -210,6 +208,8 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
     """See `take_foreign`; there are words."""
     foreign = Foreign(_one(args, None), args.foreign)
     theirs = foreign.engine(only)
+    if only is None:
+        foreign.refuse_to_serve(args.model)
     foreign.warn()
     if only is None:
         given: Mapping[str, GivenValue] = getattr(args, "http_given", {})
@@ -222,6 +222,8 @@ def take(args: argparse.Namespace, only: Collection[str] | None) -> None:
         args.hosts_implied = {"node_rank": 0} if hosts else {}
         taken = dict.fromkeys(_MEETING, next(iter(hosts.values()))) if hosts else {}
         foreign.say({**theirs, **server, **taken}, args.model)
+        for words in unheeded(args.foreign, args.dialect, context_of(args)):
+            _say(f"note: {words} changes nothing here: a default, or without effect beside the other words")
         _agree(server, given, foreign)
         args.http_given = {**server, **given}
     _agree(theirs, args.engine_given, foreign)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from weft.base.errors import WeftError
 from weft.base.settings import engine_settings
 from weft.cli.args.familiar import FamiliarWord, familiar
+from weft.tools.dialects.base import Context
+from weft.tools.dialects.registry import read_words
 
 _SAID = (
     (r"--(?:moe-a2a-backend|moe_a2a_backend|all2all-backend)[ =]['\"]?\w*deepep|--deepep-mode|--enable-deepep-moe",
@@ -49,3 +54,54 @@ def notes_of(names: Sequence[str]) -> tuple[list[str], list[str]]:
     words = {name: word for name in names if (word := _word_of(name)) is not None and word.kind == "taken"}
     notes = [f"{name}: {word.says}" for name, word in words.items() if word.says]
     return notes, [name for name in names if name not in words]
+
+
+def unheeded(words: Sequence[str], dialect: str | None, context: Context) -> list[str]:
+    """Each flag, with its value, without which the command means the same, and the same is said of it."""
+    whole = _meaning(words, dialect, context)
+    if whole is None:
+        return []
+    runs = _runs(words)
+    without = [_meaning([*words[:first], *words[end:]], dialect, context) for first, end in runs]
+    return [" ".join(words[first:end]) for (first, end), each in zip(runs, without, strict=True) if each == whole]
+
+
+def _runs(words: Sequence[str]) -> list[tuple[int, int]]:
+    """First and end of each flag with its value, where the next word is no flag."""
+    found = []
+    for at, word in enumerate(words):
+        if word.startswith("--") and len(word) > 2:
+            valued = "=" not in word and at + 1 < len(words) and not words[at + 1].startswith("-")
+            found.append((at, at + 1 + valued))
+    return found
+
+
+def _meaning(words: Sequence[str], dialect: str | None, context: Context) -> list[object] | None:
+    """None where the words cannot be read."""
+    try:
+        readings = read_words(list(words), dialect, context)
+    except WeftError:
+        return None
+    return [
+        (each.sizes, dict(each.options), {note.message for note in each.notes}, each.refused, each.role, each.node)
+        for each in readings
+    ]
+
+
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+
+
+def experts_in(path: str | Path) -> int | None:
+    """Routed experts that a model's config.json says, 0 for a dense model; None without such a file."""
+    file = Path(path)
+    try:
+        file = file / "config.json" if file.is_dir() else file
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict) or "model_type" not in config and "architectures" not in config:
+        return None
+    inner = config.get("text_config")
+    both = {**(inner if isinstance(inner, dict) else {}), **config}
+    found = [both[key] for key in _EXPERTS if isinstance(both.get(key), int)]
+    return found[0] if found else 0

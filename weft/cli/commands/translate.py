@@ -19,8 +19,8 @@ from rich.text import Text
 from weft.base.errors import CheckpointError, ConfigError, UsageError
 from weft.base.options import check_range
 from weft.cli.args.dialects import add_dialect_arguments
-from weft.cli.args.foreign import context_of, experts_in, readings_of, with_unused
-from weft.cli.args.foreign_words import said_of_words
+from weft.cli.args.foreign import context_of, readings_of, with_unused
+from weft.cli.args.foreign_words import experts_in, said_of_words
 from weft.cli.view.console import PipedConsole
 from weft.parallel.layout.serialize import to_yaml
 from weft.tools.dialects.base import Context, Diagnostic, Reading, Written
