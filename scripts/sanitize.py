@@ -21,6 +21,9 @@ from weft.compute.native import isa
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANT = "avx2"
+REPORT = "sanitizer-report"
+MOST_SHOWN = 4000
+"""Characters of a report."""
 PASSED, FAILED = 0, 1
 """Exit statuses of pytest; others say that no test ran."""
 # Of one command; without a sanitizer each takes a minute at most.
@@ -105,15 +108,19 @@ def tests_fail(tree: Path, tests: Sequence[str]) -> list[str]:
         "CXX": f"{compiler} {MEMORY}",
         "WEFT_NATIVE_ISA": VARIANT,
         "PYTHONPATH": str(tree),
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={tree / REPORT}",
         # The interpreter keeps memory until it ends, and ends children by signals.
-        "ASAN_OPTIONS": "detect_leaks=0:handle_segv=0:handle_abort=0",
+        "ASAN_OPTIONS": f"detect_leaks=0:handle_segv=0:handle_abort=0:log_path={tree / REPORT}",
     }
     here = {**os.environ, **settings}
     if run([sys.executable, "-c", BUILD], tree, here):
         return ["the libraries were not built"]
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", f"timeout={LIMIT_S}", *tests]
     status = run(words, tree, {**here, "LD_PRELOAD": " ".join(runtimes)})
+    # A process that is ended at once leaves what it said in pytest's capture.
+    for report in sorted(tree.glob(f"{REPORT}.*")):
+        print(report.read_text()[:MOST_SHOWN])
+        report.unlink()
     assert status in (PASSED, FAILED), f"no test ran: exit status {status}"
     return ["tests with address and undefined"] if status == FAILED else []
 
