@@ -100,7 +100,7 @@ def test_a_clock_that_jumps_changes_created_only(
 
 CALENDAR = {
     "frontend/server/app.py", "cli/commands/serve.py", "tools/bench/document.py", "engine/text/chat_template.py",
-    "model/checkpoint/integrity/digest_cache.py", "frontend/server/responses/form.py",
+    "model/checkpoint/integrity/digest_cache.py", "frontend/server/responses/form.py", "cli/commands/calibrate.py",
 }  # fmt: skip
 """Where the time of day is read: for `created` and `completed_at`, dates in documents and templates, ages of files."""
 
