@@ -89,7 +89,8 @@ WEFT_INLINE Vec<float> exp2_near(Vec<float> x, const NearNumbers& near = kNear) 
 #if defined(__AVX512F__)
     return (Vec<float>)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
-    const VecInt<float> bits = ((VecInt<float>)(x + magic) << 23) + (127 << 23);
+    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: lanes below -126 wrap, and are not used
+    const Bits bits = ((Bits)(x + magic) << 23) + (127u << 23);
     return x < -126.0f ? Vec<float>{} : p * (Vec<float>)bits;
 #endif
 }
