@@ -1,7 +1,7 @@
 """Names and sizes of the formats that weight matrices are stored in: one row each, without torch.
 
-`weft/compute/quant/` has a module for each row, which packs and unpacks. Settings, the readers of files, the memory
-plan and `weft explain` read these rows.
+`weft/compute/quant/` has a module for each row that is kept, which packs and unpacks; `package_blocks` unpacks the
+others. Settings, the readers of files, the memory plan and `weft explain` read these rows.
 """
 
 from __future__ import annotations
